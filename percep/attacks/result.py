@@ -1,0 +1,54 @@
+"""What an attack answers, image by image."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from torch import Tensor
+
+
+class AttackStatus(StrEnum):
+    """Why an attack stopped on an image."""
+
+    ADVERSARIAL = "adversarial"
+    """The saved 8-bit image is adversarial and inside the ball."""
+    NOT_FOUND = "not_found"
+    """No saved image inside the ball was adversarial within the step budget."""
+    ALREADY_ADVERSARIAL = "already_adversarial"
+    """The reference itself satisfies the goal; it is returned unchanged."""
+    NOT_FINITE = "not_finite"
+    """The image, the model's output or its gradient held NaN or infinity."""
+
+
+@dataclass(frozen=True)
+class AttackResult:
+    """One entry per image; tensors live on the images' device.
+
+    Attributes:
+        images: `(B, C, H, W)` in `[0, 1]`, multiples of 1/255: exactly what an 8-bit file holds. The best
+            image found, or the reference where nothing better lies inside the ball.
+        success: `(B,)` bool, the saved image is adversarial and inside the ball.
+        labels_before: `(B,)` int64, the model's prediction on the reference (-1 where it is not finite).
+        labels_after: `(B,)` int64, the model's prediction on `images` (-1 where it is not finite).
+        certified: `(B,)` bool, `percep.certify` finds `images` inside the ball.
+        min_ssim: `(B,)` float64, smallest SSIM over windows and channels of `images`.
+        mean_ssim: `(B,)` float64, mean SSIM over windows and channels of `images`.
+        gap: `(B,)` float64, certified relative gap of the last program solved (NaN where none was).
+        gradient_calls: `(B,)` int64, gradients of the loss taken for this image.
+        forward_calls: `(B,)` int64, further forward passes without a gradient.
+        status: one `AttackStatus` per image.
+        spending: `(B, C, h, w)`, where the perceptual budget of `images` went: per window
+            (1 - S1) + (1 - S2), which bounds 1 - SSIM from above.
+    """
+
+    images: Tensor
+    success: Tensor
+    labels_before: Tensor
+    labels_after: Tensor
+    certified: Tensor
+    min_ssim: Tensor
+    mean_ssim: Tensor
+    gap: Tensor
+    gradient_calls: Tensor
+    forward_calls: Tensor
+    status: tuple[AttackStatus, ...]
+    spending: Tensor

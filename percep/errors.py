@@ -1,0 +1,13 @@
+"""The errors percep raises on purpose; the text of each is one line that says what to do."""
+
+
+class PercepError(Exception):
+    """Base of every error percep raises on purpose."""
+
+
+class InputError(PercepError, ValueError):
+    """An argument, a file or a setting is not usable as given."""
+
+
+class UnavailableError(PercepError, RuntimeError):
+    """Something the request needs is missing here: weights, a device, an optional package."""

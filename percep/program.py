@@ -1,0 +1,144 @@
+"""The program over an SSIM ball, its answer, and the status of each image."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+import torch
+from torch import Tensor
+
+from percep.ball import SSIMBall
+from percep.errors import InputError
+
+
+class Status(StrEnum):
+    """Why a solver stopped on an image."""
+
+    SOLVED = "solved"
+    """Feasible, with a certified gap of at most the tolerance."""
+    ITERATION_LIMIT = "iteration_limit"
+    """Feasible, with a certified gap above the tolerance: read `gap` before use."""
+    NOT_FINITE = "not_finite"
+    """The image, its linear term or its anchor holds NaN or infinity; its perturbation is 0."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """Maximise `<g, d> - (rho / 2) |d - a|^2` over the ball, for each image on its own.
+
+    `rho = 0` is the paper's program: the best first-order perturbation in the ball. `g = 0, rho = 1` projects
+    `a` onto the ball.
+
+    Attributes:
+        ball: the feasible set of the batch.
+        linear: g, `(B, C, H, W)`, the gradient to follow; any scale.
+        proximal: rho >= 0, a number or one per image `(B,)`.
+        anchor: a, `(B, C, H, W)`; None is 0. It need not be feasible.
+
+    Raises:
+        InputError: a shape or dtype that does not match the ball's reference, or a negative rho.
+    """
+
+    ball: SSIMBall
+    linear: Tensor
+    proximal: float | Tensor = 0.0
+    anchor: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        shape, dtype = self.ball.reference.shape, self.ball.reference.dtype
+        for name, value in (("linear", self.linear), ("anchor", self.anchor)):
+            if value is not None and (value.shape != shape or value.dtype != dtype):
+                raise InputError(
+                    f"{name} must match the reference, {dtype} {tuple(shape)}, got {value.dtype} {tuple(value.shape)}"
+                )
+        rho = torch.as_tensor(self.proximal)
+        if rho.ndim > 1 or (rho.ndim == 1 and rho.shape[0] != self.ball.batch):
+            raise InputError(f"proximal must be a number or a tensor ({self.ball.batch},), got {tuple(rho.shape)}")
+        if not bool(((rho >= 0) & torch.isfinite(rho)).all()):
+            raise InputError("proximal must be finite and at least 0")
+
+    @property
+    def rho(self) -> Tensor:
+        """`(B, 1, 1, 1)` in the reference's dtype."""
+        reference = self.ball.reference
+        rho = torch.as_tensor(self.proximal, dtype=reference.dtype, device=reference.device).detach()
+        return rho.expand(self.ball.batch).reshape(-1, 1, 1, 1)
+
+    @property
+    def finite(self) -> Tensor:
+        """`(B,)` bool: whose reference, linear term and anchor are finite."""
+        finite = self.ball.finite & torch.isfinite(self.linear).flatten(1).all(1)
+        if self.anchor is not None:
+            finite = finite & torch.isfinite(self.anchor).flatten(1).all(1)
+        return finite
+
+    def objective(self, delta: Tensor) -> Tensor:
+        """`<g, d> - (rho / 2) |d - a|^2` per image, `(B,)` float64."""
+        delta = delta.double()
+        value = (self.linear.double() * delta).flatten(1).sum(1)
+        distance = delta if self.anchor is None else delta - self.anchor.double()
+        return value - self.rho.double().flatten() / 2 * (distance * distance).flatten(1).sum(1)
+
+    @property
+    def double(self) -> "Program":
+        """The same program in float64, of exactly the same values."""
+        anchor = None if self.anchor is None else self.anchor.double()
+        return Program(self.ball.double, self.linear.double(), self.rho.double().flatten(), anchor)
+
+    def select(self, images: Tensor) -> "Program":
+        """The programs of some of the images."""
+        anchor = None if self.anchor is None else self.anchor[images]
+        return Program(self.ball.select(images), self.linear[images], self.rho.flatten()[images], anchor)
+
+
+@dataclass(frozen=True)
+class Multipliers:
+    """Lagrange multipliers of a program, at least 0: the price of each constraint's squared radius.
+
+    Attributes:
+        luminance, contrast: `(B, C, h, w)`, of `|statistic(d - k x)|^2 <= radius^2`; None without a floor.
+        mean: `(B, 1, 1, 1)`, of the ellipsoid; None without a mean.
+    """
+
+    luminance: Tensor | None = None
+    contrast: Tensor | None = None
+    mean: Tensor | None = None
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> "Multipliers":
+        """`function` of each tensor that is there."""
+        return Multipliers(
+            *(None if m is None else function(m) for m in (self.luminance, self.contrast, self.mean))
+        )
+
+    def update(self, images: Tensor, other: "Multipliers") -> None:
+        """Overwrites the multipliers of some images in place."""
+        for mine, new in (
+            (self.luminance, other.luminance),
+            (self.contrast, other.contrast),
+            (self.mean, other.mean),
+        ):
+            if mine is not None and new is not None:
+                mine[images] = new
+
+
+@dataclass(frozen=True)
+class Solution:
+    """One answer per image.
+
+    Attributes:
+        delta: `(B, C, H, W)`, in the reference's dtype, strictly inside the ball's convex set.
+        objective: `(B,)` float64, at `delta`.
+        bound: `(B,)` float64, a rigorous upper bound on the optimum by weak duality.
+        gap: `(B,)` float64, `(bound - objective) / |bound|`.
+        status: one `Status` per image.
+        iterations: `(B,)` int64, outer iterations used.
+        multipliers: the dual variables behind `bound`; pass the `Solution` back to warm-start a solver.
+    """
+
+    delta: Tensor
+    objective: Tensor
+    bound: Tensor
+    gap: Tensor
+    status: tuple[Status, ...]
+    iterations: Tensor
+    multipliers: Multipliers | None

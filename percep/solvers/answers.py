@@ -1,0 +1,64 @@
+"""The best certified answer seen so far for each image of a batch."""
+
+import torch
+from torch import Tensor
+
+from percep.program import Multipliers, Program, Solution, Status
+from percep.solvers.lagrangian import dual_bound
+
+
+class Answers:
+    """Collects candidate perturbations and multipliers; keeps the best objective and the least bound.
+
+    Starts from d = 0, which is always feasible, and zero multipliers.
+    """
+
+    def __init__(self, program: Program) -> None:
+        reference = program.ball.reference
+        self._delta = torch.zeros_like(reference)
+        self._objective = program.objective(self._delta)
+        self._bound = torch.full_like(self._objective, torch.inf)
+        self._iterations = torch.zeros_like(self._objective, dtype=torch.int64)
+        self._multipliers: Multipliers | None = None
+
+    def offer(
+        self, images: Tensor, program: Program, delta: Tensor, dual: Tensor, multipliers: Multipliers, iteration: int
+    ) -> Tensor:
+        """Certifies candidates for some images and returns their gaps, `(len(images),)` float64.
+
+        Args:
+            images: indices into the batch.
+            program: the program of those images.
+            delta: feasible perturbations.
+            dual: perturbations at which the bound is evaluated together with `multipliers`.
+            multipliers: at least 0.
+            iteration: recorded as used by these images.
+        """
+        exact = program.double
+        objective = exact.objective(delta)
+        bound = dual_bound(exact, multipliers.map(Tensor.double), dual.double())
+        better = objective > self._objective[images]
+        self._delta[images[better]] = delta[better]
+        self._objective[images[better]] = objective[better]
+        tighter = bound < self._bound[images]
+        self._bound[images[tighter]] = bound[tighter]
+        self._iterations[images] = iteration
+        if self._multipliers is None:
+            batch = len(self._bound)
+            self._multipliers = multipliers.map(lambda values: values.new_zeros(batch, *values.shape[1:]))
+        self._multipliers.update(images[tighter], multipliers.map(lambda values: values[tighter]))
+        return relative_gap(self._objective[images], self._bound[images])
+
+    def solution(self, tol: float) -> Solution:
+        """The answers so far; an image is solved when its certified gap is at most `tol`."""
+        gap = relative_gap(self._objective, self._bound)
+        status = tuple(Status.SOLVED if value <= tol else Status.ITERATION_LIMIT for value in gap.tolist())
+        return Solution(
+            self._delta, self._objective, self._bound, gap, status, self._iterations, self._multipliers
+        )
+
+
+def relative_gap(objective: Tensor, bound: Tensor) -> Tensor:
+    """`(bound - objective) / |bound|`, 0 where both are 0; never negative beyond rounding."""
+    difference = bound - objective
+    return torch.where(difference == 0, 0.0, difference / bound.abs().clamp_min(torch.finfo(bound.dtype).tiny))

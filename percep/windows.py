@@ -1,0 +1,214 @@
+"""The sliding window: local mean, its adjoint and their squared-weight versions. Nothing else convolves.
+
+A window is separable, so each operator is two one-dimensional passes. On sides up to 96 pixels a pass is a
+product with a small dense matrix. Beyond, it is a sum of shifted, scaled slices: on a CPU that beats a depthwise
+convolution, is the same code for every stride, and its adjoint is the same sum with source and destination
+exchanged. Large planes are treated one at a time, so that the partial sums stay in cache.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from percep.errors import InputError
+
+Padding = Literal["reflect", "valid"]
+
+_DENSE_SIDE = 96
+_CACHED_PLANE = 2**18
+
+
+@dataclass(frozen=True)
+class Window:
+    """A separable averaging window of `size x size` taps that sum to 1, moved by `stride`.
+
+    Build it with `Window.gaussian` or `Window.uniform`. With `padding="reflect"` the image is mirrored about
+    its border pixels (kornia's `padding="same"`), and a stride of 1 gives a map of the image's size; with
+    `padding="valid"` only windows inside the image count.
+
+    Attributes:
+        taps: one-dimensional weights; the window's weight at `(i, j)` is `taps[i] * taps[j]`.
+        stride: step between neighbouring windows in pixels, at most `size` so that windows leave no hole.
+        padding: "reflect" or "valid".
+    """
+
+    taps: tuple[float, ...]
+    stride: int = 1
+    padding: Padding = "reflect"
+
+    def __post_init__(self) -> None:
+        if not self.taps or not all(math.isfinite(tap) and tap > 0 for tap in self.taps):
+            raise InputError("window taps must be positive and finite")
+        if abs(sum(self.taps) - 1.0) > 1e-12:
+            raise InputError("window taps must sum to 1")
+        if not 1 <= self.stride <= self.size:
+            raise InputError(f"window stride must lie in [1, {self.size}] (the window's size), got {self.stride}")
+        if self.padding not in ("reflect", "valid"):
+            raise InputError(f"window padding must be 'reflect' or 'valid', got {self.padding!r}")
+
+    @classmethod
+    def gaussian(
+        cls, size: int = 11, sigma: float = 1.5, stride: int = 1, padding: Padding = "reflect"
+    ) -> "Window":
+        """Gaussian weights, the default of SSIM (Wang et al., IEEE TIP 2004): 11 taps, sigma 1.5 pixels."""
+        if size < 1 or not sigma > 0:
+            raise InputError(f"a Gaussian window needs size >= 1 and sigma > 0, got {size} and {sigma}")
+        centre = (size - 1) / 2
+        weights = [math.exp(-((i - centre) ** 2) / (2 * sigma**2)) for i in range(size)]
+        total = math.fsum(weights)
+        return cls(tuple(weight / total for weight in weights), stride, padding)
+
+    @classmethod
+    def uniform(cls, size: int = 8, stride: int = 1, padding: Padding = "reflect") -> "Window":
+        """Equal weights over `size x size` pixels."""
+        if size < 1:
+            raise InputError(f"a uniform window needs size >= 1, got {size}")
+        return cls((1.0 / size,) * size, stride, padding)
+
+    @property
+    def size(self) -> int:
+        """Number of taps per side, in pixels."""
+        return len(self.taps)
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether neighbouring windows share pixels."""
+        return self.stride < self.size or self.padding == "reflect"
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of windows on a `height x width` image; raises `InputError` if none fits."""
+        return self._count(height, "height"), self._count(width, "width")
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Local weighted mean `A v`: `(..., H, W)` to `(..., h, w)` with `(h, w) = grid(H, W)`."""
+        return self._average(values, self.taps)
+
+    def adjoint(self, values: Tensor, height: int, width: int) -> Tensor:
+        """`A' u`, `(..., h, w)` to `(..., height, width)`: the exact adjoint of `mean`, padding included."""
+        return self._spread(values, self.taps, height, width)
+
+    def squared_mean(self, values: Tensor) -> Tensor:
+        """Local sum with squared weights, for norms of a window's gradient; exact away from mirrored pixels."""
+        return self._average(values, tuple(tap**2 for tap in self.taps))
+
+    def squared_adjoint(self, values: Tensor, height: int, width: int) -> Tensor:
+        """The exact adjoint of `squared_mean`."""
+        return self._spread(values, tuple(tap**2 for tap in self.taps), height, width)
+
+    def _margins(self) -> tuple[int, int]:
+        if self.padding == "valid":
+            return 0, 0
+        before = (self.size - 1) // 2
+        return before, self.size - 1 - before
+
+    def _count(self, length: int, name: str) -> int:
+        before, after = self._margins()
+        if length <= after or length + before + after < self.size:
+            smallest = self.size if self.padding == "valid" else after + 1
+            raise InputError(
+                f"image {name} {length} is too small for a {self.size}-tap window with {self.padding} padding: "
+                f"at least {smallest} pixels are needed"
+            )
+        return (length + before + after - self.size) // self.stride + 1
+
+    def _average(self, values: Tensor, taps: tuple[float, ...]) -> Tensor:
+        height, width = (int(side) for side in values.shape[-2:])
+        rows, columns = self.grid(height, width)
+        if max(height, width) <= _DENSE_SIDE:
+            vertical, horizontal = (self._matrix(taps, side, values) for side in (height, width))
+            return vertical @ (values @ horizontal.mT)
+        before, after = self._margins()
+        results = []
+        for planes in _in_cache(values):
+            padded = F.pad(planes, (before, after, before, after), mode="reflect") if before or after else planes
+            narrow = _correlate(padded, taps, self.stride, columns, dim=2)
+            results.append(_correlate(narrow, taps, self.stride, rows, dim=1))
+        return _joined(results).reshape(*values.shape[:-2], rows, columns)
+
+    def _spread(self, values: Tensor, taps: tuple[float, ...], height: int, width: int) -> Tensor:
+        if tuple(values.shape[-2:]) != self.grid(height, width):
+            raise InputError(
+                f"a {height}x{width} image has {self.grid(height, width)} windows, not {tuple(values.shape[-2:])}"
+            )
+        if max(height, width) <= _DENSE_SIDE:
+            vertical, horizontal = (self._matrix(taps, side, values) for side in (height, width))
+            return vertical.mT @ (values @ horizontal)
+        margins = self._margins()
+        results = []
+        for planes in _in_cache(values):
+            tall = _fold(_scatter(planes, taps, self.stride, self._padded(height), dim=1), margins, dim=1)
+            results.append(_fold(_scatter(tall, taps, self.stride, self._padded(width), dim=2), margins, dim=2))
+        return _joined(results).reshape(*values.shape[:-2], height, width)
+
+    def _matrix(self, taps: tuple[float, ...], length: int, like: Tensor) -> Tensor:
+        return _dense_pass(taps, self.stride, self._margins(), length, like.dtype, like.device)
+
+    def _padded(self, length: int) -> int:
+        return length + sum(self._margins())
+
+
+@lru_cache(maxsize=64)
+def _dense_pass(
+    taps: tuple[float, ...],
+    stride: int,
+    margins: tuple[int, int],
+    length: int,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Tensor:
+    """One pass as a matrix, `(windows, length)`: the passes below applied to the identity."""
+    identity = torch.eye(length, dtype=torch.float64)[None]
+    padded = F.pad(identity, margins, mode="reflect") if any(margins) else identity
+    count = (length + sum(margins) - len(taps)) // stride + 1
+    return _correlate(padded, taps, stride, count, dim=2)[0].T.contiguous().to(device, dtype)
+
+
+def _in_cache(values: Tensor) -> list[Tensor]:
+    """`(N, H, W)` views of the planes of `(..., H, W)`, one by one when a plane is large."""
+    planes = values.reshape(-1, *values.shape[-2:])
+    if planes.shape[-1] * planes.shape[-2] <= _CACHED_PLANE or values.device.type != "cpu":
+        return [planes]
+    return list(planes.split(1))
+
+
+def _joined(results: list[Tensor]) -> Tensor:
+    return results[0] if len(results) == 1 else torch.cat(results)
+
+
+def _taken(values: Tensor, dim: int, start: int, stride: int, count: int) -> Tensor:
+    stop = start + stride * (count - 1) + 1
+    return values[:, start:stop:stride] if dim == 1 else values[:, :, start:stop:stride]
+
+
+def _correlate(values: Tensor, taps: tuple[float, ...], stride: int, count: int, dim: int) -> Tensor:
+    result = _taken(values, dim, 0, stride, count) * taps[0]
+    for start, tap in enumerate(taps[1:], 1):
+        result.add_(_taken(values, dim, start, stride, count), alpha=tap)
+    return result
+
+
+def _scatter(values: Tensor, taps: tuple[float, ...], stride: int, length: int, dim: int) -> Tensor:
+    shape = list(values.shape)
+    count, shape[dim] = shape[dim], length
+    result = torch.zeros(shape, dtype=values.dtype, device=values.device)
+    for start, tap in enumerate(taps):
+        _taken(result, dim, start, stride, count).add_(values, alpha=tap)
+    return result
+
+
+def _fold(values: Tensor, margins: tuple[int, int], dim: int) -> Tensor:
+    before, after = margins
+    length = values.shape[dim] - before - after
+    result = values.narrow(dim, before, length)
+    if before:
+        result.narrow(dim, 1, before).add_(values.narrow(dim, 0, before).flip(dim))
+    if after:
+        result.narrow(dim, length - 1 - after, after).add_(
+            values.narrow(dim, before + length, after).flip(dim)
+        )
+    return result

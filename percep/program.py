@@ -106,19 +106,21 @@ class Multipliers:
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "Multipliers":
         """`function` of each tensor that is there."""
-        return Multipliers(
-            *(None if m is None else function(m) for m in (self.luminance, self.contrast, self.mean))
-        )
+        return Multipliers(*(None if mine is None else function(mine) for mine in self._tensors()))
+
+    def join(self, other: "Multipliers", function: Callable[[Tensor, Tensor], Tensor]) -> "Multipliers":
+        """`function` of each pair of tensors that are there."""
+        pairs = zip(self._tensors(), other._tensors(), strict=True)
+        return Multipliers(*(None if a is None or b is None else function(a, b) for a, b in pairs))
 
     def update(self, images: Tensor, other: "Multipliers") -> None:
         """Overwrites the multipliers of some images in place."""
-        for mine, new in (
-            (self.luminance, other.luminance),
-            (self.contrast, other.contrast),
-            (self.mean, other.mean),
-        ):
+        for mine, new in zip(self._tensors(), other._tensors(), strict=True):
             if mine is not None and new is not None:
                 mine[images] = new
+
+    def _tensors(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        return self.luminance, self.contrast, self.mean
 
 
 @dataclass(frozen=True)
@@ -142,3 +144,15 @@ class Solution:
     status: tuple[Status, ...]
     iterations: Tensor
     multipliers: Multipliers | None
+
+    def select(self, images: Tensor) -> "Solution":
+        """The answers of some of the images, `images` an index tensor."""
+        return Solution(
+            self.delta[images],
+            self.objective[images],
+            self.bound[images],
+            self.gap[images],
+            tuple(self.status[image] for image in images.tolist()),
+            self.iterations[images],
+            None if self.multipliers is None else self.multipliers.map(lambda values: values[images]),
+        )

@@ -3,7 +3,6 @@
 from typing import Protocol
 
 import torch
-from torch import Tensor
 
 from percep.errors import InputError
 from percep.program import Multipliers, Program, Solution, Status
@@ -68,7 +67,7 @@ def solve(
         part = program.select(images)
         scaled = Program(part.ball, part.linear / factor, part.rho.flatten() / factor.flatten(), part.anchor)
         if warm_start is not None:
-            warm_start = _select(warm_start, images)
+            warm_start = warm_start.select(images)
         answer = solver.solve(scaled, tol, warm_start)
         factor64 = factor.double().flatten()
         delta[images] = answer.delta
@@ -92,15 +91,3 @@ def _zero_multipliers(program: Program) -> Multipliers:
         None if ball.mean is None else zeros(ball.batch, 1, 1, 1),
     )
 
-
-def _select(solution: Solution, images: Tensor) -> Solution:
-    multipliers = solution.multipliers
-    return Solution(
-        solution.delta[images],
-        solution.objective[images],
-        solution.bound[images],
-        solution.gap[images],
-        tuple(solution.status[image] for image in images.tolist()),
-        solution.iterations[images],
-        None if multipliers is None else multipliers.map(lambda values: values[images]),
-    )

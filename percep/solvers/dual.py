@@ -18,37 +18,49 @@ _TINY = 1e-30
 class Dual:
     """Alternates a linear solve for d at fixed multipliers with a multiplicative update of the multipliers.
 
-    One multiplier per constraint, `l <- l (|K d - c|^2 / R^2)^eta`; eta = 1/2 is the monotone
-    majorise-minimise (IRLS) step. d solves `M d = b` by a few warm-started, diagonally preconditioned conjugate
-    gradient steps; pixels at the ends of the range are an active set, revised once per iteration from the signs
-    of their multipliers. Every `check_every` iterations d is restored to strict feasibility and the bound is
-    evaluated in float64 after a tight linear solve; images whose gap is at most `tol` leave the batch.
+    One multiplier per constraint, `log l += eta log(|K d - c|^2 / R^2) + momentum`; eta = 1/2 without momentum
+    is the monotone majorise-minimise (IRLS) step. The momentum of a window is dropped whenever it points against
+    the window's own violation, which keeps the method stable and makes it about three times faster. d solves
+    `M d = b` by a few warm-started conjugate gradient steps under a multilevel preconditioner; pixels at the ends
+    of the range are an active set, revised once per iteration from the signs of their multipliers.
 
-    Memory is a fixed number of image-sized tensors.
+    From time to time d is restored to strict feasibility and the bound is evaluated in float64 after a tighter
+    linear solve. Images whose gap is at most `tol` leave the batch. Memory is a fixed number of image-sized
+    tensors.
 
     Attributes:
         max_iterations: outer iterations before an image is given up as `iteration_limit`.
         eta: exponent of the update of a window's multipliers.
-        linear_steps: CG steps per iteration.
-        check_every: iterations between certificates.
+        momentum: share of a window's last update that is repeated.
+        linear_steps: most CG steps per iteration.
         certificate_steps: most CG steps before a certificate.
+        check_every: iterations between certificates.
     """
 
-    max_iterations: int = 600
-    eta: float = 0.9
-    linear_steps: int = 3
-    check_every: int = 20
+    max_iterations: int = 500
+    eta: float = 0.8
+    momentum: float = 0.8
+    linear_steps: int = 30
     certificate_steps: int = 60
+    check_every: int = 10
 
     def solve(self, program: Program, tol: float, warm_start: Solution | None = None) -> Solution:
         """See `percep.solve`, which calls this with finite programs whose linear term is of order 1."""
         answers = Answers(program)
         images = torch.arange(program.ball.batch, device=program.linear.device)
-        state = _start(program, warm_start)
+        state = _start(program, warm_start, self.linear_steps)
+        # Without a floor there is one multiplier per image: few iterations, each with a tight linear solve.
+        single = program.ball.floor is None
+        check_every = 2 if single else self.check_every
         for iteration in range(1, self.max_iterations + 1):
-            state.solve_linear(self.linear_steps, 1e-3)
-            if iteration % self.check_every == 0 or iteration == self.max_iterations:
+            last = iteration % check_every == 0 or iteration == self.max_iterations
+            if single:
                 state.solve_linear(self.certificate_steps, 1e-2 * tol)
+            else:
+                state.solve_linear(self.linear_steps, 1e-3, 0.1)
+                if last:
+                    state.solve_linear(self.certificate_steps, 1e-2 * tol)
+            if last:
                 restored = restore(state.program.ball, state.delta)
                 gap = answers.offer(images, state.program, restored, state.delta, state.multipliers, iteration)
                 keep = gap > tol
@@ -56,7 +68,7 @@ class Dual:
                     images, state = images[keep], state.select(keep)
                     if not len(images):
                         break
-            state.update(self.eta)
+            state.update(self.eta, self.momentum)
         return answers.solution(tol)
 
 
@@ -69,6 +81,7 @@ class _State:
         self.delta = delta
         self.held_high = torch.zeros_like(delta, dtype=torch.bool)
         self.held_low = torch.zeros_like(delta, dtype=torch.bool)
+        self.last_step = multipliers.map(torch.zeros_like)
 
     def select(self, images: Tensor) -> "_State":
         chosen = _State(
@@ -77,9 +90,10 @@ class _State:
             self.delta[images],
         )
         chosen.held_high, chosen.held_low = self.held_high[images], self.held_low[images]
+        chosen.last_step = self.last_step.map(lambda values: values[images])
         return chosen
 
-    def solve_linear(self, steps: int, tolerance: float) -> None:
+    def solve_linear(self, steps: int, tolerance: float, reduction: float = 0.0) -> None:
         """Conjugate gradients on the pixels off the range's ends, then a revision of which pixels those are.
 
         Stops per image when the residual is `tolerance` of the right-hand side in the preconditioner's norm.
@@ -87,12 +101,12 @@ class _State:
         ball = self.program.ball
         equations = NormalEquations(self.program, self.multipliers)
         free = ~(self.held_high | self.held_low)
-        preconditioner = equations.preconditioner * free
         residual = equations.right - equations.product(self.delta)
-        target = tolerance**2 * per_image(equations.preconditioner * equations.right**2)
-        scaled = preconditioner * residual
+        target = tolerance**2 * per_image(equations.preconditioner(equations.right) * equations.right)
+        scaled = free * equations.preconditioner(free * residual)
         direction = scaled
         weight = per_image(scaled * residual)
+        target = torch.maximum(target, reduction**2 * weight)
         for _ in range(steps):
             going = weight > target
             if not bool(going.any()):
@@ -102,7 +116,7 @@ class _State:
             length = torch.where(going & (curvature > 0), weight / curvature.clamp_min(_TINY), 0.0)
             self.delta = torch.addcmul(self.delta, length, direction)
             residual = torch.addcmul(residual, length, product, value=-1)
-            scaled = preconditioner * residual
+            scaled = free * equations.preconditioner(free * residual)
             previous, weight = weight, per_image(scaled * residual)
             direction = torch.addcmul(scaled, weight / previous.clamp_min(_TINY), direction)
         high, low = ball.highest, ball.lowest
@@ -110,8 +124,23 @@ class _State:
         self.held_low = (self.held_low & (residual < 0)) | (self.delta < low)
         self.delta = self.delta.clamp(low, high)
 
-    def _ratios(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """`|K d - c|^2 / R^2` of the luminance and contrast balls and of the ellipsoid."""
+    def typical_violation(self) -> Tensor:
+        """How far |K d - c| is above R, as the multipliers weigh it: `(B, 1, 1, 1)`, 1 at an optimum."""
+        ball = self.program.ball
+        prices = Multipliers(
+            None if ball.luminance is None else ball.luminance.radius**2,
+            None if ball.contrast is None else ball.contrast.radius**2,
+            None if ball.ellipsoid is None else ball.ellipsoid.budget,
+        ).join(self.multipliers, torch.mul)
+        spent = prices.join(self.violations(), lambda price, violation: price * violation.exp())
+        total = [
+            sum(per_image(part) for part in (m.luminance, m.contrast, m.mean) if part is not None)
+            for m in (spent, prices)
+        ]
+        return torch.as_tensor(total[0] / total[1]).clamp(1e-12, 1e12).sqrt()
+
+    def violations(self) -> Multipliers:
+        """`log(|K d - c|^2 / R^2)` of every constraint, clamped to +-10."""
         ball = self.program.ball
         window = ball.window
         mean_d = window.mean(self.delta)
@@ -121,39 +150,65 @@ class _State:
             k = ball.contrast.k
             cov = window.mean(self.delta * ball.reference) - mean_d * ball.reference_mean
             moved = second - mean_d**2 - 2 * k * cov + k * k * ball.reference_variance
-            contrast = moved.clamp_min(0) / ball.contrast.radius**2
-            luminance = (mean_d - ball.luminance.k * ball.reference_mean) ** 2 / ball.luminance.radius**2
+            contrast = _log_ratio(moved, ball.contrast.radius**2)
+            shift = mean_d - ball.luminance.k * ball.reference_mean
+            luminance = _log_ratio(shift * shift, ball.luminance.radius**2)
         if ball.ellipsoid is not None:
-            spread = (second - mean_d**2).clamp_min(0)
-            mean = (
-                per_image(ball.ellipsoid.luminance * mean_d**2 + ball.ellipsoid.contrast * spread)
-                / ball.ellipsoid.budget
-            )
-        return luminance, contrast, mean
+            spread = (second - mean_d**2).clamp_min_(0)
+            spent = per_image(ball.ellipsoid.luminance * mean_d**2 + ball.ellipsoid.contrast * spread)
+            mean = _log_ratio(spent, ball.ellipsoid.budget)
+        return Multipliers(luminance, contrast, mean)
 
-    def update(self, eta: float) -> None:
-        """`l <- l * ratio^eta`; the single multiplier of the ellipsoid takes the exact exponent 1/2."""
-        luminance, contrast, mean = self._ratios()
-        old = self.multipliers
-        self.multipliers = Multipliers(
-            _raised(old.luminance, luminance, eta), _raised(old.contrast, contrast, eta), _raised(old.mean, mean, 0.5)
+    def update(self, eta: float, momentum: float) -> None:
+        """One multiplicative step. The ellipsoid's single multiplier takes the exact exponent 1/2.
+
+        Alone and with rho = 0, it only scales d, which is done at once.
+        """
+        violations = self.violations()
+        old, last = self.multipliers, self.last_step
+        steps = Multipliers(
+            _step(violations.luminance, last.luminance, eta, momentum),
+            _step(violations.contrast, last.contrast, eta, momentum),
+            _step(violations.mean, last.mean, 0.5, 0.0),
         )
+        self.last_step = steps
+        self.multipliers = Multipliers(
+            _raised(old.luminance, steps.luminance),
+            _raised(old.contrast, steps.contrast),
+            _raised(old.mean, steps.mean),
+        )
+        if steps.contrast is None and steps.mean is not None:
+            self.delta = self.delta * torch.where(self.program.rho > 0, 1.0, (-steps.mean).exp())
+            self.delta = self.delta.clamp(self.program.ball.lowest, self.program.ball.highest)
 
 
-def _raised(multipliers: Tensor | None, ratio: Tensor | None, exponent: float) -> Tensor | None:
-    if multipliers is None or ratio is None:
+def _log_ratio(squared: Tensor, limit: Tensor) -> Tensor:
+    return (squared / limit).clamp_min_(_TINY).log_().clamp_(-10, 10)
+
+
+def _step(violation: Tensor | None, last: Tensor | None, eta: float, momentum: float) -> Tensor | None:
+    if violation is None or last is None:
         return None
-    raised = multipliers * ratio.clamp(1e-4, 1e4) ** exponent
-    return torch.maximum(raised, 1e-9 * raised.flatten(1).amax(1).reshape(-1, 1, 1, 1))
+    kept = torch.where(last * violation > 0, last, 0.0).clamp_(-1.0, 0.2)
+    return (eta * violation + momentum * kept).clamp_(-3, 3)
 
 
-def _start(program: Program, warm_start: Solution | None) -> _State:
-    """Multipliers of a dual feasible point: `g = K'(K (g / A'1))` split over all constraints."""
+def _raised(multipliers: Tensor | None, step: Tensor | None) -> Tensor | None:
+    if multipliers is None or step is None:
+        return None
+    return _no_less(multipliers * step.exp(), 1e-9)
+
+
+def _start(program: Program, warm_start: Solution | None, linear_steps: int) -> _State:
+    """Multipliers to begin with: those of a dual feasible point, or of an earlier answer.
+
+    The dual feasible point splits `g = K'(K (g / A'1))` over all constraints. Earlier multipliers are rescaled to
+    the new linear term by one linear solve, and kept above a small share of the dual feasible ones, from which a
+    window that was slack before can still rise.
+    """
     ball, window = program.ball, program.ball.window
     height, width = (int(side) for side in ball.reference.shape[-2:])
-    if warm_start is not None and warm_start.multipliers is not None:
-        return _State(program, warm_start.multipliers, warm_start.delta)
-    coverage = window.adjoint(torch.ones_like(ball.reference[:1, :1, :1, :1]).expand(1, 1, *ball.map_shape[2:]), height, width)
+    coverage = window.adjoint(program.linear.new_ones(1, 1, *ball.map_shape[2:]), height, width)
     pull = program.linear if program.anchor is None else program.linear + program.rho * program.anchor
     pull = pull / coverage.clamp_min(1e-3)
     mean_g = window.mean(pull)
@@ -161,11 +216,22 @@ def _start(program: Program, warm_start: Solution | None) -> _State:
     share = 1.0 if ball.ellipsoid is None or ball.contrast is None else 0.5
     luminance = contrast = mean = None
     if ball.luminance is not None and ball.contrast is not None:
-        luminance = share * mean_g.abs() / (2 * ball.luminance.radius)
-        contrast = share * variance_g.sqrt() / (2 * ball.contrast.radius)
-        luminance = torch.maximum(luminance, 1e-6 * luminance.flatten(1).amax(1).reshape(-1, 1, 1, 1))
-        contrast = torch.maximum(contrast, 1e-6 * contrast.flatten(1).amax(1).reshape(-1, 1, 1, 1))
+        luminance = _no_less(share * mean_g.abs() / (2 * ball.luminance.radius), 1e-6)
+        contrast = _no_less(share * variance_g.sqrt() / (2 * ball.contrast.radius), 1e-6)
     if ball.ellipsoid is not None:
         squared = per_image(mean_g**2 / ball.ellipsoid.luminance + variance_g / ball.ellipsoid.contrast)
         mean = share * (squared / ball.ellipsoid.budget).sqrt() / 2
-    return _State(program, Multipliers(luminance, contrast, mean), torch.zeros_like(program.linear))
+    cold = Multipliers(luminance, contrast, mean)
+    if warm_start is None or warm_start.multipliers is None:
+        return _State(program, cold, torch.zeros_like(program.linear))
+    earlier = warm_start.multipliers.map(lambda values: values.to(program.linear.dtype))
+    state = _State(program, earlier, warm_start.delta.to(program.linear.dtype))
+    state.solve_linear(linear_steps, 1e-3, 0.1)
+    factor = state.typical_violation()
+    rescaled = earlier.join(cold, lambda mine, other: torch.maximum(factor * mine, 1e-3 * other))
+    return _State(program, rescaled, state.delta / factor.clamp_min(1e-3))
+
+
+def _no_less(multipliers: Tensor, share: float) -> Tensor:
+    """Multipliers kept above a share of the image's largest, so that none is lost for good."""
+    return torch.maximum(multipliers, share * multipliers.flatten(1).amax(1).reshape(-1, 1, 1, 1))

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from percep.ball import SSIMBall
 from percep.program import Multipliers, Program
+from percep.solvers.preconditioner import Multilevel
 from percep.ssim import variance
 
 
@@ -51,11 +52,15 @@ class NormalEquations:
             variance_price = variance_price + multipliers.mean * ball.ellipsoid.contrast
         assert isinstance(mean_price, Tensor) and isinstance(variance_price, Tensor)
         self.inner = 2 * (mean_price - variance_price)
-        self.diagonal = 2 * self._spread(variance_price) + program.rho
+        spread_variance = 2 * self._spread(variance_price)
+        self.diagonal = spread_variance + program.rho
         # Squared weights give the exact diagonal of M away from mirrored pixels.
-        estimate = self.diagonal + self.window.squared_adjoint(self.inner, *self.size)
-        self.preconditioner = 1 / torch.maximum(estimate, 1e-6 * self.diagonal).clamp_min(
-            torch.finfo(estimate.dtype).tiny * 1e8
+        diagonal = self.diagonal + self.window.squared_adjoint(self.inner, *self.size)
+        self.preconditioner = Multilevel(
+            self.window,
+            torch.maximum(diagonal, 1e-6 * self.diagonal),
+            spread_variance,
+            self.diagonal + self._spread(self.inner),
         )
 
     def _spread(self, values: Tensor) -> Tensor:

@@ -5,8 +5,8 @@ from torch import Tensor
 
 from percep.ball import SSIMBall
 
-_OVER_RELAXATION = 1.5
-_TIGHTENING = 2e-3
+
+_TIGHTENING = 1e-4
 
 
 def restore(ball: SSIMBall, delta: Tensor, rounds: int = 60) -> Tensor:
@@ -43,7 +43,7 @@ def shrink(ball: SSIMBall, delta: Tensor) -> Tensor:
 
 
 def _repair(ball: SSIMBall, delta: Tensor) -> Tensor | None:
-    """One round of averaged, over-relaxed projections onto violated windows; None if there are none."""
+    """One round of averaged projections onto violated windows; None if there are none."""
     luminance, contrast, window = ball.luminance, ball.contrast, ball.window
     assert luminance is not None and contrast is not None
     height, width = (int(side) for side in delta.shape[-2:])
@@ -77,7 +77,7 @@ def _repair(ball: SSIMBall, delta: Tensor) -> Tensor | None:
         excess = torch.where(too_bright, shift - shift.clamp(-target, target), 0.0)
         weight = window.squared_mean(torch.ones_like(delta[:1, :1]))
         step = step + window.adjoint(excess / (weight * _crowd(ball, too_bright)), height, width)
-    return _OVER_RELAXATION * step
+    return step
 
 
 def _gradient_norm(ball: SSIMBall, delta: Tensor, k: Tensor, mean_v: Tensor) -> Tensor:

@@ -1,0 +1,223 @@
+"""Photographs: where they are found, what they are labelled, and how their files become tensors."""
+
+import re
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from percep.errors import InputError, UnavailableError
+from percep.models import Preprocessing
+
+SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+SHORTEST_SIDE = 11
+"""In pixels: the width of SSIM's window. A smaller photograph has no structure to compare."""
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """One photograph, read and preprocessed, or the reason why it could not be.
+
+    Attributes:
+        name: unique in its sequence and safe as a file name on every system; without suffix.
+        path: the file it comes from.
+        image: `(3, H, W)` float32 in `[0, 1]`, multiples of 1/255; None when the file is not usable.
+        label: class index, or None when it is not known.
+        problem: one line saying why the file is not usable; None when it is.
+    """
+
+    name: str
+    path: Path
+    image: Tensor | None
+    label: int | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A photograph that is not read yet: its name, its file and its class index if that is known."""
+
+    name: str
+    path: Path
+    label: int | None
+
+
+@dataclass(frozen=True)
+class Photographs:
+    """A sequence of photographs; iterating reads them one by one, and holds none of them."""
+
+    entries: tuple[Entry, ...]
+    preprocessing: Preprocessing
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __iter__(self) -> Iterator[Photograph]:
+        for entry in self.entries:
+            image, problem = None, None
+            try:
+                image = _to_tensor(self.preprocessing(_decode(entry.path)))
+            except InputError as error:
+                problem = str(error)
+            yield Photograph(entry.name, entry.path, image, entry.label, problem)
+
+    def first(self, count: int) -> "Photographs":
+        """The first `count` photographs, or all where there are fewer."""
+        return replace(self, entries=self.entries[:count])
+
+
+def samples(preprocessing: Preprocessing) -> Photographs:
+    """The twenty labelled ImageNet photographs that the package foolbox carries.
+
+    Raises:
+        UnavailableError: foolbox is not installed.
+    """
+    package = find_spec("foolbox")  # importing it would take seconds
+    if package is None or package.origin is None:
+        raise UnavailableError("the sample photographs are part of the package foolbox: pip install foolbox")
+    root = Path(package.origin).parent / "data"
+    files = sorted(root.glob("imagenet_*.jpg"))
+    return _photographs(root, files, [int(file.stem.split("_")[2]) for file in files], preprocessing)
+
+
+def folder(path: str | Path, preprocessing: Preprocessing, class_index: Mapping[str, int]) -> Photographs:
+    """The photographs of a folder, sorted by path: of one subfolder per class, or loose and without labels.
+
+    Args:
+        path: the folder. Its subfolders that hold images, at any depth, are classes.
+        preprocessing: how a photograph becomes a classifier's input.
+        class_index: class index by name, such as `Classifier.class_index`. A subfolder has one of its names,
+            with spaces or underscores. Where none has, but there are as many as classes, they are the classes
+            in sorted order, torchvision's `ImageFolder` convention.
+
+    Raises:
+        InputError: no such folder, no image in it, loose images beside class subfolders, or a subfolder that
+            is none of the classes.
+    """
+    root = Path(path)
+    if not root.is_dir():
+        raise InputError(f"{root} is not a folder: give the path of a folder of images")
+    loose = sorted(filter(_is_image, root.iterdir()))
+    classes = {
+        subfolder.name: files
+        for subfolder in sorted(root.iterdir())
+        if subfolder.is_dir() and (files := sorted(filter(_is_image, subfolder.rglob("*"))))
+    }
+    if loose and classes:
+        raise InputError(
+            f"{root} holds images beside the class folder {next(iter(classes))}: move one or the other"
+        )
+    if loose:
+        return _photographs(root, loose, [None] * len(loose), preprocessing)
+    if not classes:
+        raise InputError(f"{root} holds no images, that is no files ending in {', '.join(SUFFIXES)}")
+    indices = _class_indices(list(classes), class_index)
+    labels = [indices[name] for name, files in classes.items() for _ in files]
+    return _photographs(root, [file for files in classes.values() for file in files], labels, preprocessing)
+
+
+def image(path: str | Path, preprocessing: Preprocessing) -> Photographs:
+    """One photograph, without a label.
+
+    Raises:
+        InputError: the file does not exist or is not a usable image; it is read to find out.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise InputError(f"{file} is not a file: give the path of an image")
+    try:
+        _decode(file)
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from error
+    return _photographs(file.parent, [file], [None], preprocessing)
+
+
+def _photographs(
+    root: Path, files: Iterable[Path], labels: Iterable[int | None], preprocessing: Preprocessing
+) -> Photographs:
+    taken: set[str] = set()
+    entries = []
+    for file, label in zip(files, labels, strict=True):
+        name = _unique_name(file.relative_to(root).with_suffix("").as_posix(), taken)
+        entries.append(Entry(name, file, label))
+    return Photographs(tuple(entries), preprocessing)
+
+
+def _unique_name(stem: str, taken: set[str]) -> str:
+    """A file name made of `stem`; `taken` ignores case, as some file systems do, and gains the name."""
+    safe = re.sub(r"[^\w.-]+", "_", stem)[:60]
+    name, copy = safe, 1
+    while name.casefold() in taken:
+        copy += 1
+        name = f"{safe}-{copy}"
+    taken.add(name.casefold())
+    return name
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
+
+
+def _class_indices(names: Sequence[str], class_index: Mapping[str, int]) -> dict[str, int]:
+    known = {name.replace("_", " "): index for name, index in class_index.items()}
+    strangers = [name for name in names if name.replace("_", " ") not in known]
+    if not strangers:
+        return {name: known[name.replace("_", " ")] for name in names}
+    classes = len(set(class_index.values()))
+    if len(strangers) == len(names) == classes:
+        return {name: index for index, name in enumerate(sorted(names))}
+    listed = ", ".join(strangers[:3]) + (", ..." if len(strangers) > 3 else "")
+    raise InputError(
+        f"labels outside the model's classes: {listed}; "
+        f"name the folders after its {classes} classes, by index from 0, name or WordNet id"
+    )
+
+
+def _decode(path: Path) -> Image.Image:
+    """The first frame of an image file as 8-bit RGB, upright, composed on white where it is transparent.
+
+    Raises:
+        InputError: the reason why the file is not usable, without its name.
+    """
+    try:
+        with warnings.catch_warnings(), Image.open(path) as file:
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            picture = _to_rgb(ImageOps.exif_transpose(file))
+    except InputError:
+        raise
+    except Image.UnidentifiedImageError as error:
+        raise InputError("not an image of a known format") from error
+    except Exception as error:  # whatever a damaged file makes of a decoder
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"damaged, or too large to be read: {reason}") from error
+    width, height = picture.size
+    if min(width, height) < SHORTEST_SIDE:
+        raise InputError(f"{width}x{height} pixels are too few: each side needs {SHORTEST_SIDE}")
+    return picture
+
+
+def _to_rgb(picture: Image.Image) -> Image.Image:
+    if picture.mode == "F" or picture.mode.startswith("I"):
+        picture = _to_8_bits(picture)
+    if picture.has_transparency_data:
+        layer = picture.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+    return picture.convert("RGB")
+
+
+def _to_8_bits(picture: Image.Image) -> Image.Image:
+    """16-bit grey scaled to 8 bits, which Pillow's own conversion would cut off at 255."""
+    levels = np.asarray(picture)
+    if picture.mode == "F" or levels.min() < 0 or levels.max() > 65535:
+        raise InputError("pixels of more than 16 bits have no known range: convert the image to 8 or 16 bits")
+    return Image.fromarray(np.rint(levels / 257).astype(np.uint8))
+
+
+def _to_tensor(picture: Image.Image) -> Tensor:
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous().float() / 255

@@ -1,0 +1,133 @@
+"""Grad-CAM, and the layer it is taken at."""
+
+from dataclasses import dataclass
+
+import torch
+from captum.attr import LayerGradCam
+from torch import Tensor, nn
+
+from percep.errors import InputError
+from percep.models import Classifier
+
+
+@dataclass(frozen=True)
+class _Call:
+    """One call of a named module during a forward pass, in the order the calls end."""
+
+    name: str
+    module: nn.Module
+    shape: tuple[int, ...]
+
+    @property
+    def spatial(self) -> bool:
+        """Whether the output is `(B, C, H, W)` with more than one position."""
+        return len(self.shape) == 4 and self.shape[-2] * self.shape[-1] > 1
+
+
+def gradcam(model: nn.Module, images: Tensor, targets: Tensor, layer: str | None = None) -> Tensor:
+    """Grad-CAM of one class per image (Selvaraju et al., ICCV 2017), by captum's `LayerGradCam`.
+
+    The activations of a layer, weighted by the spatial mean of the class logit's gradient, summed over channels,
+    cut off at 0 and resampled bilinearly to the image's size. The scale is the logit's: divide by the maximum to
+    draw a map, and count the maps that are zero everywhere, which say that nothing spoke for the class.
+
+    Args:
+        model: maps `(B, C, H, W)` images in `[0, 1]` to `(B, classes)` logits; its parameters may be frozen.
+        images: `(B, C, H, W)` in `[0, 1]`.
+        targets: `(B,)` class indices.
+        layer: dotted name of a module inside `model` (inside `model.network` for a `Classifier`). By default
+            the classifier's own `layer`, and without one the `last_convolutional_stage`.
+
+    Returns:
+        `(B, H, W)`, at least 0, in the model's dtype, detached.
+
+    Raises:
+        InputError: no such layer, a layer without a spatial output, a target that is not a class, or a network
+            without a convolutional stage.
+    """
+    network = model
+    if isinstance(model, Classifier):
+        network, layer = model.network, layer or model.layer
+    calls, classes = _trace(network, images[:1])
+    if targets.shape != images.shape[:1] or not bool(((targets >= 0) & (targets < classes)).all()):
+        raise InputError(f"Grad-CAM needs one class in 0..{classes - 1} per image, {len(images)} in all")
+    name = _last_stage(calls) if layer is None else _named_stage(network, calls, layer)
+    maps = LayerGradCam(model, network.get_submodule(name)).attribute(images, targets, relu_attributions=True)
+    return LayerGradCam.interpolate(maps, tuple(images.shape[-2:]), "bilinear")[:, 0].detach()
+
+
+def last_convolutional_stage(network: nn.Module, images: Tensor) -> str:
+    """Dotted name of the module whose output is the last convolutional map before pooling.
+
+    One forward pass is traced: the last convolution with more than one output position sets the map's size, and
+    the last module with an output of that size closes the stage, so that a normalisation, an activation or the
+    sum of a residual block is included: `layer4` of a ResNet, `features` of a DenseNet. A module used more than
+    once, as a shared activation is, cannot be told apart by name and is passed over.
+
+    Args:
+        network: maps `images` to logits; traced in the mode (train or eval) it is in.
+        images: `(B, C, H, W)`; only the first image is used.
+
+    Raises:
+        InputError: the network has no such stage, or leaves the `(B, C, H, W)` layout after it, as vision
+            transformers do after their patch embedding.
+    """
+    return _last_stage(_trace(network, images[:1])[0])
+
+
+def _trace(network: nn.Module, images: Tensor) -> tuple[list[_Call], int]:
+    """The calls of every named module in one forward pass, and the number of classes."""
+    calls: list[_Call] = []
+
+    def hook(name: str, module: nn.Module) -> torch.utils.hooks.RemovableHandle:
+        def record(_module: nn.Module, _inputs: object, output: object) -> None:
+            if isinstance(output, Tensor):
+                calls.append(_Call(name, module, tuple(output.shape)))
+
+        return module.register_forward_hook(record)
+
+    handles = [hook(name, module) for name, module in network.named_modules() if name]
+    try:
+        with torch.no_grad():
+            logits = network(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return calls, int(logits.shape[-1])
+
+
+def _last_stage(calls: list[_Call]) -> str:
+    convolutions = [i for i, call in enumerate(calls) if isinstance(call.module, nn.Conv2d) and call.spatial]
+    if not convolutions:
+        raise InputError("the network has no convolution with a spatial output, so no stage for Grad-CAM")
+    last = convolutions[-1]
+    size = calls[last].shape[-2:]
+    uses: dict[nn.Module, int] = {}
+    for call in calls:
+        uses[call.module] = uses.get(call.module, 0) + 1
+    stages = [i for i in range(last, len(calls)) if _closes(calls[i], size) and uses[calls[i].module] == 1]
+    if not stages or any(_leaves_layout(call) for call in calls[stages[-1] + 1 :]):
+        raise InputError(
+            "the network has no convolutional stage in front of its pooling, so no layer for Grad-CAM: "
+            "name one whose output is (B, C, H, W)"
+        )
+    return calls[stages[-1]].name
+
+
+def _closes(call: _Call, size: tuple[int, ...]) -> bool:
+    return len(call.shape) == 4 and call.shape[-2:] == size
+
+
+def _leaves_layout(call: _Call) -> bool:
+    """Whether learned weights act on many positions after the last convolution: on tokens, `(B, N, D)`, say."""
+    learned = any(True for _ in call.module.parameters(recurse=False))
+    return learned and (len(call.shape) == 3 or call.spatial)
+
+
+def _named_stage(network: nn.Module, calls: list[_Call], layer: str) -> str:
+    if layer not in dict(network.named_modules()):
+        parts = ", ".join(name for name, _ in network.named_children())
+        raise InputError(f"the network has no layer {layer!r}; its parts are {parts}")
+    if not any(call.name == layer and len(call.shape) == 4 for call in calls):
+        raise InputError(f"layer {layer!r} has no (B, C, H, W) output in a forward pass, so no Grad-CAM")
+    return layer

@@ -1,0 +1,31 @@
+"""The SSIM map, by kornia: an implementation that shares nothing with the solvers' own."""
+
+import kornia.metrics
+from torch import Tensor
+
+from percep.errors import InputError
+
+
+def ssim_maps(reference: Tensor, images: Tensor) -> Tensor:
+    """SSIM per pixel and channel (Wang et al., IEEE TIP 2004): 11-tap Gaussian window, sigma 1.5, range 1.
+
+    Args:
+        reference: `(B, C, H, W)` in `[0, 1]`, sides of at least 6 pixels.
+        images: the same shape, in `[0, 1]`.
+
+    Returns:
+        `(B, C, H, W)` float64 in `[-1, 1]`, 1 where the images agree; borders by reflection. Computed by
+        `kornia.metrics.ssim` with eps = 0, as any other value biases black patches.
+
+    Raises:
+        InputError: shapes that differ, or sides too short for the window.
+    """
+    if reference.ndim != 4 or reference.shape != images.shape:
+        raise InputError(f"SSIM compares equal shapes (B, C, H, W), got {_sides(reference)} and {_sides(images)}")
+    if min(reference.shape[-2:]) < 6:
+        raise InputError(f"SSIM's 11-tap window needs sides of at least 6 pixels, got {_sides(reference)}")
+    return kornia.metrics.ssim(reference.double(), images.double(), 11, max_val=1.0, eps=0.0, padding="same")
+
+
+def _sides(images: Tensor) -> str:
+    return "x".join(str(side) for side in images.shape)

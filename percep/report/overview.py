@@ -1,0 +1,57 @@
+"""A contact sheet: several images of a run on one page."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from percep.errors import InputError
+from percep.report.drawing import (
+    allocation_colours,
+    amplification,
+    amplified,
+    gradcam_colours,
+    photograph,
+    ssim_colours,
+)
+from percep.report.panel import Panel, certificate_colour, certificate_line, predictions_line
+from percep.report.sheet import MUTED, Box, sheet
+
+# Lengths in pixels; thumbnails have the side of the usual 224-pixel image.
+_SIDE, _GAP, _MARGIN = 224, 10, 24
+_HEAD, _LINE, _BETWEEN = 48, 30, 14
+
+_TITLES = ("Original", "Adversarial", "Perturbation", "SSIM", "Grad-CAM", "Budget spent")
+
+
+def save_overview(path: Path, panels: Sequence[Panel]) -> None:
+    """Writes a PNG 1442 pixels wide, a row per panel, with the six pictures of `save_panel` side by side.
+
+    Each map keeps a scale of its own, so compare places along a row, not brightness down a column.
+
+    Raises:
+        InputError: no panels.
+    """
+    if not panels:
+        raise InputError("an overview needs at least one image")
+    lefts = [_MARGIN + column * (_SIDE + _GAP) for column in range(len(_TITLES))]
+    pitch = _LINE + _SIDE + _BETWEEN
+    with sheet(path, lefts[-1] + _SIDE + _MARGIN, _HEAD + len(panels) * pitch + _MARGIN - _BETWEEN) as page:
+        for left, title in zip(lefts, _TITLES, strict=True):
+            page.text(left, 30, title, 12, bold=True)
+        for row, panel in enumerate(panels):
+            line, top = _HEAD + row * pitch + _LINE // 2, _HEAD + row * pitch + _LINE
+            perturbation = panel.adversarial - panel.original
+            factor = amplification(perturbation)
+            page.text(lefts[0], line, predictions_line(panel), 11, bold=True)
+            page.text(lefts[-1] + _SIDE - 16, line, certificate_line(panel), 10, MUTED, align="right")
+            page.text(lefts[-1] + _SIDE, line, "●", 10, certificate_colour(panel), align="right")
+            pictures = (
+                photograph(panel.original),
+                photograph(panel.adversarial),
+                amplified(perturbation, factor),
+                ssim_colours(panel.ssim).colours,
+                gradcam_colours(panel.original, panel.gradcam).colours,
+                allocation_colours(panel.allocation).colours,
+            )
+            for left, colours in zip(lefts, pictures, strict=True):
+                page.image(colours, Box(left, top, _SIDE, _SIDE))
+            page.tag(lefts[2] + 6, top + _SIDE - 6, f"× {factor}")

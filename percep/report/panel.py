@@ -1,0 +1,145 @@
+"""One picture per image: what was changed, how much, where, and what the classifier looks at."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from percep.report.drawing import (
+    allocation_colours,
+    amplification,
+    amplified,
+    gradcam_colours,
+    photograph,
+    ssim_colours,
+)
+from percep.report.sheet import MUTED, Box, Sheet, printable, sheet
+
+# Lengths in pixels; twice the side of the usual 224-pixel image.
+_SIDE, _GAP, _MARGIN = 448, 24, 28
+_HEAD, _CAPTION, _BAR, _LABELS = 88, 34, 12, 32
+
+_CERTIFIED, _NOT_CERTIFIED = "#1a7f4b", "#b3261e"
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A class name and its probability in `[0, 1]`."""
+
+    name: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Panel:
+    """What the pictures of one image are drawn from; tensors are finite.
+
+    Attributes:
+        name: the image's name.
+        original: `(C, H, W)` in `[0, 1]`, C of 1 or 3.
+        adversarial: the saved image, same shape and range.
+        ssim: `(C, H, W)`, the SSIM map of the two.
+        gradcam: `(H, W)`, at least 0, Grad-CAM of the original.
+        allocation: `(H, W)`, multiples of the uniform share of the budget.
+        before: the prediction on the original.
+        after: the prediction on the saved image.
+        min_ssim: smallest certified SSIM over windows and channels.
+        mean_ssim: certified mean SSIM over windows and channels.
+        floor: the floor asked for, or None.
+        mean: the mean asked for, or None.
+        certified: whether the saved image is inside the ball.
+        status: why the attack stopped.
+    """
+
+    name: str
+    original: Tensor
+    adversarial: Tensor
+    ssim: Tensor
+    gradcam: Tensor
+    allocation: Tensor
+    before: Prediction
+    after: Prediction
+    min_ssim: float
+    mean_ssim: float
+    floor: float | None
+    mean: float | None
+    certified: bool
+    status: str
+
+
+def save_panel(path: Path, panel: Panel) -> None:
+    """Writes the panel of one image as a PNG of 1448 x 1132 pixels; the same panel gives the same bytes.
+
+    Two rows of three: original, saved adversarial, amplified perturbation; SSIM, Grad-CAM, allocation. Above them
+    stand the predictions and the certificate.
+    """
+    first = _HEAD + _CAPTION
+    second = first + _SIDE + _CAPTION + 8
+    bars = second + _SIDE + 8
+    with sheet(path, 2 * _MARGIN + 3 * _SIDE + 2 * _GAP, bars + _BAR + _LABELS) as page:
+        _write_head(page, panel)
+        perturbation = panel.adversarial - panel.original
+        factor, largest = amplification(perturbation), 255 * float(perturbation.abs().max())
+        pictures = (
+            ("Original", "", photograph(panel.original)),
+            ("Adversarial", "the saved 8-bit file", photograph(panel.adversarial)),
+            (f"Perturbation × {factor}", f"largest change {largest:.0f}/255", amplified(perturbation, factor)),
+        )
+        for column, (title, note, colours) in enumerate(pictures):
+            _draw(page, column, first, title, note, colours)
+        allocated = "multiples of the uniform share" if panel.allocation.any() else "nothing was spent"
+        seen = "of the original" if panel.gradcam.any() else "zero everywhere"
+        maps = (
+            ("SSIM", "worst channel, log scale of 1 − SSIM", ssim_colours(panel.ssim)),
+            ("Grad-CAM", seen, gradcam_colours(panel.original, panel.gradcam)),
+            ("Budget spent", allocated, allocation_colours(panel.allocation)),
+        )
+        for column, (title, note, (colours, scale, ticks)) in enumerate(maps):
+            _draw(page, column, second, title, note, colours)
+            page.colour_bar(scale, ticks, Box(_left(column), bars, _SIDE, _BAR))
+
+
+def certificate_line(panel: Panel) -> str:
+    """The certificate in words; SSIM is cut off after six digits, never rounded up."""
+    verdict = "certified" if panel.certified else "not certified"
+    return f"{verdict}   ·   min SSIM {_cut_off(panel.min_ssim)}   ·   mean SSIM {_cut_off(panel.mean_ssim)}"
+
+
+def certificate_colour(panel: Panel) -> str:
+    """Green for a certified image, red for one that is not."""
+    return _CERTIFIED if panel.certified else _NOT_CERTIFIED
+
+
+def predictions_line(panel: Panel) -> str:
+    """The predictions before and after, with their probabilities."""
+    before, after = (
+        f"{printable(prediction.name, 34)}  {prediction.probability:.1%}"
+        for prediction in (panel.before, panel.after)
+    )
+    return f"{before}  →  {after}"
+
+
+def _cut_off(ssim: float) -> str:
+    return f"{math.floor(ssim * 1e6) / 1e6:.6f}"
+
+
+def _write_head(page: Sheet, panel: Panel) -> None:
+    page.text(_MARGIN, 34, predictions_line(panel), 17, bold=True)
+    page.text(page.width - _MARGIN, 34, printable(panel.name, 36), 11, MUTED, align="right")
+    page.text(_MARGIN, 68, "●", 13, certificate_colour(panel))
+    levels = (("floor", panel.floor), ("mean", panel.mean))
+    asked = ", ".join(f"{name} ≥ {level:g}" for name, level in levels if level is not None)
+    status = printable(panel.status.replace("_", " "), 60)
+    page.text(_MARGIN + 22, 68, f"{certificate_line(panel)}   ·   asked: {asked}   ·   {status}", 12)
+
+
+def _draw(page: Sheet, column: int, top: float, title: str, note: str, colours: np.ndarray) -> None:
+    page.text(_left(column), top - 16, title, 12, bold=True)
+    page.text(_left(column) + _SIDE, top - 16, note, 11, MUTED, align="right")
+    page.image(colours, Box(_left(column), top, _SIDE, _SIDE))
+
+
+def _left(column: int) -> float:
+    return _MARGIN + column * (_SIDE + _GAP)

@@ -1,0 +1,109 @@
+"""A picture laid out in pixels, with the same bytes for the same content."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+from unicodedata import category
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont
+from matplotlib.ft2font import FT2Font
+
+INK = "#1b1b1f"
+MUTED = "#5f5f68"
+
+_FONT = "DejaVu Sans"
+_DPI = 100
+_DIGIT = 9
+"""Width of a digit of a colour bar's label, in pixels, rounded up."""
+
+
+class Box(NamedTuple):
+    """A rectangle in pixels, from the sheet's top left corner."""
+
+    left: float
+    top: float
+    width: float
+    height: float
+
+
+@contextmanager
+def sheet(path: Path, width: int, height: int) -> Iterator["Sheet"]:
+    """A white `Sheet` of `width x height` pixels, written to `path` as a PNG when the block ends without error.
+
+    Inside the block matplotlib has its own defaults, whatever the user's configuration; the file holds neither
+    date nor software. So equal content gives equal bytes.
+    """
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update({"font.family": _FONT, "text.parse_math": False})
+        page = Sheet(width, height)
+        yield page
+        FigureCanvasAgg(page.figure).print_png(path, metadata={"Software": None})
+
+
+class Sheet:
+    """A figure with a single pair of axes whose unit is the pixel. Made by `sheet`."""
+
+    def __init__(self, width: int, height: int) -> None:
+        self.width, self.height = width, height
+        self.figure = Figure((width / _DPI, height / _DPI), dpi=_DPI)
+        self._axes = self.figure.add_axes((0, 0, 1, 1))
+        self._axes.set_axis_off()
+        self._axes.set_autoscale_on(False)
+        self._axes.set(xlim=(0, width), ylim=(height, 0))
+
+    def image(self, colours: np.ndarray, box: Box) -> None:
+        """Draws `(H, W, 3 or 4)` colours in `[0, 1]`, as large as they fit into `box` and centred in it."""
+        height, width = colours.shape[:2]
+        scale = min(box.width / width, box.height / height)
+        left, top = box.left + (box.width - scale * width) / 2, box.top + (box.height - scale * height) / 2
+        self._stretch(colours, Box(left, top, scale * width, scale * height))
+
+    def text(
+        self, left: float, middle: float, text: str, size: float, colour: str = INK, bold: bool = False, align: str = "left"
+    ) -> None:
+        """One line of text, `size` in points, vertically centred at `middle`."""
+        weight = "bold" if bold else "normal"
+        self._axes.text(left, middle, text, size=size, color=colour, weight=weight, ha=align, va="center_baseline")
+
+    def tag(self, left: float, bottom: float, text: str) -> None:
+        """A short text written on a picture, on a light ground of its own."""
+        ground = {"boxstyle": "square,pad=0.25", "facecolor": "white", "edgecolor": "none", "alpha": 0.85}
+        self._axes.text(left, bottom, text, size=10, color=INK, ha="left", va="bottom", bbox=ground)
+
+    def colour_bar(self, scale: ScalarMappable, ticks: dict[float, str], box: Box) -> None:
+        """A horizontal colour bar with labels below it at the values `ticks`."""
+        values = scale.norm.inverse(np.linspace(0, 1, 256))
+        self._stretch(scale.to_rgba(values)[None], box)
+        for value, label in ticks.items():
+            x = box.left + float(scale.norm(value)) * box.width
+            reach = _DIGIT * len(label) / 2
+            align = "left" if x - reach < box.left else "right" if x + reach > box.left + box.width else "center"
+            self._axes.plot([x, x], [box.top + box.height, box.top + box.height + 4], color=MUTED, linewidth=0.8)
+            self.text(x, box.top + box.height + 14, label, 10, MUTED, align=align)
+
+    def _stretch(self, colours: np.ndarray, box: Box) -> None:
+        extent = (box.left, box.left + box.width, box.top + box.height, box.top)
+        self._axes.imshow(colours, extent=extent, interpolation="nearest", aspect="auto")
+
+
+def printable(text: str, width: int) -> str:
+    """`text` on one line of at most `width` characters; a character the font lacks becomes U+FFFD."""
+    line = " ".join(text.split())
+    drawn = "".join(
+        character if ord(character) in _glyphs() and category(character)[0] != "C" else "\ufffd"
+        for character in line
+    )
+    return drawn if len(drawn) <= width else drawn[: width - 1].rstrip() + "…"
+
+
+@cache
+def _glyphs() -> frozenset[int]:
+    return frozenset(FT2Font(findfont(FontProperties(family=_FONT))).get_charmap())

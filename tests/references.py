@@ -27,7 +27,7 @@ def reference(kind: str, size: int, channels: int = 1, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     shape = (1, channels, size, size)
     if kind == "photograph":
-        return photograph(3 + seed % 5, size, channels)
+        return photograph(3 + seed % 5, size)[:, :channels]
     if kind == "flat":
         return torch.full(shape, 0.4, dtype=torch.float64)
     if kind == "black":

@@ -134,9 +134,9 @@ def test_levels_may_differ_between_images_and_windows():
     x = torch.cat([photograph(3, 24), photograph(3, 24)])
     delta = inside_range(x, direction(x.shape[1:], 1)[None])
     single = [float(SSIMBall(x[:1], floor=t).scale(delta[:1])) for t in (0.9, 0.99)]
-    batch = SSIMBall(x, floor=torch.tensor([0.9, 0.99])).scale(delta)
+    batch = SSIMBall(x, floor=torch.tensor([0.9, 0.99], dtype=torch.float64)).scale(delta)
     assert batch.tolist() == pytest.approx(single, rel=1e-12)
-    levels = torch.full((2, 3, 24, 24), 0.9)
+    levels = torch.full((2, 3, 24, 24), 0.9, dtype=torch.float64)
     levels[1] = 0.99
     assert SSIMBall(x, floor=levels).scale(delta).tolist() == pytest.approx(single, rel=1e-12)
 

@@ -164,8 +164,9 @@ def test_unknown_names_are_answered_with_known_ones(name: str, source: models.So
         (b"", "cannot be read"),
         (b"hello, this is no checkpoint\n" * 9, "cannot be read"),
         (b"PK\x03\x04 and then nothing", "cannot be read"),
-        (pickle.dumps(_Code()), "could run code"),
+        (pickle.dumps(_Code(), protocol=2), "could run code"),
     ],
+    ids=["missing", "empty", "text", "cut", "code"],
 )
 def test_files_that_are_no_checkpoint(content: bytes | None, message: str, tmp_path: Path) -> None:
     checkpoint = tmp_path / "weights.pt"

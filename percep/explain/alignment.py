@@ -31,8 +31,8 @@ class Association:
 class Associations:
     """The three associations of one image, to be read together.
 
-    `dissimilarity` is 1 - SSIM, `texture` the local standard deviation. A perturbation inside an SSIM ball follows
-    the texture whatever the classifier looks at, so the first association says little beside the other two.
+    `dissimilarity` is 1 - SSIM, `texture` the local standard deviation. A perturbation inside an SSIM ball
+    follows the texture whatever the classifier looks at, so the first says little without the other two.
     """
 
     dissimilarity_gradcam: Association
@@ -43,8 +43,8 @@ class Associations:
 def local_standard_deviation(images: Tensor) -> Tensor:
     """Texture: the standard deviation in SSIM's window (11 taps, sigma 1.5), averaged over channels.
 
-    `(B, C, H, W)` images in `[0, 1]` to `(B, H, W)` float64 in `[0, 1/2]`. Raises `InputError` for sides of less
-    than 6 pixels.
+    `(B, C, H, W)` images in `[0, 1]` to `(B, H, W)` float64 in `[0, 1/2]`. Raises `InputError` for sides of
+    less than 6 pixels.
     """
     return variance(Window.gaussian(), images.double()).sqrt().mean(1)
 
@@ -62,10 +62,11 @@ def associations(dissimilarity: Tensor, gradcam: Tensor, texture: Tensor) -> tup
     Raises:
         InputError: shapes that differ.
     """
+    stacks = (dissimilarity, gradcam, texture)
     if dissimilarity.ndim != 3 or not dissimilarity.shape == gradcam.shape == texture.shape:
-        shapes = ", ".join(str(tuple(maps.shape)) for maps in (dissimilarity, gradcam, texture))
+        shapes = ", ".join(str(tuple(maps.shape)) for maps in stacks)
         raise InputError(f"associations need three stacks of maps of one shape (B, H, W), got {shapes}")
-    planes = zip(*(maps.detach().double().cpu().numpy() for maps in (dissimilarity, gradcam, texture)), strict=True)
+    planes = zip(*(maps.detach().double().cpu().numpy() for maps in stacks), strict=True)
     return tuple(
         Associations(
             _associate("dissimilarity", loss, "gradcam", cam),

@@ -1,15 +1,16 @@
 """Where the perceptual budget of an adversarial image went."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn import functional
 
 
 def allocation_maps(spending: Tensor, size: tuple[int, int]) -> Tensor:
     """Spending per pixel as multiples of the uniform share: 1 is the map's mean, 3 is three times as much.
 
     Args:
-        spending: `(B, C, h, w)`, at least 0: what each window spent, `AttackResult.spending`. Channels add up.
+        spending: `(B, C, h, w)`, at least 0: what each window spent, as in `AttackResult.spending`.
+            Channels add up.
         size: `(H, W)` of the image, in pixels; maps of strided windows are resampled to it bilinearly.
 
     Returns:
@@ -17,7 +18,7 @@ def allocation_maps(spending: Tensor, size: tuple[int, int]) -> Tensor:
     """
     maps = spending.double().sum(1, keepdim=True)
     if maps.shape[-2:] != size:
-        maps = F.interpolate(maps, size, mode="bilinear")
+        maps = functional.interpolate(maps, size, mode="bilinear")
     maps = maps[:, 0]
     share = maps.mean((1, 2), keepdim=True)
     return torch.where(share > 0, maps / share, 0.0)

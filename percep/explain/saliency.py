@@ -27,9 +27,9 @@ class _Call:
 def gradcam(model: nn.Module, images: Tensor, targets: Tensor, layer: str | None = None) -> Tensor:
     """Grad-CAM of one class per image (Selvaraju et al., ICCV 2017), by captum's `LayerGradCam`.
 
-    The activations of a layer, weighted by the spatial mean of the class logit's gradient, summed over channels,
-    cut off at 0 and resampled bilinearly to the image's size. The scale is the logit's: divide by the maximum to
-    draw a map, and count the maps that are zero everywhere, which say that nothing spoke for the class.
+    The activations of a layer, weighted by the spatial mean of the class logit's gradient, summed over
+    channels, cut off at 0 and resampled bilinearly to the image's size. The scale is the logit's: divide by
+    the maximum to draw a map. A map may be zero everywhere: nothing at this layer speaks for the class.
 
     Args:
         model: maps `(B, C, H, W)` images in `[0, 1]` to `(B, classes)` logits; its parameters may be frozen.
@@ -42,8 +42,8 @@ def gradcam(model: nn.Module, images: Tensor, targets: Tensor, layer: str | None
         `(B, H, W)`, at least 0, in the model's dtype, detached.
 
     Raises:
-        InputError: no such layer, a layer without a spatial output, a target that is not a class, or a network
-            without a convolutional stage.
+        InputError: no such layer, a layer without a spatial output, a target that is not a class, or a
+            network without a convolutional stage.
     """
     network = model
     if isinstance(model, Classifier):
@@ -59,10 +59,10 @@ def gradcam(model: nn.Module, images: Tensor, targets: Tensor, layer: str | None
 def last_convolutional_stage(network: nn.Module, images: Tensor) -> str:
     """Dotted name of the module whose output is the last convolutional map before pooling.
 
-    One forward pass is traced: the last convolution with more than one output position sets the map's size, and
-    the last module with an output of that size closes the stage, so that a normalisation, an activation or the
-    sum of a residual block is included: `layer4` of a ResNet, `features` of a DenseNet. A module used more than
-    once, as a shared activation is, cannot be told apart by name and is passed over.
+    One forward pass is traced: the last convolution with more than one output position sets the map's size,
+    and the last module with an output of that size closes the stage, so that a normalisation, an activation
+    or the sum of a residual block is included: `layer4` of a ResNet, `features` of a DenseNet. A module used
+    more than once, as a shared activation is, cannot be told apart by name and is passed over.
 
     Args:
         network: maps `images` to logits; traced in the mode (train or eval) it is in.
@@ -119,7 +119,7 @@ def _closes(call: _Call, size: tuple[int, ...]) -> bool:
 
 
 def _leaves_layout(call: _Call) -> bool:
-    """Whether learned weights act on many positions after the last convolution: on tokens, `(B, N, D)`, say."""
+    """Whether learned weights act position by position here, as on a transformer's tokens `(B, N, D)`."""
     learned = any(True for _ in call.module.parameters(recurse=False))
     return learned and (len(call.shape) == 3 or call.spatial)
 

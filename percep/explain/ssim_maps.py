@@ -21,11 +21,9 @@ def ssim_maps(reference: Tensor, images: Tensor) -> Tensor:
         InputError: shapes that differ, or sides too short for the window.
     """
     if reference.ndim != 4 or reference.shape != images.shape:
-        raise InputError(f"SSIM compares equal shapes (B, C, H, W), got {_sides(reference)} and {_sides(images)}")
+        shapes = f"{tuple(reference.shape)} and {tuple(images.shape)}"
+        raise InputError(f"SSIM compares images of one shape (B, C, H, W), got {shapes}")
     if min(reference.shape[-2:]) < 6:
-        raise InputError(f"SSIM's 11-tap window needs sides of at least 6 pixels, got {_sides(reference)}")
+        height, width = reference.shape[-2:]
+        raise InputError(f"SSIM's 11-tap window needs sides of at least 6 pixels, got {height}x{width}")
     return kornia.metrics.ssim(reference.double(), images.double(), 11, max_val=1.0, eps=0.0, padding="same")
-
-
-def _sides(images: Tensor) -> str:
-    return "x".join(str(side) for side in images.shape)

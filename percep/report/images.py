@@ -9,8 +9,8 @@ from torch import Tensor
 
 from percep.errors import InputError
 
-# A level k/255 held in float32, or reached there by adding a perturbation, is off by at most 255 * 2^-23, or 3e-5
-# levels. Anything beyond is not an 8-bit image and would change when saved.
+# A level k/255 held in float32, or reached there by adding a perturbation, is off by at most 255 * 2^-23,
+# which is 3e-5 levels. Anything beyond is no 8-bit image and would change when saved.
 _TOLERANCE = 1e-4
 
 
@@ -28,7 +28,8 @@ def save_image(path: Path, image: Tensor) -> None:
         raise InputError(f"an image file holds (1, H, W) or (3, H, W), got {tuple(image.shape)}")
     levels = image.detach().cpu().double() * 255
     rounded = levels.round()
-    if not bool(((levels - rounded).abs() <= _TOLERANCE).all() and (rounded >= 0).all() and (rounded <= 255).all()):
+    exact = ((levels - rounded).abs() <= _TOLERANCE) & (rounded >= 0) & (rounded <= 255)
+    if not bool(exact.all()):
         raise InputError(f"{path.name}: values must be multiples of 1/255 in [0, 1] to be saved without loss")
     pixels = rounded.to(torch.uint8).permute(1, 2, 0).numpy()
     Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(path, format="PNG")

@@ -36,21 +36,22 @@ def save_overview(path: Path, panels: Sequence[Panel]) -> None:
     pitch = _LINE + _SIDE + _BETWEEN
     with sheet(path, lefts[-1] + _SIDE + _MARGIN, _HEAD + len(panels) * pitch + _MARGIN - _BETWEEN) as page:
         for left, title in zip(lefts, _TITLES, strict=True):
-            page.text(left, 30, title, 12, bold=True)
+            page.text(left, 30, title, size=12, bold=True)
         for row, panel in enumerate(panels):
             line, top = _HEAD + row * pitch + _LINE // 2, _HEAD + row * pitch + _LINE
             perturbation = panel.adversarial - panel.original
             factor = amplification(perturbation)
-            page.text(lefts[0], line, predictions_line(panel), 11, bold=True)
-            page.text(lefts[-1] + _SIDE - 16, line, certificate_line(panel), 10, MUTED, align="right")
-            page.text(lefts[-1] + _SIDE, line, "●", 10, certificate_colour(panel), align="right")
+            page.text(lefts[0], line, predictions_line(panel), size=11, bold=True)
+            right = lefts[-1] + _SIDE
+            page.text(right - 16, line, certificate_line(panel), size=10, colour=MUTED, align="right")
+            page.text(right, line, "●", size=10, colour=certificate_colour(panel), align="right")
             pictures = (
                 photograph(panel.original),
                 photograph(panel.adversarial),
                 amplified(perturbation, factor),
-                ssim_colours(panel.ssim).colours,
-                gradcam_colours(panel.original, panel.gradcam).colours,
-                allocation_colours(panel.allocation).colours,
+                ssim_colours(panel.ssim)[0],
+                gradcam_colours(panel.original, panel.gradcam)[0],
+                allocation_colours(panel.allocation)[0],
             )
             for left, colours in zip(lefts, pictures, strict=True):
                 page.image(colours, Box(left, top, _SIDE, _SIDE))

@@ -4,7 +4,6 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from torch import Tensor
 
 from percep.report.drawing import (
@@ -70,35 +69,38 @@ class Panel:
 
 
 def save_panel(path: Path, panel: Panel) -> None:
-    """Writes the panel of one image as a PNG of 1448 x 1132 pixels; the same panel gives the same bytes.
+    """Writes the panel of one image as a PNG of 1448 x 1112 pixels; the same panel gives the same bytes.
 
-    Two rows of three: original, saved adversarial, amplified perturbation; SSIM, Grad-CAM, allocation. Above them
-    stand the predictions and the certificate.
+    Two rows of three: original, saved adversarial, amplified perturbation; SSIM, Grad-CAM, allocation. Above
+    them stand the predictions and the certificate.
     """
     first = _HEAD + _CAPTION
     second = first + _SIDE + _CAPTION + 8
     bars = second + _SIDE + 8
+    perturbation = panel.adversarial - panel.original
+    factor, largest = amplification(perturbation), 255 * float(perturbation.abs().max())
+    enlarged = amplified(perturbation, factor)
+    ssim, ssim_scale = ssim_colours(panel.ssim)
+    gradcam, gradcam_scale = gradcam_colours(panel.original, panel.gradcam)
+    allocation, allocation_scale = allocation_colours(panel.allocation)
+    seen = "of the original" if panel.gradcam.any() else "zero everywhere"
+    spent = "multiples of the uniform share" if panel.allocation.any() else "nothing was spent"
     with sheet(path, 2 * _MARGIN + 3 * _SIDE + 2 * _GAP, bars + _BAR + _LABELS) as page:
         _write_head(page, panel)
-        perturbation = panel.adversarial - panel.original
-        factor, largest = amplification(perturbation), 255 * float(perturbation.abs().max())
-        pictures = (
-            ("Original", "", photograph(panel.original)),
-            ("Adversarial", "the saved 8-bit file", photograph(panel.adversarial)),
-            (f"Perturbation × {factor}", f"largest change {largest:.0f}/255", amplified(perturbation, factor)),
-        )
-        for column, (title, note, colours) in enumerate(pictures):
-            _draw(page, column, first, title, note, colours)
-        allocated = "multiples of the uniform share" if panel.allocation.any() else "nothing was spent"
-        seen = "of the original" if panel.gradcam.any() else "zero everywhere"
-        maps = (
-            ("SSIM", "worst channel, log scale of 1 − SSIM", ssim_colours(panel.ssim)),
-            ("Grad-CAM", seen, gradcam_colours(panel.original, panel.gradcam)),
-            ("Budget spent", allocated, allocation_colours(panel.allocation)),
-        )
-        for column, (title, note, (colours, scale, ticks)) in enumerate(maps):
-            _draw(page, column, second, title, note, colours)
-            page.colour_bar(scale, ticks, Box(_left(column), bars, _SIDE, _BAR))
+        for column, top, title, note, colours in (
+            (0, first, "Original", "", photograph(panel.original)),
+            (1, first, "Adversarial", "the saved 8-bit file", photograph(panel.adversarial)),
+            (2, first, f"Perturbation × {factor}", f"largest change {largest:.0f}/255", enlarged),
+            (0, second, "SSIM", "worst channel, log scale of 1 − SSIM", ssim),
+            (1, second, "Grad-CAM", seen, gradcam),
+            (2, second, "Budget spent", spent, allocation),
+        ):
+            left = _left(column)
+            page.text(left, top - 16, title, size=12, bold=True)
+            page.text(left + _SIDE, top - 16, note, size=11, colour=MUTED, align="right")
+            page.image(colours, Box(left, top, _SIDE, _SIDE))
+        for column, scale in enumerate((ssim_scale, gradcam_scale, allocation_scale)):
+            page.colour_bar(scale, Box(_left(column), bars, _SIDE, _BAR))
 
 
 def certificate_line(panel: Panel) -> str:
@@ -115,7 +117,7 @@ def certificate_colour(panel: Panel) -> str:
 def predictions_line(panel: Panel) -> str:
     """The predictions before and after, with their probabilities."""
     before, after = (
-        f"{printable(prediction.name, 34)}  {prediction.probability:.1%}"
+        f"{printable(prediction.name, 28)}  {prediction.probability:.1%}"
         for prediction in (panel.before, panel.after)
     )
     return f"{before}  →  {after}"
@@ -126,19 +128,13 @@ def _cut_off(ssim: float) -> str:
 
 
 def _write_head(page: Sheet, panel: Panel) -> None:
-    page.text(_MARGIN, 34, predictions_line(panel), 17, bold=True)
-    page.text(page.width - _MARGIN, 34, printable(panel.name, 36), 11, MUTED, align="right")
-    page.text(_MARGIN, 68, "●", 13, certificate_colour(panel))
+    page.text(_MARGIN, 34, predictions_line(panel), size=17, bold=True)
+    page.text(page.width - _MARGIN, 34, printable(panel.name, 32), size=11, colour=MUTED, align="right")
+    page.text(_MARGIN, 68, "●", size=13, colour=certificate_colour(panel))
     levels = (("floor", panel.floor), ("mean", panel.mean))
-    asked = ", ".join(f"{name} ≥ {level:g}" for name, level in levels if level is not None)
+    asked = ", ".join(f"{name} ≥ {level}" for name, level in levels if level is not None)
     status = printable(panel.status.replace("_", " "), 60)
-    page.text(_MARGIN + 22, 68, f"{certificate_line(panel)}   ·   asked: {asked}   ·   {status}", 12)
-
-
-def _draw(page: Sheet, column: int, top: float, title: str, note: str, colours: np.ndarray) -> None:
-    page.text(_left(column), top - 16, title, 12, bold=True)
-    page.text(_left(column) + _SIDE, top - 16, note, 11, MUTED, align="right")
-    page.image(colours, Box(_left(column), top, _SIDE, _SIDE))
+    page.text(_MARGIN + 22, 68, f"{certificate_line(panel)}   ·   asked: {asked}   ·   {status}", size=12)
 
 
 def _left(column: int) -> float:

@@ -4,13 +4,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 from unicodedata import category
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont
 from matplotlib.ft2font import FT2Font
@@ -21,7 +21,7 @@ MUTED = "#5f5f68"
 _FONT = "DejaVu Sans"
 _DPI = 100
 _DIGIT = 9
-"""Width of a digit of a colour bar's label, in pixels, rounded up."""
+"""Width of a character of a colour bar's label in pixels, rounded up."""
 
 
 class Box(NamedTuple):
@@ -33,12 +33,27 @@ class Box(NamedTuple):
     height: float
 
 
+class ColourScale(NamedTuple):
+    """How values become colours, and the labels of the colour bar by value.
+
+    `norm` takes values to `[0, 1]`, `palette` names matplotlib's colour map.
+    """
+
+    norm: Normalize
+    palette: str
+    ticks: dict[float, str]
+
+    def colours(self, values: np.ndarray) -> np.ndarray:
+        """`(H, W)` values to `(H, W, 4)` colours in `[0, 1]`."""
+        return np.asarray(mpl.colormaps[self.palette](self.norm(values)))
+
+
 @contextmanager
 def sheet(path: Path, width: int, height: int) -> Iterator["Sheet"]:
-    """A white `Sheet` of `width x height` pixels, written to `path` as a PNG when the block ends without error.
+    """A white `Sheet` of `width x height` pixels, written to `path` as a PNG when the block ends normally.
 
-    Inside the block matplotlib has its own defaults, whatever the user's configuration; the file holds neither
-    date nor software. So equal content gives equal bytes.
+    Inside the block matplotlib has its own defaults, whatever the user's configuration; the file holds
+    neither date nor software. So equal content gives equal bytes.
     """
     with mpl.rc_context():
         mpl.rcdefaults()
@@ -63,35 +78,61 @@ class Sheet:
         """Draws `(H, W, 3 or 4)` colours in `[0, 1]`, as large as they fit into `box` and centred in it."""
         height, width = colours.shape[:2]
         scale = min(box.width / width, box.height / height)
-        left, top = box.left + (box.width - scale * width) / 2, box.top + (box.height - scale * height) / 2
+        left = box.left + (box.width - scale * width) / 2
+        top = box.top + (box.height - scale * height) / 2
         self._stretch(colours, Box(left, top, scale * width, scale * height))
 
     def text(
-        self, left: float, middle: float, text: str, size: float, colour: str = INK, bold: bool = False, align: str = "left"
+        self,
+        left: float,
+        middle: float,
+        text: str,
+        *,
+        size: float,
+        colour: str = INK,
+        bold: bool = False,
+        align: Literal["left", "center", "right"] = "left",
     ) -> None:
         """One line of text, `size` in points, vertically centred at `middle`."""
-        weight = "bold" if bold else "normal"
-        self._axes.text(left, middle, text, size=size, color=colour, weight=weight, ha=align, va="center_baseline")
+        self._axes.text(
+            left,
+            middle,
+            text,
+            size=size,
+            color=colour,
+            weight="bold" if bold else "normal",
+            ha=align,
+            va="center_baseline",
+        )
 
     def tag(self, left: float, bottom: float, text: str) -> None:
         """A short text written on a picture, on a light ground of its own."""
         ground = {"boxstyle": "square,pad=0.25", "facecolor": "white", "edgecolor": "none", "alpha": 0.85}
         self._axes.text(left, bottom, text, size=10, color=INK, ha="left", va="bottom", bbox=ground)
 
-    def colour_bar(self, scale: ScalarMappable, ticks: dict[float, str], box: Box) -> None:
-        """A horizontal colour bar with labels below it at the values `ticks`."""
-        values = scale.norm.inverse(np.linspace(0, 1, 256))
-        self._stretch(scale.to_rgba(values)[None], box)
-        for value, label in ticks.items():
+    def colour_bar(self, scale: ColourScale, box: Box) -> None:
+        """A horizontal colour bar in `box`, its labels below."""
+        values = np.asarray(scale.norm.inverse(np.linspace(0, 1, 256)))
+        self._stretch(scale.colours(values[None]), box)
+        right, bottom = box.left + box.width, box.top + box.height
+        for value, label in scale.ticks.items():
             x = box.left + float(scale.norm(value)) * box.width
             reach = _DIGIT * len(label) / 2
-            align = "left" if x - reach < box.left else "right" if x + reach > box.left + box.width else "center"
-            self._axes.plot([x, x], [box.top + box.height, box.top + box.height + 4], color=MUTED, linewidth=0.8)
-            self.text(x, box.top + box.height + 14, label, 10, MUTED, align=align)
+            self._axes.plot([x, x], [bottom, bottom + 4], color=MUTED, linewidth=0.8)
+            self.text(
+                x,
+                bottom + 14,
+                label,
+                size=10,
+                colour=MUTED,
+                align="left" if x - reach < box.left else "right" if x + reach > right else "center",
+            )
 
     def _stretch(self, colours: np.ndarray, box: Box) -> None:
         extent = (box.left, box.left + box.width, box.top + box.height, box.top)
-        self._axes.imshow(colours, extent=extent, interpolation="nearest", aspect="auto")
+        # Rounded here: matplotlib cuts fractions of a level off, which changes the colours of an 8-bit image.
+        pixels = np.rint(255 * colours).astype(np.uint8)
+        self._axes.imshow(pixels, extent=extent, interpolation="nearest", aspect="auto")
 
 
 def printable(text: str, width: int) -> str:

@@ -3,7 +3,7 @@
 import json
 import math
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from importlib import metadata
 from pathlib import Path
@@ -78,7 +78,7 @@ def write_results(path: Path, rows: Sequence[ImageRow]) -> None:
 
 
 def write_summary(path: Path, rows: Sequence[ImageRow], seed: int) -> None:
-    """Writes `summary.json`: `summarise(rows)`, the seed and `versions()`. A number that is undefined is null."""
+    """Writes `summary.json`: `summarise(rows)`, the seed and `versions()`; an undefined number is null."""
     summary = {**summarise(rows), "seed": seed, "versions": versions()}
     path.write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
@@ -87,9 +87,9 @@ def summarise(rows: Sequence[ImageRow]) -> dict[str, object]:
     """Counts, medians and mean associations of a run.
 
     Returns:
-        `images`, `unreadable`, `correct_before`, `successes` (among those correct before), `certified` (among the
-        successes), `medians` over the successes, `associations`: mean Pearson and Spearman over the `images` for
-        which they are defined, and `zero_gradcam_maps`.
+        `images`, `unreadable`, `correct_before`; `successes` among those correct before, `certified` among
+        the successes; `medians` over the successes; `associations`, mean Pearson and Spearman over the
+        `images` for which they are defined; `zero_gradcam_maps`.
     """
     correct = [row for row in rows if row.correct_before]
     successes = [row for row in correct if row.success]
@@ -100,7 +100,9 @@ def summarise(rows: Sequence[ImageRow]) -> dict[str, object]:
         "successes": len(successes),
         "certified": sum(bool(row.certified) for row in successes),
         "medians": {
-            "one_minus_mean_ssim": _median(1 - row.mean_ssim for row in successes if row.mean_ssim is not None),
+            "one_minus_mean_ssim": _median(
+                None if row.mean_ssim is None else 1 - row.mean_ssim for row in successes
+            ),
             **{
                 name: _median(getattr(row, name) for row in successes)
                 for name in ("min_ssim", "l2", "linf", "gradient_calls", "seconds")
@@ -128,7 +130,7 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def _association_columns(associations: Associations | None) -> Mapping[str, object]:
+def _association_columns(associations: Associations | None) -> dict[str, object]:
     columns: dict[str, object] = {}
     reasons: list[str] = []
     for field in fields(Associations):

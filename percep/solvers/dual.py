@@ -24,8 +24,9 @@ class Dual:
     `M d = b` by a few warm-started conjugate gradient steps under a multilevel preconditioner; pixels at the ends
     of the range are an active set, revised once per iteration from the signs of their multipliers.
 
-    From time to time d is restored to strict feasibility and the bound is evaluated in float64 after a tighter
-    linear solve. Images whose gap is at most `tol` leave the batch. Memory is a fixed number of image-sized
+    From time to time a running average of d is restored to strict feasibility (at rho = 0 d itself jumps between
+    nearly optimal vertices, its average settles), and the bound is evaluated in float64 after a tighter linear
+    solve. Images whose gap is at most `tol` leave the batch. Memory is a fixed number of image-sized
     tensors.
 
     Attributes:
@@ -60,8 +61,9 @@ class Dual:
                 state.solve_linear(self.linear_steps, 1e-3, 0.1)
                 if last:
                     state.solve_linear(self.certificate_steps, 1e-2 * tol)
+            state.include_in_average(1.0 if single else max(4 / (iteration + 3), 0.08))
             if last:
-                restored = restore(state.program.ball, state.delta)
+                restored = restore(state.program.ball, state.average)
                 gap = answers.offer(images, state.program, restored, state.delta, state.multipliers, iteration)
                 keep = gap > tol
                 if not bool(keep.all()):
@@ -79,8 +81,7 @@ class _State:
         self.program = program
         self.multipliers = multipliers
         self.delta = delta
-        self.held_high = torch.zeros_like(delta, dtype=torch.bool)
-        self.held_low = torch.zeros_like(delta, dtype=torch.bool)
+        self.average = delta
         self.last_step = multipliers.map(torch.zeros_like)
 
     def select(self, images: Tensor) -> "_State":
@@ -89,40 +90,58 @@ class _State:
             self.multipliers.map(lambda values: values[images]),
             self.delta[images],
         )
-        chosen.held_high, chosen.held_low = self.held_high[images], self.held_low[images]
+        chosen.average = self.average[images]
         chosen.last_step = self.last_step.map(lambda values: values[images])
         return chosen
 
     def solve_linear(self, steps: int, tolerance: float, reduction: float = 0.0) -> None:
-        """Conjugate gradients on the pixels off the range's ends, then a revision of which pixels those are.
+        """Maximises the Lagrangian over the pixel range: projected conjugate gradients with an active set.
 
-        Stops per image when the residual is `tolerance` of the right-hand side in the preconditioner's norm.
+        A step that leaves the range is clamped and the directions start anew; a pixel at an end of the range is
+        held while the gradient pushes it outwards. An image stops when its free gradient is `tolerance` of the
+        right-hand side, or `reduction` of what it was at the beginning, in the preconditioner's norm, and no held
+        pixel wants back.
         """
-        ball = self.program.ball
+        low, high = self.program.ball.lowest, self.program.ball.highest
         equations = NormalEquations(self.program, self.multipliers)
-        free = ~(self.held_high | self.held_low)
-        residual = equations.right - equations.product(self.delta)
-        target = tolerance**2 * per_image(equations.preconditioner(equations.right) * equations.right)
-        scaled = free * equations.preconditioner(free * residual)
+        right, precondition = equations.right, equations.preconditioner
+        delta = self.delta.clamp(low, high)
+        residual = right - equations.product(delta)
+        free = _free(delta, residual, low, high)
+        scaled = free * precondition(free * residual)
         direction = scaled
         weight = per_image(scaled * residual)
+        target = tolerance**2 * per_image(precondition(right) * right)
         target = torch.maximum(target, reduction**2 * weight)
         for _ in range(steps):
             going = weight > target
             if not bool(going.any()):
-                break
+                revised = _free(delta, residual, low, high)
+                if torch.equal(revised, free):
+                    break
+                free = revised
+                direction = scaled = free * precondition(free * residual)
+                weight = per_image(scaled * residual)
+                going = weight > target
             product = equations.product(direction)
             curvature = per_image(direction * product)
             length = torch.where(going & (curvature > 0), weight / curvature.clamp_min(_TINY), 0.0)
-            self.delta = torch.addcmul(self.delta, length, direction)
+            trial = torch.addcmul(delta, length, direction)
+            delta = trial.clamp(low, high)
             residual = torch.addcmul(residual, length, product, value=-1)
-            scaled = free * equations.preconditioner(free * residual)
+            left = (delta != trial).flatten(1).any(1).reshape(-1, 1, 1, 1)
+            if bool(left.any()):
+                residual = torch.where(left, right - equations.product(delta), residual)
+                free = torch.where(left, _free(delta, residual, low, high), free)
+            scaled = free * precondition(free * residual)
             previous, weight = weight, per_image(scaled * residual)
-            direction = torch.addcmul(scaled, weight / previous.clamp_min(_TINY), direction)
-        high, low = ball.highest, ball.lowest
-        self.held_high = (self.held_high & (residual > 0)) | (self.delta > high)
-        self.held_low = (self.held_low & (residual < 0)) | (self.delta < low)
-        self.delta = self.delta.clamp(low, high)
+            kept = torch.where(left, 0.0, weight / previous.clamp_min(_TINY))
+            direction = torch.addcmul(scaled, kept, direction)
+        self.delta = delta
+
+    def include_in_average(self, share: float) -> None:
+        """Moves the running average of d towards the current one."""
+        self.average = torch.lerp(self.average, self.delta, share)
 
     def typical_violation(self) -> Tensor:
         """How far |K d - c| is above R, as the multipliers weigh it: `(B, 1, 1, 1)`, 1 at an optimum."""
@@ -180,6 +199,11 @@ class _State:
         if steps.contrast is None and steps.mean is not None:
             self.delta = self.delta * torch.where(self.program.rho > 0, 1.0, (-steps.mean).exp())
             self.delta = self.delta.clamp(self.program.ball.lowest, self.program.ball.highest)
+
+
+def _free(delta: Tensor, residual: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """Pixels inside the range, and those at an end of it that the gradient pulls back."""
+    return ~(((delta >= high) & (residual > 0)) | ((delta <= low) & (residual < 0)))
 
 
 def _log_ratio(squared: Tensor, limit: Tensor) -> Tensor:

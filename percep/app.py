@@ -63,18 +63,20 @@ def _job(composed: DictConfig) -> None:
 
 def _attack(config: Config, composed: DictConfig) -> None:
     folder = _output_folder(config)
-    OmegaConf.save(composed, folder / "config.yaml", resolve=True)
     run = Run(config, folder)
+    OmegaConf.save(composed, folder / "config.yaml", resolve=True)
     rows: list[ImageRow] = []
     panels: list[Panel] = []
     try:
         with _progress() as progress:
-            bar = progress.add_task("attack", total=len(run), successes=0)
+            bar = progress.add_task("attack", total=len(run), turned=0)
             for outcome in run:
                 rows.append(outcome.row)
                 if outcome.panel is not None and len(panels) < _OVERVIEW_ROWS:
                     panels.append(outcome.panel)
-                progress.update(bar, advance=1, successes=sum(bool(row.success) for row in rows))
+                progress.update(
+                    bar, advance=1, turned=sum(row.correct_before and bool(row.success) for row in rows)
+                )
     finally:  # what was done before an interruption is kept
         if rows:
             write_results(folder / "results.csv", rows)
@@ -90,7 +92,12 @@ def _output_folder(config: Config) -> Path:
     hydra_config = HydraConfig.get()
     swept = hydra_config.mode == RunMode.MULTIRUN
     folder = Path(hydra_config.runtime.output_dir if swept else config.output)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"output folder {folder} cannot be made ({error.strerror}): choose another with output=FOLDER"
+        ) from error
     if any(folder.iterdir()):
         raise InputError(f"output folder {folder} is not empty: choose another with output=FOLDER")
     return folder
@@ -101,7 +108,7 @@ def _progress() -> Progress:
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[successes]} successful"),
+        TextColumn("{task.fields[turned]} turned"),
         TimeRemainingColumn(),
         console=Console(stderr=True),
     )
@@ -109,10 +116,9 @@ def _progress() -> Progress:
 
 def _verdict(rows: Sequence[ImageRow]) -> str:
     summary = summarise(rows)
-    return (
-        f"{summary['successes']} of {summary['correct_before']} correctly classified photographs turned, "
-        f"{summary['certified']} of them certified; {summary['unreadable']} of {summary['images']} unreadable"
-    )
+    turned = f"{summary['successes']} of {summary['correct_before']} correctly classified photographs turned"
+    unreadable = f", {summary['unreadable']} unreadable" if summary["unreadable"] else ""
+    return f"{turned}, {summary['certified']} of them certified{unreadable}"
 
 
 _REPORTED = (PercepError, HydraException, OmegaConfBaseException, OSError)
@@ -143,7 +149,7 @@ def _explain(error: Exception) -> str:
 
 @contextmanager
 def _hydra_command(arguments: Iterable[str]) -> Iterator[None]:
-    """Hydra reads `sys.argv`, and prints errors over several lines unless this variable makes it raise them."""
+    """Hydra reads `sys.argv`, and prints errors over several lines unless this variable is set."""
     argv, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     sys.argv, os.environ["HYDRA_FULL_ERROR"] = ["percep", *arguments], "1"
     try:

@@ -30,10 +30,10 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         _require_choice("data.source", self.source, ("samples", "folder", "image"))
-        if (self.path is None) != (self.source == "samples"):
-            raise InputError(
-                "data.path needs data=folder or data=image in front of it, and they need data.path"
-            )
+        if self.path is None and self.source != "samples":
+            raise InputError(f"data.path is missing: data={self.source} needs data.path=PATH")
+        if self.path is not None and self.source == "samples":
+            raise InputError("data.path needs data=folder or data=image, as data=samples has no path")
         if self.limit is not None:
             _require_at_least("data.limit", self.limit, 1)
 
@@ -100,7 +100,9 @@ def validated(composed: DictConfig) -> Config:
         InputError: a value out of range.
         omegaconf.errors.OmegaConfBaseException: an unknown or missing key, or a value of another type.
     """
-    config: Config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), composed))  # type: ignore[assignment]
+    values = OmegaConf.to_container(composed, resolve=True)
+    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), values))
+    assert isinstance(config, Config)
     return config
 
 

@@ -97,21 +97,18 @@ class Run:
         before = _predict(self.model, references)
         # Before the attack, so that a network without a layer for it is refused at once.
         attention = gradcam(self.model, references, before.classes.clamp(min=0))
-        given = torch.tensor(
-            [-1 if photograph.label is None else photograph.label for photograph in photographs]
-        )
-        labels = torch.where(given.to(references.device) < 0, before.classes, given.to(references.device))
-        targets = self._targets(labels.clamp(min=0), classes=before.logits.shape[1])
+        given = [-1 if photograph.label is None else photograph.label for photograph in photographs]
+        labels = torch.tensor(given, device=references.device)
+        labels = torch.where(labels < 0, before.classes, labels)
+        left = labels.clamp(min=0)  # neither labelled nor classified: the attack will call it not finite
+        targets = self._targets(left, classes=before.logits.shape[1])
         start = time.perf_counter()
-        result = self.attack(references, labels.clamp(min=0), targets)
+        result = self.attack(references, left, targets)
         seconds = (time.perf_counter() - start) / len(photographs)
 
-        saved = torch.stack(
-            [
-                self._save(photograph, image)
-                for photograph, image in zip(photographs, result.images, strict=True)
-            ]
-        ).to(references.device)
+        pairs = zip(photographs, result.images, strict=True)
+        saved = torch.stack([self._save(photograph, image) for photograph, image in pairs])
+        saved = saved.to(references.device)
         after = _predict(self.model, saved)
         ssim = ssim_maps(references, saved)
         batch = _Batch(
@@ -121,7 +118,7 @@ class Run:
             labels=labels,
             before=before,
             after=after,
-            achieved=achieved(after.logits, labels.clamp(min=0), targets),
+            achieved=achieved(after.logits, left, targets),
             certificate=certify(references, saved, self.config.ball.floor, self.config.ball.mean),
             result=result,
             seconds=seconds,

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from percep.program import Multipliers, Program, Solution
 from percep.solvers.answers import Answers
-from percep.solvers.lagrangian import NormalEquations, per_image
+from percep.solvers.lagrangian import NormalEquations, best_uncovered, per_image
 from percep.solvers.recovery import restore
 from percep.ssim import variance
 
@@ -80,8 +80,11 @@ class _State:
     def __init__(self, program: Program, multipliers: Multipliers, delta: Tensor) -> None:
         self.program = program
         self.multipliers = multipliers
-        self.delta = delta
-        self.average = delta
+        ball = program.ball
+        size = (int(delta.shape[-2]), int(delta.shape[-1]))
+        self.covered = ball.window.adjoint(delta.new_ones(1, 1, *ball.map_shape[2:]), *size) > 0
+        self.delta = torch.where(self.covered, delta, best_uncovered(program))
+        self.average = self.delta
         self.last_step = multipliers.map(torch.zeros_like)
 
     def select(self, images: Tensor) -> "_State":
@@ -98,7 +101,7 @@ class _State:
         """Maximises the Lagrangian over the pixel range: projected conjugate gradients with an active set.
 
         A step that leaves the range is clamped and the directions start anew; a pixel at an end of the range is
-        held while the gradient pushes it outwards. An image stops when its free gradient is `tolerance` of the
+        held while the gradient pushes it outwards, one that no window covers always. An image stops when its free gradient is `tolerance` of the
         right-hand side, or `reduction` of what it was at the beginning, in the preconditioner's norm, and no held
         pixel wants back.
         """
@@ -107,32 +110,37 @@ class _State:
         right, precondition = equations.right, equations.preconditioner
         delta = self.delta.clamp(low, high)
         residual = right - equations.product(delta)
-        free = _free(delta, residual, low, high)
+        free = self.covered & _free(delta, residual, low, high)
         scaled = free * precondition(free * residual)
         direction = scaled
         weight = per_image(scaled * residual)
-        target = tolerance**2 * per_image(precondition(right) * right)
+        pull = self.covered * right
+        target = tolerance**2 * per_image(self.covered * precondition(pull) * pull)
         target = torch.maximum(target, reduction**2 * weight)
+        done = torch.zeros_like(weight, dtype=torch.bool)
         for _ in range(steps):
-            going = weight > target
-            if not bool(going.any()):
-                revised = _free(delta, residual, low, high)
-                if torch.equal(revised, free):
+            stopped = ~done & (weight <= target)
+            if bool(stopped.any()):
+                revised = self.covered & _free(delta, residual, low, high)
+                changed = stopped & (revised != free).flatten(1).any(1).reshape(-1, 1, 1, 1)
+                if bool(changed.any()):
+                    free = torch.where(changed, revised, free)
+                    scaled = free * precondition(free * residual)
+                    direction = torch.where(changed, scaled, direction)
+                    weight = torch.where(changed, per_image(scaled * residual), weight)
+                done = done | (stopped & (weight <= target))
+                if bool(done.all()):
                     break
-                free = revised
-                direction = scaled = free * precondition(free * residual)
-                weight = per_image(scaled * residual)
-                going = weight > target
             product = equations.product(direction)
             curvature = per_image(direction * product)
-            length = torch.where(going & (curvature > 0), weight / curvature.clamp_min(_TINY), 0.0)
+            length = torch.where(~done & (curvature > 0), weight / curvature.clamp_min(_TINY), 0.0)
             trial = torch.addcmul(delta, length, direction)
             delta = trial.clamp(low, high)
             residual = torch.addcmul(residual, length, product, value=-1)
             left = (delta != trial).flatten(1).any(1).reshape(-1, 1, 1, 1)
             if bool(left.any()):
                 residual = torch.where(left, right - equations.product(delta), residual)
-                free = torch.where(left, _free(delta, residual, low, high), free)
+                free = torch.where(left, self.covered & _free(delta, residual, low, high), free)
             scaled = free * precondition(free * residual)
             previous, weight = weight, per_image(scaled * residual)
             kept = torch.where(left, 0.0, weight / previous.clamp_min(_TINY))
@@ -197,7 +205,8 @@ class _State:
             _raised(old.mean, steps.mean),
         )
         if steps.contrast is None and steps.mean is not None:
-            self.delta = self.delta * torch.where(self.program.rho > 0, 1.0, (-steps.mean).exp())
+            factor = torch.where((self.program.rho > 0) | ~self.covered, 1.0, (-steps.mean).exp())
+            self.delta = self.delta * factor
             self.delta = self.delta.clamp(self.program.ball.lowest, self.program.ball.highest)
 
 

@@ -183,7 +183,17 @@ def _floor_terms(
 
 def _box_support(ball: SSIMBall, residual: Tensor, rho: Tensor, anchor: Tensor) -> Tensor:
     """`max <r, d> - rho/2 |d - a|^2` over the pixel range, `(B,)`."""
-    free = anchor + residual / rho.clamp_min(torch.finfo(residual.dtype).tiny)
-    vertex = torch.where(residual > 0, ball.highest, ball.lowest)
-    best = torch.where(rho > 0, torch.minimum(torch.maximum(free, ball.lowest), ball.highest), vertex)
+    best = _box_argmax(ball, residual, rho, anchor)
     return (residual * best - rho / 2 * (best - anchor) ** 2).flatten(1).sum(1)
+
+
+def _box_argmax(ball: SSIMBall, pull: Tensor, rho: Tensor, anchor: Tensor | float) -> Tensor:
+    inner = anchor + pull / torch.where(rho > 0, rho, 1.0)
+    vertex = torch.where(pull > 0, ball.highest, ball.lowest)
+    return torch.where(rho > 0, inner, vertex).clamp(ball.lowest, ball.highest)
+
+
+def best_uncovered(program: Program) -> Tensor:
+    """The best value of each pixel as if no window covered it, `(B, C, H, W)`."""
+    anchor = 0.0 if program.anchor is None else program.anchor
+    return _box_argmax(program.ball, program.linear, program.rho, anchor)

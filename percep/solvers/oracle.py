@@ -11,7 +11,7 @@ from percep.ball import SSIMBall
 from percep.errors import InputError, UnavailableError
 from percep.program import Multipliers, Program, Solution
 from percep.solvers.answers import Answers
-from percep.solvers.recovery import restore
+from percep.solvers.recovery import shrink
 from percep.windows import Window
 
 _LARGEST = 3 * 128 * 128
@@ -38,7 +38,7 @@ class Oracle:
             index = torch.tensor([image], device=program.linear.device)
             part = program.select(index)
             delta, multipliers = self._solve_one(part)
-            answers.offer(index, part, restore(part.ball, delta), delta, multipliers, 1)
+            answers.offer(index, part, shrink(part.ball, delta), delta, multipliers, 1)
         return answers.solution(tol)
 
     def _solve_one(self, program: Program) -> tuple[Tensor, Multipliers]:

@@ -28,9 +28,9 @@ def restore(ball: SSIMBall, delta: Tensor, rounds: int = 60) -> Tensor:
 
 
 def shrink(ball: SSIMBall, delta: Tensor) -> Tensor:
-    """The largest multiple of `delta`, at most itself, that is inside after rounding to its dtype."""
+    """`delta` clipped to the pixel range and scaled, by at most 1, until it is inside as rounded to its dtype."""
     spacing = torch.finfo(delta.dtype).eps if delta.dtype != torch.float64 else 0.0
-    exact = delta.double()
+    exact = delta.clamp(ball.lowest, ball.highest).double()
     factor = ball.scale(exact)
     for _ in range(60):
         result = (factor[:, None, None, None] * exact).to(delta.dtype)

@@ -8,7 +8,7 @@ from torch import Tensor
 from percep.errors import InputError
 from percep.program import Multipliers, Program, Solution
 from percep.solvers.answers import Answers
-from percep.solvers.lagrangian import per_image
+from percep.solvers.lagrangian import best_uncovered, per_image
 from percep.solvers.recovery import restore
 from percep.ssim import variance
 
@@ -107,7 +107,7 @@ class _TileForms:
             mean_bottom, spread_bottom = mean_bottom + 2 * luminance, spread_bottom + 2 * contrast
         tile_mean = _ratio(mean_top, mean_bottom)
         spread = spread_top * self._fill(_ratio(torch.ones_like(tile_mean), spread_bottom))
-        outside = _free_pixels(program)
+        outside = best_uncovered(program)
         delta = torch.where(self.covered, self._fill(tile_mean) + spread, outside)
         return delta, Multipliers(luminance, contrast, price)
 
@@ -119,11 +119,3 @@ class _TileForms:
 def _ratio(top: Tensor, bottom: Tensor) -> Tensor:
     return torch.where(bottom > 0, top / torch.where(bottom > 0, bottom, 1.0), 0.0)
 
-
-def _free_pixels(program: Program) -> Tensor:
-    """The best value of a pixel that no window covers."""
-    ball, rho = program.ball, program.rho
-    anchor = 0.0 if program.anchor is None else program.anchor
-    inner = anchor + program.linear / torch.where(rho > 0, rho, 1.0)
-    vertex = torch.where(program.linear > 0, ball.highest, ball.lowest)
-    return torch.where(rho > 0, inner, vertex).clamp(ball.lowest, ball.highest)

@@ -74,18 +74,14 @@ def _attack(config: Config, composed: DictConfig) -> None:
                 rows.append(outcome.row)
                 if outcome.panel is not None and len(panels) < _OVERVIEW_ROWS:
                     panels.append(outcome.panel)
-                progress.update(
-                    bar, advance=1, turned=sum(row.correct_before and bool(row.success) for row in rows)
-                )
+                progress.update(bar, advance=1, turned=sum(row.correct_before and bool(row.success) for row in rows))
     finally:  # what was done before an interruption is kept
         if rows:
             write_results(folder / "results.csv", rows)
             write_summary(folder / "summary.json", rows, config.seed)
     if panels:
         save_overview(folder / "overview.png", panels)
-    Console(soft_wrap=True, highlight=False).print(
-        _verdict(rows), f"Outputs are in {folder}", sep="\n", markup=False
-    )
+    Console(soft_wrap=True, highlight=False).print(_verdict(rows), f"Outputs are in {folder}", sep="\n", markup=False)
 
 
 def _output_folder(config: Config) -> Path:

@@ -86,7 +86,8 @@ class SSIMBall:
     ) -> None:
         if reference.ndim != 4 or not reference.is_floating_point():
             raise InputError(
-                f"reference must be a floating-point (B, C, H, W) tensor, got {reference.dtype} {tuple(reference.shape)}"
+                "reference must be a floating-point (B, C, H, W) tensor, "
+                f"got {reference.dtype} {tuple(reference.shape)}"
             )
         if floor is None and mean is None:
             raise InputError("an SSIM ball needs a floor, a mean or both, each in (0, 1)")
@@ -97,10 +98,10 @@ class SSIMBall:
         reference = reference.detach()
         self.finite = torch.isfinite(reference).flatten(1).all(1)
         self.reference = torch.where(self.finite[:, None, None, None], reference, torch.zeros_like(reference))
-        if self.reference.numel() and (self.reference.amin() < 0 or self.reference.amax() > 1):
-            raise InputError(
-                f"reference must lie in [0, 1], got values in [{self.reference.amin():.4g}, {self.reference.amax():.4g}]"
-            )
+        if self.reference.numel():
+            least, most = self.reference.aminmax()
+            if least < 0 or most > 1:
+                raise InputError(f"reference must lie in [0, 1], got values in [{least:.4g}, {most:.4g}]")
         grid = self.window.grid(*reference.shape[-2:])
         self.map_shape = (*reference.shape[:2], *grid)
         self.floor = _level(floor, "floor", self.map_shape, reference.device)
@@ -127,9 +128,7 @@ class SSIMBall:
         """The same ball in float64, of exactly the same reference values: what certificates are computed on."""
         if self.reference.dtype == torch.float64:
             return self
-        return self._with(
-            self.reference.double(), None if self._expansion is None else self._expansion.double()
-        )
+        return self._with(self.reference.double(), None if self._expansion is None else self._expansion.double())
 
     @cached_property
     def reference_mean(self) -> Tensor:
@@ -308,9 +307,7 @@ def _least_square(local: LocalBall | None, statistic: Tensor) -> Tensor:
     return ((1 + local.k) * statistic - local.radius).clamp_min(0) ** 2
 
 
-def _level(
-    value: Level | None, name: str, shape: tuple[int, int, int, int], device: torch.device
-) -> Tensor | None:
+def _level(value: Level | None, name: str, shape: tuple[int, int, int, int], device: torch.device) -> Tensor | None:
     if value is None:
         return None
     level = torch.as_tensor(value, dtype=torch.float64, device=device).detach()
@@ -324,4 +321,3 @@ def _level(
     except RuntimeError:
         raise InputError(f"{name} of shape {tuple(level.shape)} does not broadcast to {shape}") from None
     return level
-

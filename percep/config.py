@@ -89,6 +89,9 @@ class Config:
             raise InputError(f"seed must be at least 0 and below 2**63, got {self.seed}")
 
 
+# ${unless:GIVEN,VALUE} in conf/: VALUE where GIVEN is null, and null otherwise.
+OmegaConf.register_new_resolver("unless", lambda given, value: value if given is None else None, replace=True)
+
 # What conf/config.yaml starts from.
 ConfigStore.instance().store(name="schema", node=Config)
 

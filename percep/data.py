@@ -110,9 +110,7 @@ def folder(path: str | Path, preprocessing: Preprocessing, class_index: Mapping[
         if subfolder.is_dir() and (files := sorted(filter(_is_image, subfolder.rglob("*"))))
     }
     if loose and classes:
-        raise InputError(
-            f"{root} holds images beside the class folder {next(iter(classes))}: move one or the other"
-        )
+        raise InputError(f"{root} holds images beside the class folder {next(iter(classes))}: move one or the other")
     if loose:
         return _photographs(root, loose, [None] * len(loose), preprocessing)
     if not classes:

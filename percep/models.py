@@ -230,9 +230,7 @@ def _timm(name: str) -> _Recipe:
         mean=data["mean"],
         std=data["std"],
         categories=_timm_categories(weights.num_classes),
-        preprocessing=Preprocessing(
-            int(height / data["crop_pct"]), height, InterpolationMode(data["interpolation"])
-        ),
+        preprocessing=Preprocessing(int(height / data["crop_pct"]), height, InterpolationMode(data["interpolation"])),
     )
 
 

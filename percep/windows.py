@@ -52,9 +52,7 @@ class Window:
             raise InputError(f"window padding must be 'reflect' or 'valid', got {self.padding!r}")
 
     @classmethod
-    def gaussian(
-        cls, size: int = 11, sigma: float = 1.5, stride: int = 1, padding: Padding = "reflect"
-    ) -> "Window":
+    def gaussian(cls, size: int = 11, sigma: float = 1.5, stride: int = 1, padding: Padding = "reflect") -> "Window":
         """Gaussian weights, the default of SSIM (Wang et al., IEEE TIP 2004): 11 taps, sigma 1.5 pixels."""
         if size < 1 or not sigma > 0:
             raise InputError(f"a Gaussian window needs size >= 1 and sigma > 0, got {size} and {sigma}")
@@ -208,7 +206,5 @@ def _fold(values: Tensor, margins: tuple[int, int], dim: int) -> Tensor:
     if before:
         result.narrow(dim, 1, before).add_(values.narrow(dim, 0, before).flip(dim))
     if after:
-        result.narrow(dim, length - 1 - after, after).add_(
-            values.narrow(dim, before + length, after).flip(dim)
-        )
+        result.narrow(dim, length - 1 - after, after).add_(values.narrow(dim, before + length, after).flip(dim))
     return result

@@ -95,9 +95,7 @@ def test_ssim_maps_agree_with_our_own_on_photographic_and_black_patches():
     torch.testing.assert_close(
         ssim_maps(reference, images), ssim_map(reference, images, Window.gaussian()), rtol=0, atol=1e-10
     )
-    torch.testing.assert_close(
-        ssim_maps(reference, reference), torch.ones_like(reference), rtol=0, atol=1e-12
-    )
+    torch.testing.assert_close(ssim_maps(reference, reference), torch.ones_like(reference), rtol=0, atol=1e-12)
 
 
 def test_ssim_maps_refuse_what_cannot_be_compared():

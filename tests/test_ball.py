@@ -31,7 +31,12 @@ def inside_range(x: Tensor, delta: Tensor) -> Tensor:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    st.sampled_from(KINDS), st.sampled_from(WINDOWS), SEEDS, st.floats(0.5, 0.999), st.floats(0.2, 0.8), st.floats(-4, 0)
+    st.sampled_from(KINDS),
+    st.sampled_from(WINDOWS),
+    SEEDS,
+    st.floats(0.5, 0.999),
+    st.floats(0.2, 0.8),
+    st.floats(-4, 0),
 )
 def test_local_balls_are_exactly_the_sublevel_sets(kind, window, seed, floor, share, size):
     x = reference(kind, 24, seed=seed)

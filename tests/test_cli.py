@@ -103,9 +103,7 @@ def test_what_a_run_leaves_behind(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.usefixtures("small_model")
 def test_the_table_is_true_of_the_saved_files() -> None:
     table = _run("ball.floor=0.5", "attack.steps=3").loc[["a", "b", "d"]]
-    references = torch.stack(
-        [next(iter(data.image(f"photos/{name}.png", PREPROCESSING))).image for name in table.name]
-    )
+    references = torch.stack([next(iter(data.image(f"photos/{name}.png", PREPROCESSING))).image for name in table.name])
     saved = torch.stack([read_image(Path(f"out/adversarial/{name}.png")) for name in table.name])
     certificate = percep.certify(references, saved, floor=0.5, mean=0.9)
     classifier = _classifier()
@@ -123,9 +121,7 @@ def test_the_table_is_true_of_the_saved_files() -> None:
 
 @pytest.mark.usefixtures("small_model")
 def test_the_same_seed_gives_the_same_files() -> None:
-    first, second = (
-        _run("attack.target=random", output=name).drop(columns="seconds") for name in ("one", "two")
-    )
+    first, second = (_run("attack.target=random", output=name).drop(columns="seconds") for name in ("one", "two"))
     pd.testing.assert_frame_equal(first, second)
     pictures = sorted(path.relative_to("one") for path in Path("one").rglob("*.png"))
     assert len(pictures) == 7
@@ -285,16 +281,12 @@ def test_bad_input_is_one_line(
         ("data=samples", "labels must be class indices"),
     ],
 )
-def test_classes_the_model_does_not_have(
-    override: str, words: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_classes_the_model_does_not_have(override: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["data=image", "data.path=photos/a.png", override]
     assert words in _complaint(capsys, *(arguments if "target" in override else [override]))
 
 
-def test_a_layer_the_model_does_not_have(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_layer_the_model_does_not_have(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     classifier = _classifier()
     classifier.layer = "missing"
     monkeypatch.setattr(models, "load", lambda name, **_: classifier)
@@ -331,9 +323,7 @@ def test_the_shipped_configuration_is_valid() -> None:
 
 
 def test_the_whole_configuration_is_packaged() -> None:
-    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"][
-        "percep"
-    ]
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["percep"]
     packaged = {path.resolve() for pattern in patterns for path in (ROOT / "percep").glob(pattern)}
     assert packaged >= set((ROOT / "conf").rglob("*.yaml"))
 
@@ -346,9 +336,7 @@ def test_the_command_in_a_process_of_its_own() -> None:
         "ball.floor=1.2",
     ]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    finished = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=120, check=False
-    )
+    finished = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert finished.returncode == 2
     assert finished.stdout == ""
     assert finished.stderr == "percep: ball.floor must lie in (0, 1), got 1.2\n"

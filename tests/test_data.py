@@ -79,9 +79,7 @@ def test_16_bits_are_scaled_not_cut_off(suffix: str, tmp_path: Path) -> None:
     assert np.array_equal(_levels(path), np.repeat(GREY[..., None], 3, axis=2))
 
 
-@pytest.mark.parametrize(
-    "pixels", [np.ones((SIDE, SIDE), np.float32), np.full((SIDE, SIDE), 70000, np.int32)]
-)
+@pytest.mark.parametrize("pixels", [np.ones((SIDE, SIDE), np.float32), np.full((SIDE, SIDE), 70000, np.int32)])
 def test_deeper_pixels_are_a_problem(pixels: np.ndarray, tmp_path: Path) -> None:
     path = _write(tmp_path / "deep.tif", Image.fromarray(pixels))
     with pytest.raises(InputError, match=r"deep\.tif: .* 8 or 16 bits"):
@@ -178,9 +176,7 @@ def test_loose_images_have_no_label(tmp_path: Path) -> None:
     assert [(photograph.name, photograph.label) for photograph in photographs] == [("a", None), ("b", None)]
 
 
-@pytest.mark.parametrize(
-    "names", [("0", "2"), ("tabby cat", "jeep"), ("tabby_cat", "jeep"), ("n1", "n3"), ("n1", "2")]
-)
+@pytest.mark.parametrize("names", [("0", "2"), ("tabby cat", "jeep"), ("tabby_cat", "jeep"), ("n1", "n3"), ("n1", "2")])
 def test_class_folders_by_index_name_or_wordnet_id(names: tuple[str, str], tmp_path: Path) -> None:
     for name in names:
         _write(tmp_path / name / "deeper" / "photo.png")

@@ -64,9 +64,7 @@ def test_normalisation_is_inside_the_classifier() -> None:
     torch.testing.assert_close(classifier(levels / 255), ((levels - 127) / 128).flatten(1))
 
 
-@pytest.mark.parametrize(
-    "images", [torch.rand(3, 8, 8), torch.rand(2, 1, 8, 8), torch.ones(1, 3, 8, 8).byte()]
-)
+@pytest.mark.parametrize("images", [torch.rand(3, 8, 8), torch.rand(2, 1, 8, 8), torch.ones(1, 3, 8, 8).byte()])
 def test_images_of_another_shape_or_type_are_refused(images: torch.Tensor) -> None:
     with pytest.raises(InputError, match=r"\(B, 3, H, W\)"):
         Classifier(nn.Flatten(), mean=[0.5] * 3, std=[0.5] * 3)(images)
@@ -129,9 +127,7 @@ def test_a_checkpoint_is_loaded_without_a_network(
     assert classifier(torch.rand(2, 3, 64, 64)).shape == (2, 1000)
 
 
-@pytest.mark.parametrize(
-    ("name", "source"), [("mobilenet_v2", "torchvision"), ("mobilenetv3_small_050", "timm")]
-)
+@pytest.mark.parametrize(("name", "source"), [("mobilenet_v2", "torchvision"), ("mobilenetv3_small_050", "timm")])
 @pytest.mark.usefixtures("offline")
 def test_no_network_names_the_two_ways_out(name: str, source: models.Source) -> None:
     with pytest.raises(UnavailableError, match=r"another model.*checkpoint file") as caught:

@@ -259,9 +259,7 @@ class TestTables:
 
     def test_the_summary_counts_and_takes_medians_over_the_successes(self):
         summary = summarise(ROWS)
-        counts = {
-            key: summary[key] for key in ("images", "unreadable", "correct_before", "successes", "certified")
-        }
+        counts = {key: summary[key] for key in ("images", "unreadable", "correct_before", "successes", "certified")}
         assert counts == {"images": 5, "unreadable": 1, "correct_before": 3, "successes": 2, "certified": 2}
         medians = summary["medians"]
         assert medians["one_minus_mean_ssim"] == pytest.approx(2e-5, rel=1e-9)

@@ -46,7 +46,12 @@ def test_dual_agrees_with_the_conic_solver_on_random_programs(level, rho):
 @pytest.mark.parametrize("rho", [0.0, 1.0])
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize(
-    "window", [Window.uniform(8, stride=4, padding="valid"), Window.gaussian(7, stride=2), Window.uniform(6, 6, "valid")]
+    "window",
+    [
+        Window.uniform(8, stride=4, padding="valid"),
+        Window.gaussian(7, stride=2),
+        Window.uniform(6, 6, "valid"),
+    ],
 )
 def test_dual_agrees_with_the_conic_solver_for_other_windows(window, level, rho):
     task = program("photograph", 1, rho, {**LEVELS[level], "window": window}, channels=3, size=18)
@@ -61,9 +66,7 @@ def test_dual_agrees_with_the_conic_solver_for_other_windows(window, level, rho)
 def test_tiles_are_exact_away_from_the_pixel_range(level, rho):
     window = Window.uniform(6, stride=6, padding="valid")
     x = 0.3 + 0.4 * photograph(3, 24, channels=3)
-    task = Program(
-        SSIMBall(x, window=window, **LEVELS[level]), random_like(x, 1), 20 * rho, 0.02 * random_like(x, 2)
-    )
+    task = Program(SSIMBall(x, window=window, **LEVELS[level]), random_like(x, 1), 20 * rho, 0.02 * random_like(x, 2))
     exact, answer = solve(task, Oracle(), tol=1e-5), solve(task, Tiles(), tol=1e-6)
     assert answer.status == (Status.SOLVED,), float(answer.gap)
     assert float(answer.objective) == pytest.approx(float(exact.objective), rel=1e-6)

@@ -65,7 +65,12 @@ def test_small_losses_keep_their_digits_in_float32():
 
 @pytest.mark.parametrize(
     "window",
-    [Window.gaussian(), Window.gaussian(padding="valid"), Window.uniform(8, stride=4, padding="valid"), Window.uniform(8)],
+    [
+        Window.gaussian(),
+        Window.gaussian(padding="valid"),
+        Window.uniform(8, stride=4, padding="valid"),
+        Window.uniform(8),
+    ],
 )
 @pytest.mark.parametrize("kind", KINDS)
 def test_certificate_measures_the_same_map(window, kind):

@@ -33,9 +33,7 @@ def test_adjoint_identity(window, height, width, seed, squared):
     generator = torch.Generator().manual_seed(seed)
     images = torch.randn(2, 3, height, width, dtype=torch.float64, generator=generator)
     maps = torch.randn(2, 3, *window.grid(height, width), dtype=torch.float64, generator=generator)
-    forward, backward = (
-        (window.squared_mean, window.squared_adjoint) if squared else (window.mean, window.adjoint)
-    )
+    forward, backward = (window.squared_mean, window.squared_adjoint) if squared else (window.mean, window.adjoint)
     left, right = (forward(images) * maps).sum(), (images * backward(maps, height, width)).sum()
     scale = (forward(images.abs()) * maps.abs()).sum()
     assert relative(left - right, scale) < 1e-12

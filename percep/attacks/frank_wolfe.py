@@ -105,7 +105,9 @@ class _Run:
         self.solution: Solution | None = None
         for name, classes in (("labels", self.labels), ("targets", self.targets)):
             if classes is not None and (classes.shape != (batch,) or classes.dtype != torch.int64):
-                raise InputError(f"{name} must be int64 of shape ({batch},), got {classes.dtype} {tuple(classes.shape)}")
+                raise InputError(
+                    f"{name} must be int64 of shape ({batch},), got {classes.dtype} {tuple(classes.shape)}"
+                )
 
     def advance(self, step: int) -> bool:
         """One gradient and one program for every active image; False when none is left."""

@@ -117,8 +117,7 @@ def certificate_colour(panel: Panel) -> str:
 def predictions_line(panel: Panel) -> str:
     """The predictions before and after, with their probabilities."""
     before, after = (
-        f"{printable(prediction.name, 28)}  {prediction.probability:.1%}"
-        for prediction in (panel.before, panel.after)
+        f"{printable(prediction.name, 28)}  {prediction.probability:.1%}" for prediction in (panel.before, panel.after)
     )
     return f"{before}  →  {after}"
 

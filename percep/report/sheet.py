@@ -139,8 +139,7 @@ def printable(text: str, width: int) -> str:
     """`text` on one line of at most `width` characters; a character the font lacks becomes U+FFFD."""
     line = " ".join(text.split())
     drawn = "".join(
-        character if ord(character) in _glyphs() and category(character)[0] != "C" else "\ufffd"
-        for character in line
+        character if ord(character) in _glyphs() and category(character)[0] != "C" else "\ufffd" for character in line
     )
     return drawn if len(drawn) <= width else drawn[: width - 1].rstrip() + "…"
 

@@ -70,9 +70,7 @@ def write_results(path: Path, rows: Sequence[ImageRow]) -> None:
     """Writes `results.csv`: a row per image in the order given, UTF-8, numbers that read back exactly."""
     names = [field.name for field in fields(ImageRow) if field.name != "associations"]
     columns = [*names, *_association_columns(None)]
-    records = [
-        {name: getattr(row, name) for name in names} | _association_columns(row.associations) for row in rows
-    ]
+    records = [{name: getattr(row, name) for name in names} | _association_columns(row.associations) for row in rows]
     table = pd.DataFrame(records, columns=columns, dtype=object)
     table.to_csv(path, index=False, encoding="utf-8", errors="backslashreplace", lineterminator="\n")
 
@@ -100,9 +98,7 @@ def summarise(rows: Sequence[ImageRow]) -> dict[str, object]:
         "successes": len(successes),
         "certified": sum(bool(row.certified) for row in successes),
         "medians": {
-            "one_minus_mean_ssim": _median(
-                None if row.mean_ssim is None else 1 - row.mean_ssim for row in successes
-            ),
+            "one_minus_mean_ssim": _median(None if row.mean_ssim is None else 1 - row.mean_ssim for row in successes),
             **{
                 name: _median(getattr(row, name) for row in successes)
                 for name in ("min_ssim", "l2", "linf", "gradient_calls", "seconds")

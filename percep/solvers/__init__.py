@@ -90,4 +90,3 @@ def _zero_multipliers(program: Program) -> Multipliers:
         None if windows is None else windows.clone(),
         None if ball.mean is None else zeros(ball.batch, 1, 1, 1),
     )
-

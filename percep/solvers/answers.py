@@ -22,7 +22,13 @@ class Answers:
         self._multipliers: Multipliers | None = None
 
     def offer(
-        self, images: Tensor, program: Program, delta: Tensor, dual: Tensor, multipliers: Multipliers, iteration: int
+        self,
+        images: Tensor,
+        program: Program,
+        delta: Tensor,
+        dual: Tensor,
+        multipliers: Multipliers,
+        iteration: int,
     ) -> Tensor:
         """Certifies candidates for some images and returns their gaps, `(len(images),)` float64.
 
@@ -53,9 +59,7 @@ class Answers:
         """The answers so far; an image is solved when its certified gap is at most `tol`."""
         gap = relative_gap(self._objective, self._bound)
         status = tuple(Status.SOLVED if value <= tol else Status.ITERATION_LIMIT for value in gap.tolist())
-        return Solution(
-            self._delta, self._objective, self._bound, gap, status, self._iterations, self._multipliers
-        )
+        return Solution(self._delta, self._objective, self._bound, gap, status, self._iterations, self._multipliers)
 
 
 def relative_gap(objective: Tensor, bound: Tensor) -> Tensor:

@@ -100,10 +100,10 @@ class _State:
     def solve_linear(self, steps: int, tolerance: float, reduction: float = 0.0) -> None:
         """Maximises the Lagrangian over the pixel range: projected conjugate gradients with an active set.
 
-        A step that leaves the range is clamped and the directions start anew; a pixel at an end of the range is
-        held while the gradient pushes it outwards, one that no window covers always. An image stops when its free gradient is `tolerance` of the
-        right-hand side, or `reduction` of what it was at the beginning, in the preconditioner's norm, and no held
-        pixel wants back.
+        A step that leaves the range is clamped and the directions start anew. A pixel at an end of the range is
+        held while the gradient pushes it outwards, one that no window covers always. An image stops when its
+        free gradient is `tolerance` of the right-hand side, or `reduction` of what it was at the beginning, in
+        the preconditioner's norm, and no held pixel wants back.
         """
         low, high = self.program.ball.lowest, self.program.ball.highest
         equations = NormalEquations(self.program, self.multipliers)

@@ -60,7 +60,9 @@ class Oracle:
         mean_d = cp.Variable(channels * windows)
         average, rows = (sp.block_diag([matrix] * channels, format="csr") for matrix in (average, rows))
         # Each column of `patches` holds sqrt(w) (d - mean d) over one window: its norm is the deviation.
-        patches = cp.reshape(cp.multiply(np.tile(weights, channels * windows), rows @ d), (taps, channels * windows), "F")
+        patches = cp.reshape(
+            cp.multiply(np.tile(weights, channels * windows), rows @ d), (taps, channels * windows), "F"
+        )
         patches = patches - np.reshape(weights, (-1, 1)) @ cp.reshape(mean_d, (1, channels * windows), "F")
         constraints = [mean_d == average @ d, d >= -x, d <= 1 - x]
         local = []
@@ -79,7 +81,9 @@ class Oracle:
             root1, root2 = (
                 _per_window(part, ball) ** 0.5 for part in (ball.ellipsoid.luminance, ball.ellipsoid.contrast)
             )
-            stacked = cp.hstack([cp.multiply(root1, mean_d), cp.vec(cp.multiply(np.tile(root2, (taps, 1)), patches), "F")])
+            stacked = cp.hstack(
+                [cp.multiply(root1, mean_d), cp.vec(cp.multiply(np.tile(root2, (taps, 1)), patches), "F")]
+            )
             spent = cp.norm(stacked) <= float(ball.ellipsoid.budget.flatten()[0]) ** 0.5
             constraints.append(spent)
         rho = float(exact.rho.flatten()[0])

@@ -49,9 +49,7 @@ class Multilevel:
 
     def _coarse(self, residual: Tensor, level: int) -> Tensor:
         size, coarse, inverse = self._levels[level]
-        restricted = torch.ops.aten.upsample_bilinear2d_backward(
-            residual, size, (*residual.shape[:2], *coarse), False
-        )
+        restricted = torch.ops.aten.upsample_bilinear2d_backward(residual, size, (*residual.shape[:2], *coarse), False)
         corrected = inverse * restricted
         if level + 1 < len(self._levels):
             corrected = corrected + self._coarse(restricted, level + 1)

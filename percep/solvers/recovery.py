@@ -5,7 +5,6 @@ from torch import Tensor
 
 from percep.ball import SSIMBall
 
-
 _TIGHTENING = 1e-4
 
 
@@ -87,9 +86,7 @@ def _gradient_norm(ball: SSIMBall, delta: Tensor, k: Tensor, mean_v: Tensor) -> 
     weight = window.squared_mean(torch.ones_like(delta[:1, :1]))
     first = window.squared_mean(delta) - k * window.squared_mean(x)
     second = (
-        window.squared_mean(delta * delta)
-        - 2 * k * window.squared_mean(delta * x)
-        + k * k * window.squared_mean(x * x)
+        window.squared_mean(delta * delta) - 2 * k * window.squared_mean(delta * x) + k * k * window.squared_mean(x * x)
     )
     return (second - 2 * mean_v * first + mean_v * mean_v * weight).clamp_min(0)
 
@@ -99,6 +96,8 @@ def _crowd(ball: SSIMBall, violated: Tensor) -> Tensor:
     window = ball.window
     height, width = (int(side) for side in ball.reference.shape[-2:])
     flags = violated.to(ball.reference.dtype)
-    return window.mean(window.adjoint(flags, height, width)).div(
-        window.squared_mean(torch.ones_like(ball.reference[:1, :1]))
-    ).clamp_min(1)
+    return (
+        window.mean(window.adjoint(flags, height, width))
+        .div(window.squared_mean(torch.ones_like(ball.reference[:1, :1])))
+        .clamp_min(1)
+    )

@@ -118,4 +118,3 @@ class _TileForms:
 
 def _ratio(top: Tensor, bottom: Tensor) -> Tensor:
     return torch.where(bottom > 0, top / torch.where(bottom > 0, bottom, 1.0), 0.0)
-

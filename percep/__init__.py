@@ -1,5 +1,8 @@
 """Imperceptible adversarial perturbations from a convex SSIM-ball program, each with a certificate."""
 
+from importlib import import_module
+from types import ModuleType
+
 from percep import attacks, solvers
 from percep.ball import SSIMBall
 from percep.certificate import Certificate, certify
@@ -21,6 +24,15 @@ __all__ = [
     "Window",
     "attacks",
     "certify",
+    "data",
+    "models",
     "solve",
     "solvers",
 ]
+
+
+def __getattr__(name: str) -> ModuleType:
+    """`percep.data` and `percep.models` on first use: torchvision and timm take seconds to import."""
+    if name in ("data", "models"):
+        return import_module(f"percep.{name}")
+    raise AttributeError(f"module 'percep' has no attribute {name!r}")

@@ -42,12 +42,12 @@ def certify(
     Args:
         reference: `(B, C, H, W)` in [0, 1].
         images: `(B, C, H, W)`; values outside [0, 1] or not finite are not within.
-        floor: the least SSIM allowed in any window and channel, in (0, 1].
-        mean: the least mean SSIM allowed, in (0, 1].
+        floor: the least SSIM allowed in any window and channel, in [-1, 1].
+        mean: the least mean SSIM allowed, in [-1, 1].
         window: `Window.gaussian()` by default.
 
     Raises:
-        InputError: shapes that differ, a level outside (0, 1], an image too small for the window.
+        InputError: shapes that differ, a level outside [-1, 1], an image too small for the window.
     """
     window = Window.gaussian() if window is None else window
     if reference.ndim != 4 or reference.shape != images.shape:
@@ -55,8 +55,8 @@ def certify(
             f"reference and images must both be (B, C, H, W), got {tuple(reference.shape)} and {tuple(images.shape)}"
         )
     for name, level in (("floor", floor), ("mean", mean)):
-        if level is not None and not 0 < level <= 1:
-            raise InputError(f"{name} must lie in (0, 1], got {level}")
+        if level is not None and not -1 <= level <= 1:
+            raise InputError(f"{name} must lie in [-1, 1], got {level}")
     window.grid(*reference.shape[-2:])
     lowest, average, within = [], [], []
     for x, y in zip(_array(reference), _array(images), strict=True):

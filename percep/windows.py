@@ -74,6 +74,12 @@ class Window:
         return len(self.taps)
 
     @property
+    def second_moment(self) -> float:
+        """Mean squared distance of a tap from the centre along one axis, in pixels squared."""
+        centre = (self.size - 1) / 2
+        return math.fsum(tap * (i - centre) ** 2 for i, tap in enumerate(self.taps))
+
+    @property
     def overlaps(self) -> bool:
         """Whether neighbouring windows share pixels."""
         return self.stride < self.size or self.padding == "reflect"

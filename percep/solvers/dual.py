@@ -7,9 +7,8 @@ from torch import Tensor
 
 from percep.program import Multipliers, Program, Solution
 from percep.solvers.answers import Answers
-from percep.solvers.lagrangian import NormalEquations, best_uncovered, per_image
+from percep.solvers.lagrangian import NormalEquations, best_uncovered, feasible_multipliers, no_less, per_image
 from percep.solvers.recovery import restore
-from percep.ssim import variance
 
 _TINY = 1e-30
 
@@ -229,32 +228,16 @@ def _step(violation: Tensor | None, last: Tensor | None, eta: float, momentum: f
 def _raised(multipliers: Tensor | None, step: Tensor | None) -> Tensor | None:
     if multipliers is None or step is None:
         return None
-    return _no_less(multipliers * step.exp(), 1e-9)
+    return no_less(multipliers * step.exp(), 1e-9)
 
 
 def _start(program: Program, warm_start: Solution | None, linear_steps: int) -> _State:
     """Multipliers to begin with: those of a dual feasible point, or of an earlier answer.
 
-    The dual feasible point splits `g = K'(K (g / A'1))` over all constraints. Earlier multipliers are rescaled to
-    the new linear term by one linear solve, and kept above a small share of the dual feasible ones, from which a
-    window that was slack before can still rise.
+    Earlier multipliers are rescaled to the new linear term by one linear solve, and kept above a small share of
+    the dual feasible ones, from which a window that was slack before can still rise.
     """
-    ball, window = program.ball, program.ball.window
-    height, width = (int(side) for side in ball.reference.shape[-2:])
-    coverage = window.adjoint(program.linear.new_ones(1, 1, *ball.map_shape[2:]), height, width)
-    pull = program.linear if program.anchor is None else program.linear + program.rho * program.anchor
-    pull = pull / coverage.clamp_min(1e-3)
-    mean_g = window.mean(pull)
-    variance_g = variance(window, pull, mean_g)
-    share = 1.0 if ball.ellipsoid is None or ball.contrast is None else 0.5
-    luminance = contrast = mean = None
-    if ball.luminance is not None and ball.contrast is not None:
-        luminance = _no_less(share * mean_g.abs() / (2 * ball.luminance.radius), 1e-6)
-        contrast = _no_less(share * variance_g.sqrt() / (2 * ball.contrast.radius), 1e-6)
-    if ball.ellipsoid is not None:
-        squared = per_image(mean_g**2 / ball.ellipsoid.luminance + variance_g / ball.ellipsoid.contrast)
-        mean = share * (squared / ball.ellipsoid.budget).sqrt() / 2
-    cold = Multipliers(luminance, contrast, mean)
+    cold = feasible_multipliers(program)
     if warm_start is None or warm_start.multipliers is None:
         return _State(program, cold, torch.zeros_like(program.linear))
     earlier = warm_start.multipliers.map(lambda values: values.to(program.linear.dtype))
@@ -263,8 +246,3 @@ def _start(program: Program, warm_start: Solution | None, linear_steps: int) -> 
     factor = state.typical_violation()
     rescaled = earlier.join(cold, lambda mine, other: torch.maximum(factor * mine, 1e-3 * other))
     return _State(program, rescaled, state.delta / factor.clamp_min(1e-3))
-
-
-def _no_less(multipliers: Tensor, share: float) -> Tensor:
-    """Multipliers kept above a share of the image's largest, so that none is lost for good."""
-    return torch.maximum(multipliers, share * multipliers.flatten(1).amax(1).reshape(-1, 1, 1, 1))

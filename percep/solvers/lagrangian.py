@@ -197,3 +197,31 @@ def best_uncovered(program: Program) -> Tensor:
     """The best value of each pixel as if no window covered it, `(B, C, H, W)`."""
     anchor = 0.0 if program.anchor is None else program.anchor
     return _box_argmax(program.ball, program.linear, program.rho, anchor)
+
+
+def feasible_multipliers(program: Program) -> Multipliers:
+    """Multipliers of a dual feasible point: `g + rho a = K'(K ((g + rho a) / A'1))`, split over all constraints.
+
+    For tiles away from the pixel range and rho = 0 they are optimal. None is 0.
+    """
+    ball, window = program.ball, program.ball.window
+    height, width = (int(side) for side in ball.reference.shape[-2:])
+    coverage = window.adjoint(program.linear.new_ones(1, 1, *ball.map_shape[2:]), height, width)
+    pull = program.linear if program.anchor is None else program.linear + program.rho * program.anchor
+    pull = pull / coverage.clamp_min(1e-3)
+    mean_g = window.mean(pull)
+    variance_g = variance(window, pull, mean_g)
+    share = 1.0 if ball.ellipsoid is None or ball.contrast is None else 0.5
+    luminance = contrast = mean = None
+    if ball.luminance is not None and ball.contrast is not None:
+        luminance = no_less(share * mean_g.abs() / (2 * ball.luminance.radius), 1e-6)
+        contrast = no_less(share * variance_g.sqrt() / (2 * ball.contrast.radius), 1e-6)
+    if ball.ellipsoid is not None:
+        squared = per_image(mean_g**2 / ball.ellipsoid.luminance + variance_g / ball.ellipsoid.contrast)
+        mean = share * (squared / ball.ellipsoid.budget).sqrt() / 2
+    return Multipliers(luminance, contrast, mean)
+
+
+def no_less(multipliers: Tensor, share: float) -> Tensor:
+    """Multipliers kept above a share of the image's largest, so that none is lost for good."""
+    return torch.maximum(multipliers, share * multipliers.flatten(1).amax(1).reshape(-1, 1, 1, 1))

@@ -28,8 +28,7 @@ class Multilevel:
 
     def __init__(self, window: Window, diagonal: Tensor, variance_price: Tensor, mass: Tensor) -> None:
         self.inverse_diagonal = _inverse(diagonal)
-        centre = (window.size - 1) / 2
-        second_moment = math.fsum(tap * (i - centre) ** 2 for i, tap in enumerate(window.taps))
+        second_moment = window.second_moment
         spacing = max(2, math.ceil(2.5 * math.sqrt(second_moment)))
         height, width = size = (int(diagonal.shape[-2]), int(diagonal.shape[-1]))
         self._levels: list[tuple[tuple[int, int], tuple[int, int], Tensor]] = []

@@ -1,120 +1,225 @@
-"""Non-overlapping windows: the program separates, and each tile has a closed form."""
+"""Non-overlapping windows: the program separates, and each tile is solved by one-dimensional searches."""
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from percep.ball import SSIMBall
 from percep.errors import InputError
 from percep.program import Multipliers, Program, Solution
 from percep.solvers.answers import Answers
-from percep.solvers.lagrangian import best_uncovered, per_image
-from percep.solvers.recovery import restore
-from percep.ssim import variance
+from percep.solvers.lagrangian import best_uncovered, feasible_multipliers, per_image
+from percep.solvers.recovery import restore, shrink
+from percep.windows import Window
+
+_HALVINGS = 50
+_DOUBLINGS = 20
 
 
 @dataclass(frozen=True)
 class Tiles:
-    """Closed form per tile for `padding="valid"` and `stride == size`, pixel range apart.
+    """Solves tile by tile: exactly where windows do not overlap, as a fast approximation where they do.
 
-    With `h = g / w + (rho / w) a` and `c = rho / w + 2 m e` (w a tap, m and e the multiplier and weight of the
-    mean's ellipsoid), each tile's mean and deviation is `(h + 2 l k x) / (c + 2 l)` with
-    `l = max(0, |h - c k x| / (2 R) - c / 2)`; m is found by bisection. Where that answer leaves the pixel range
-    it is clipped and restored, and the gap says what this costs.
+    With `padding="valid"` and `stride == size` the answer is exact up to bisection, pixel range included: at a
+    price of a tile's variance and an offset common to its pixels, each pixel is a clipped linear function, the
+    offset follows from the mean's constraint and the price from the variance's, and the price of the mean ball,
+    if there is one, from its budget. Where the pixel range is inactive all but the last have a closed form.
+
+    For windows that overlap, uniform tiles of the same spread are solved in their place and the answer is restored
+    into the true ball: the paper's fast approximation. The bound is then that of a dual feasible point, rigorous
+    but coarse.
 
     Raises:
-        InputError: windows that overlap, or rho > 0 with unequal weights (no closed form).
+        InputError: rho > 0 with unequal weights, where tiles do not separate into means and deviations;
+            overlapping windows with a floor given per window.
     """
 
     def solve(self, program: Program, tol: float, warm_start: Solution | None = None) -> Solution:
         """See `percep.solve`. There is nothing to warm-start."""
         window = program.ball.window
-        if window.overlaps:
-            raise InputError("Tiles needs windows that do not overlap: padding='valid' and stride == size")
-        if bool((program.rho > 0).any()) and len(set(window.taps)) > 1:
+        if bool((program.rho > 0).any()) and len(set(window.taps)) > 1 and not window.overlaps:
             raise InputError("Tiles needs a uniform window where proximal > 0")
         answers = Answers(program)
-        tiles = _TileForms(program)
         images = torch.arange(program.ball.batch, device=program.linear.device)
-        price = tiles.price_of_mean()
-        delta, multipliers = tiles.answer(price)
-        answers.offer(images, program, restore(program.ball, delta), delta, multipliers, 1)
+        ball = _tiled(program.ball) if window.overlaps else program.ball
+        delta, multipliers = _Tiling(program, ball).solve()
+        if window.overlaps:
+            inside = torch.where(_covered(ball), delta, 0.0)
+            prices = feasible_multipliers(program)
+            answers.offer(images, program, restore(program.ball, inside), inside, prices, 1)
+        else:
+            answers.offer(images, program, shrink(program.ball, delta), delta, multipliers, 1)
         return answers.solution(tol)
 
 
-class _TileForms:
-    def __init__(self, program: Program) -> None:
-        self.program = program
-        ball, window = program.ball, program.ball.window
-        self.size = (int(ball.reference.shape[-2]), int(ball.reference.shape[-1]))
-        cover = window.adjoint(ball.reference.new_ones(1, 1, *ball.map_shape[2:]), *self.size)
-        self.covered = cover > 0
-        self.weight = torch.where(self.covered, cover, 1.0)
-        pull = program.linear
-        if program.anchor is not None:
-            pull = pull + program.rho * program.anchor
-        self.pull = torch.where(self.covered, pull / self.weight, 0.0)
-        self.mean_pull = window.mean(self.pull)
-        self.curvature = program.rho * window.size**2
+class _Tiling:
+    """The pixels of every tile side by side: tensors `(B, C, h, w, n)` with n the pixels of a tile."""
 
-    def price_of_mean(self) -> Tensor | None:
-        """The multiplier of the ellipsoid at which exactly its budget is spent, 0 where less is."""
-        ellipsoid = self.program.ball.ellipsoid
-        if ellipsoid is None:
-            return None
-        variance_pull = variance(self.program.ball.window, self.pull, self.mean_pull)
-        squared = per_image(self.mean_pull**2 / ellipsoid.luminance + variance_pull / ellipsoid.contrast)
-        # Without a floor and with rho = 0 this is the answer; otherwise it is an upper bound.
-        high = (squared / ellipsoid.budget).sqrt() / 2
-        low = torch.zeros_like(high)
-        for _ in range(60):
-            middle = (low + high) / 2
-            over = self._spending(middle) > ellipsoid.budget
-            low, high = torch.where(over, middle, low), torch.where(over, high, middle)
-        return high
+    def __init__(self, program: Program, ball: SSIMBall) -> None:
+        self.ball, self.program = ball, program
+        self.size = ball.window.size
+        taps = torch.tensor(ball.window.taps, dtype=torch.float64, device=program.linear.device)
+        self.weights = torch.outer(taps, taps).flatten()
+        anchor = torch.zeros_like(program.linear) if program.anchor is None else program.anchor
+        rho = program.rho.double()
+        self.pull = self._gather(program.linear.double() + rho * anchor.double()) / self.weights
+        self.curvature = (
+            (rho / self.weights[0])[..., None] if bool((rho > 0).any()) else torch.zeros_like(rho)[..., None]
+        )
+        self.x = self._gather(ball.reference.double())
+        self.low, self.high = -self.x, 1 - self.x
 
-    def _spending(self, price: Tensor) -> Tensor:
-        ball, window = self.program.ball, self.program.ball.window
-        assert ball.ellipsoid is not None
-        delta, _ = self.answer(price)
-        delta = torch.where(self.covered, delta, 0.0)
-        mean_d = window.mean(delta)
-        spread = variance(window, delta, mean_d)
-        return per_image(ball.ellipsoid.luminance * mean_d**2 + ball.ellipsoid.contrast * spread)
+    def solve(self) -> tuple[Tensor, Multipliers]:
+        """Perturbation `(B, C, H, W)` and multipliers, in the program's dtype."""
+        ellipsoid = self.ball.double.ellipsoid
+        price = None
+        if ellipsoid is not None:
 
-    def answer(self, price: Tensor | None) -> tuple[Tensor, Multipliers]:
-        """Perturbation and multipliers at a price of the mean, pixel range ignored on covered pixels."""
-        ball, window, program = self.program.ball, self.program.ball.window, self.program
-        mean_curvature = spread_curvature = self.curvature.expand(-1, 1, 1, 1)
+            def over(price: Tensor) -> Tensor:
+                mean, spread = self._moments(self._answer(price)[0])
+                return per_image(ellipsoid.luminance * mean**2 + ellipsoid.contrast * spread) > ellipsoid.budget
+
+            mean, spread = self._moments(self.pull)
+            squared = per_image(mean**2 / ellipsoid.luminance + spread / ellipsoid.contrast)
+            # Exact where no other constraint is active and rho = 0.
+            price = _bisected(over, torch.zeros_like(squared), (squared / ellipsoid.budget).sqrt() / 2)
+        delta, luminance, contrast = self._answer(price)
+        multipliers = Multipliers(luminance, contrast, price).map(lambda values: values.to(self.program.linear.dtype))
+        return self._scatter(delta), multipliers
+
+    def _answer(self, price: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Pixels and the floor's multipliers at a price of the mean ball, exact for that price."""
+        ball = self.ball.double
+        mean_bend = spread_bend = self.curvature.expand(*self.pull.shape[:4], 1)
         if price is not None:
             assert ball.ellipsoid is not None
-            mean_curvature = mean_curvature + 2 * price * ball.ellipsoid.luminance
-            spread_curvature = spread_curvature + 2 * price * ball.ellipsoid.contrast
-        mean_top, spread_top = self.mean_pull, self.pull - self._fill(self.mean_pull)
-        mean_bottom, spread_bottom = mean_curvature, spread_curvature
-        luminance = contrast = None
-        if ball.luminance is not None and ball.contrast is not None:
-            mean_x = ball.reference_mean
-            k1, k2 = ball.luminance.k, ball.contrast.k
-            spread_x = ball.reference - self._fill(mean_x)
-            distance = (self.mean_pull - mean_curvature * k1 * mean_x).abs()
-            luminance = (distance / ball.luminance.radius - mean_curvature).clamp_min(0) / 2
-            offset = spread_top - self._fill((spread_curvature * k2).expand(ball.map_shape)) * spread_x
-            distance = variance(window, torch.where(self.covered, offset, 0.0)).sqrt()
-            contrast = (distance / ball.contrast.radius - spread_curvature).clamp_min(0) / 2
-            mean_top = mean_top + 2 * luminance * k1 * mean_x
-            spread_top = spread_top + self._fill(2 * contrast * k2) * spread_x
-            mean_bottom, spread_bottom = mean_bottom + 2 * luminance, spread_bottom + 2 * contrast
-        tile_mean = _ratio(mean_top, mean_bottom)
-        spread = spread_top * self._fill(_ratio(torch.ones_like(tile_mean), spread_bottom))
-        outside = best_uncovered(program)
-        delta = torch.where(self.covered, self._fill(tile_mean) + spread, outside)
-        return delta, Multipliers(luminance, contrast, price)
+            mean_bend = mean_bend + 2 * (price * ball.ellipsoid.luminance)[..., None]
+            spread_bend = spread_bend + 2 * (price * ball.ellipsoid.contrast)[..., None]
+        if ball.luminance is None or ball.contrast is None:
+            none = torch.zeros_like(spread_bend)
+            pixels, _ = self._pixels(none, none, mean_bend, spread_bend, None)
+            return pixels, None, None
+        k = ball.contrast.k.expand(self.ball.map_shape)[..., None]
+        radius = ball.contrast.radius[..., None]
+        offset = self.pull - spread_bend * k * self.x
+        _, spread = self._moments(offset)
+        # Exact without the pixel range.
+        closed = ((spread.sqrt()[..., None] / radius - spread_bend) / 2).clamp_min(0)
+        mean_ball = (ball.luminance.k * ball.reference_mean, ball.luminance.radius)
+        high = closed
+        pixels, shift = self._pixels(closed, k, mean_bend, spread_bend, mean_ball)
+        if bool(((pixels <= self.low) | (pixels >= self.high)).any()):
 
-    def _fill(self, values: Tensor) -> Tensor:
-        """Each tile's value on its pixels, 0 outside."""
-        return self.program.ball.window.adjoint(values, *self.size) / self.weight
+            def over(price: Tensor) -> Tensor:
+                pixels, _ = self._pixels(price, k, mean_bend, spread_bend, mean_ball)
+                return self._moments(pixels - k * self.x)[1].sqrt()[..., None] > radius
+
+            high = _bisected(over, torch.zeros_like(closed), closed)
+            pixels, shift = self._pixels(high, k, mean_bend, spread_bend, mean_ball)
+        return pixels, shift, high.squeeze(-1)
+
+    def _pixels(
+        self,
+        contrast: Tensor,
+        k: Tensor,
+        mean_bend: Tensor,
+        spread_bend: Tensor,
+        mean_ball: tuple[Tensor, Tensor] | None,
+    ) -> tuple[Tensor, Tensor]:
+        """The best pixels at a price of each tile's variance, and the price of its mean's ball.
+
+        Stationarity in a pixel is `d_j = clip((h_j + 2 l k x_j + q) / (c + 2 l))`, where the offset q gathers what
+        is common to a tile, `q = (c + 2 l - c1) m - 2 l k m_x - 2 l1 (m - k1 m_x)` with m the tile's mean: m grows
+        with q, so q is found by bisection on the sign of the difference, within the interval of the mean's ball.
+        """
+        bottom = spread_bend + 2 * contrast
+        safe = torch.where(bottom > 0, bottom, 1.0)
+        top = self.pull + 2 * contrast * k * self.x
+        mean_x, _ = self._moments(self.x)
+        common = 2 * contrast.squeeze(-1) * k.squeeze(-1) * mean_x
+        slope = (bottom - mean_bend).squeeze(-1)
+        least, most = self._means_allowed(mean_ball)
+
+        def pixels(shift: Tensor) -> Tensor:
+            raised = top + shift[..., None]
+            vertex = torch.where(raised > 0, self.high, self.low)
+            inner = torch.where(bottom > 0, raised / safe, vertex)
+            return torch.minimum(torch.maximum(inner, self.low), self.high)
+
+        low = (self.low * safe - top).amin(-1) - 1e-9
+        high = (self.high * safe - top).amax(-1) + 1e-9
+        for _ in range(_HALVINGS):
+            middle = (low + high) / 2
+            mean, _ = self._moments(pixels(middle))
+            over = (mean > most) | ((mean > least) & (middle > slope * mean - common))
+            low, high = torch.where(over, low, middle), torch.where(over, middle, high)
+        # The two ends straddle the answer; where it is an interval they are mixed to land in the mean's ball.
+        first, second = pixels(low), pixels(high)
+        found = (first + second) / 2
+        mean, _ = self._moments(found)
+        if mean_ball is None:
+            return found, torch.zeros_like(mean)
+        centre, radius = mean_ball
+        push = slope * mean - common - (low + high) / 2
+        distance = mean - centre
+        outward = torch.where(distance.abs() > 0.5 * radius, push / torch.where(distance == 0, 1.0, distance), 0.0)
+        return found, outward.clamp_min(0) / 2
+
+    def _means_allowed(self, mean_ball: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
+        if mean_ball is None:
+            unbounded = torch.full(self.pull.shape[:4], torch.inf, dtype=torch.float64, device=self.pull.device)
+            return -unbounded, unbounded
+        centre, radius = mean_ball
+        return centre - radius, centre + radius
+
+    def _moments(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Weighted mean and variance of each tile, `(B, C, h, w)`."""
+        mean = (pixels * self.weights).sum(-1)
+        deviation = pixels - mean[..., None]
+        return mean, (deviation * deviation * self.weights).sum(-1)
+
+    def _gather(self, image: Tensor) -> Tensor:
+        rows = image.unfold(2, self.size, self.size).unfold(3, self.size, self.size)
+        return rows.reshape(*rows.shape[:4], -1)
+
+    def _scatter(self, pixels: Tensor) -> Tensor:
+        batch, channels, rows, columns, _ = pixels.shape
+        image = best_uncovered(self.program)
+        square = pixels.reshape(batch, channels, rows, columns, self.size, self.size).transpose(3, 4)
+        image[..., : rows * self.size, : columns * self.size] = square.reshape(
+            batch, channels, rows * self.size, columns * self.size
+        ).to(image.dtype)
+        return image
 
 
-def _ratio(top: Tensor, bottom: Tensor) -> Tensor:
-    return torch.where(bottom > 0, top / torch.where(bottom > 0, bottom, 1.0), 0.0)
+def _bisected(over: Callable[[Tensor], Tensor], low: Tensor, high: Tensor) -> Tensor:
+    """The least price that keeps a budget, spending falling as the price grows."""
+    for _ in range(_DOUBLINGS):
+        short = over(high)
+        if not bool(short.any()):
+            break
+        low, high = torch.where(short, high, low), torch.where(short, 2 * high, high)
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        spent = over(middle)
+        low, high = torch.where(spent, middle, low), torch.where(spent, high, middle)
+    return high
+
+
+def _tiled(ball: SSIMBall) -> SSIMBall:
+    """The ball of tiles from the image's upper left corner: uniform windows with the spread of the ball's."""
+    if ball.floor is not None and ball.floor.shape[1:] != (1, 1, 1):
+        raise InputError("Tiles approximates overlapping windows only where the floor is the same in all of them")
+    size = max(2, round(math.sqrt(12 * ball.window.second_moment + 1)))
+    floor = None if ball.floor is None else ball.floor.flatten().expand(ball.batch)
+    mean = None if ball.mean is None else ball.mean.flatten().expand(ball.batch)
+    window = Window.uniform(size, stride=size, padding="valid")
+    return SSIMBall(ball.reference, floor, mean, window, luminance_share=ball.luminance_share)
+
+
+def _covered(ball: SSIMBall) -> Tensor:
+    height, width = (int(side) for side in ball.reference.shape[-2:])
+    return ball.window.adjoint(ball.reference.new_ones(1, 1, *ball.map_shape[2:]), height, width) > 0

@@ -40,9 +40,14 @@ class Answers:
             multipliers: at least 0.
             iteration: recorded as used by these images.
         """
-        exact = program.double
-        objective = exact.objective(delta)
-        bound = dual_bound(exact, multipliers.map(Tensor.double), dual.double())
+        bound = dual_bound(program.double, multipliers.map(Tensor.double), dual.double())
+        return self.record(images, program, delta, bound, multipliers, iteration)
+
+    def record(
+        self, images: Tensor, program: Program, delta: Tensor, bound: Tensor, multipliers: Multipliers, iteration: int
+    ) -> Tensor:
+        """`offer` with a rigorous bound `(len(images),)` that the solver has already, in float64."""
+        objective = program.double.objective(delta)
         better = objective > self._objective[images]
         self._delta[images[better]] = delta[better]
         self._objective[images[better]] = objective[better]
@@ -54,6 +59,10 @@ class Answers:
             self._multipliers = multipliers.map(lambda values: values.new_zeros(batch, *values.shape[1:]))
         self._multipliers.update(images[tighter], multipliers.map(lambda values: values[tighter]))
         return relative_gap(self._objective[images], self._bound[images])
+
+    def gap(self, images: Tensor) -> Tensor:
+        """The gaps certified so far for some images, infinite before the first offer."""
+        return relative_gap(self._objective[images], self._bound[images]).nan_to_num(torch.inf)
 
     def solution(self, tol: float) -> Solution:
         """The answers so far; an image is solved when its certified gap is at most `tol`."""

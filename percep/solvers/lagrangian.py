@@ -4,13 +4,20 @@ Notation of the modules in this package: every constraint is `|K_i d - c_i| <= R
 square, `u_i = 2 l_i (K_i d - c_i)`; the pixel range is kept out of the multipliers and handled exactly.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
-from percep.ball import SSIMBall
+from percep.ball import MeanBall, SSIMBall
 from percep.program import Multipliers, Program
 from percep.solvers.preconditioner import Multilevel
 from percep.ssim import variance
+
+# A pixel within this of an end of the range may leave its residual to it; one covered by less than this share of a
+# window does.
+_AT_END = 1e-4
+_BARELY_COVERED = 1e-3
 
 
 def per_image(values: Tensor) -> Tensor:
@@ -83,102 +90,97 @@ def dual_bound(program: Program, multipliers: Multipliers, delta: Tensor) -> Ten
     image. What is kept for the pixel range is the multiplier of pixels at its ends. Evaluate in float64.
     """
     ball, window = program.ball, program.ball.window
-    height, width = (int(side) for side in ball.reference.shape[-2:])
+    size = (int(delta.shape[-2]), int(delta.shape[-1]))
     rho = program.rho
     anchor = torch.zeros_like(delta) if program.anchor is None else program.anchor
-    coverage = window.adjoint(delta.new_ones(1, 1, *ball.map_shape[2:]), height, width)
-    mean_d = window.mean(delta)
+    coverage = window.adjoint(delta.new_ones(1, 1, *ball.map_shape[2:]), *size)
+    local = _LocalMoments(delta, window.mean(delta), ball)
 
     residual = program.linear
-    parts: list[tuple[Tensor, Tensor]] = []
     if multipliers.luminance is not None and multipliers.contrast is not None:
         assert ball.luminance is not None and ball.contrast is not None
-        mean_u = 2 * multipliers.luminance * (mean_d - ball.luminance.k * ball.reference_mean)
-        residual = residual - window.adjoint(mean_u, height, width)
-        price = 2 * multipliers.contrast
-        mean_v = mean_d - ball.contrast.k * ball.reference_mean
-        pulled = price * ball.contrast.k
-        residual = (
-            residual
-            - delta * window.adjoint(price, height, width)
-            + ball.reference * window.adjoint(pulled, height, width)
-            + window.adjoint(price * mean_v, height, width)
+        price, k, mean_x = 2 * multipliers.contrast, ball.contrast.k, ball.reference_mean
+        of_mean = price * (local.mean - k * mean_x) - 2 * multipliers.luminance * (
+            local.mean - ball.luminance.k * mean_x
         )
-        parts.append((mean_u, price))
-    spent = delta.new_zeros(ball.batch, 1, 1, 1)
+        residual = residual - delta * window.adjoint(price, *size) + window.adjoint(of_mean, *size)
+        residual = residual + ball.reference * window.adjoint(price * k, *size)
     if multipliers.mean is not None:
         assert ball.ellipsoid is not None
-        variance_d = variance(window, delta, mean_d)
-        spent = per_image(ball.ellipsoid.luminance * mean_d**2 + ball.ellipsoid.contrast * variance_d)
-        first = 2 * multipliers.mean * ball.ellipsoid.luminance
-        second = 2 * multipliers.mean * ball.ellipsoid.contrast
-        residual = (
-            residual
-            - delta * window.adjoint(second, height, width)
-            - window.adjoint((first - second) * mean_d, height, width)
-        )
+        price = 2 * multipliers.mean * ball.ellipsoid.contrast
+        of_mean = (price - 2 * multipliers.mean * ball.ellipsoid.luminance) * local.mean
+        residual = residual - delta * window.adjoint(price, *size) + window.adjoint(of_mean, *size)
 
-    target = rho * (delta - anchor)
-    excess = residual - target
-    margin = 1e-9
-    held = ((delta >= ball.highest - margin) & (excess > 0)) | ((delta <= ball.lowest + margin) & (excess < 0))
-    moved = torch.where(held | (coverage < 1e-3), 0.0, excess / coverage.clamp_min(1e-3))
-    outside = _box_support(ball, residual - coverage * moved, rho, anchor)
-    unmoved = _box_support(ball, residual, rho, anchor)
-
+    excess = residual - rho * (delta - anchor)
+    at_end = ((delta >= ball.highest - _AT_END) & (excess > 0)) | ((delta <= ball.lowest + _AT_END) & (excess < 0))
+    moved = torch.where(at_end | (coverage < _BARELY_COVERED), 0.0, excess / coverage.clamp_min(_BARELY_COVERED))
+    total = _box_support(ball, residual - coverage * moved, rho, anchor)
     mean_r = window.mean(moved)
-    variance_r = variance(window, moved, mean_r)
-    floor_plain, floor_moved = _floor_terms(ball, parts, delta, mean_d, moved, mean_r, variance_r)
-    if ball.ellipsoid is None or multipliers.mean is None:
-        return torch.minimum(outside + floor_moved, unmoved + floor_plain)
-    budget = ball.ellipsoid.budget
-    plain = (4 * multipliers.mean**2 * spent * budget).sqrt()
-    extra = per_image(mean_r**2 / ball.ellipsoid.luminance + variance_r / ball.ellipsoid.contrast)
-    cross = 4 * multipliers.mean * per_image(delta * coverage * moved)
-    moved_norm = (4 * multipliers.mean**2 * spent + cross + extra).clamp_min(0)
-    through_mean = outside + floor_plain + (moved_norm * budget).sqrt().flatten()
-    best = torch.minimum(through_mean, unmoved + floor_plain + plain.flatten())
-    if parts:
-        best = torch.minimum(best, outside + floor_moved + plain.flatten())
-    return best
+    added = _Added(moved, mean_r, variance(window, moved, mean_r))
+    costs = []
+    if ball.floor is not None:
+        costs.append(_floor_costs(ball, multipliers, local, added))
+    if ball.ellipsoid is not None:
+        assert multipliers.mean is not None
+        aligned = per_image(delta * coverage * moved)
+        costs.append(_mean_costs(ball.ellipsoid, multipliers.mean, local, added, aligned))
+    # The residual goes to the group of constraints that pays least for it.
+    plain = torch.stack([without for without, _ in costs]).sum(0)
+    return total + torch.stack([plain - without + with_it for without, with_it in costs]).amin(0)
 
 
-def _floor_terms(
-    ball: SSIMBall,
-    parts: list[tuple[Tensor, Tensor]],
-    delta: Tensor,
-    mean_d: Tensor,
-    moved: Tensor,
-    mean_r: Tensor,
-    variance_r: Tensor,
+class _LocalMoments:
+    """Mean, variance and covariance with the reference of a perturbation, per window."""
+
+    def __init__(self, delta: Tensor, mean: Tensor, ball: SSIMBall) -> None:
+        self.delta, self.mean = delta, mean
+        self.variance = variance(ball.window, delta, mean)
+        if ball.floor is not None:
+            self.covariance = ball.window.mean(delta * ball.reference) - mean * ball.reference_mean
+
+
+class _Added(NamedTuple):
+    """A residual on its way into the constraints, `r / A'1`, with its local mean and variance."""
+
+    moved: Tensor
+    mean: Tensor
+    variance: Tensor
+
+
+def _floor_costs(
+    ball: SSIMBall, multipliers: Multipliers, local: _LocalMoments, added: _Added
 ) -> tuple[Tensor, Tensor]:
-    """`sum R |u| + <c, u>` over the floor's balls, without and with the moved residual."""
-    if not parts:
-        return delta.new_zeros(ball.batch), delta.new_zeros(ball.batch)
+    """`sum R |u| + <c, u>` over the floor's balls, without and with the added residual, `(B,)` each."""
     assert ball.luminance is not None and ball.contrast is not None
-    (mean_u, price), window = parts[0], ball.window
-    k, mean_x = ball.contrast.k, ball.reference_mean
-    cov_dx = window.mean(delta * ball.reference) - mean_d * mean_x
-    variance_v = variance(window, delta, mean_d) - 2 * k * cov_dx + k * k * ball.reference_variance
-    cov_vx = cov_dx - k * ball.reference_variance
-    plain = (
-        ball.luminance.radius * mean_u.abs()
-        + ball.luminance.k * mean_x * mean_u
-        + ball.contrast.radius * price * variance_v.clamp_min(0).sqrt()
-        + k * price * cov_vx
-    )
-    cov_dr = window.mean(delta * moved) - mean_d * mean_r
-    cov_rx = window.mean(moved * ball.reference) - mean_r * mean_x
-    cov_vr = cov_dr - k * cov_rx
-    squared = price**2 * variance_v + 2 * price * cov_vr + variance_r
-    total_u = mean_u + mean_r
-    with_residual = (
-        ball.luminance.radius * total_u.abs()
-        + ball.luminance.k * mean_x * total_u
-        + ball.contrast.radius * squared.clamp_min(0).sqrt()
-        + k * (price * cov_vx + cov_rx)
-    )
-    return plain.flatten(1).sum(1), with_residual.flatten(1).sum(1)
+    assert multipliers.luminance is not None and multipliers.contrast is not None
+    window, k, mean_x, var_x = ball.window, ball.contrast.k, ball.reference_mean, ball.reference_variance
+    mean_u = 2 * multipliers.luminance * (local.mean - ball.luminance.k * mean_x)
+    price = 2 * multipliers.contrast
+    variance_v = (local.variance - 2 * k * local.covariance + k * k * var_x).clamp_min(0)
+    cov_vx = local.covariance - k * var_x
+    cov_rx = window.mean(added.moved * ball.reference) - added.mean * mean_x
+    cov_vr = window.mean(local.delta * added.moved) - local.mean * added.mean - k * cov_rx
+    squared = (price**2 * variance_v + 2 * price * cov_vr + added.variance).clamp_min(0)
+
+    luminance, contrast = ball.luminance, ball.contrast
+
+    def cost(mean_u: Tensor, deviation_u: Tensor, aligned: Tensor) -> Tensor:
+        of_mean = luminance.radius * mean_u.abs() + luminance.k * mean_x * mean_u
+        return (of_mean + contrast.radius * deviation_u + k * aligned).flatten(1).sum(1)
+
+    without = cost(mean_u, price * variance_v.sqrt(), price * cov_vx)
+    return without, cost(mean_u + added.mean, squared.sqrt(), price * cov_vx + cov_rx)
+
+
+def _mean_costs(
+    ellipsoid: MeanBall, price: Tensor, local: _LocalMoments, added: _Added, aligned: Tensor
+) -> tuple[Tensor, Tensor]:
+    """`R |u|` of the ellipsoid, without and with the added residual, `(B,)` each."""
+    spent = per_image(ellipsoid.luminance * local.mean**2 + ellipsoid.contrast * local.variance)
+    extra = per_image(added.mean**2 / ellipsoid.luminance + added.variance / ellipsoid.contrast)
+    squared = 4 * price**2 * spent
+    with_it = (squared + 4 * price * aligned + extra).clamp_min(0)
+    return (squared * ellipsoid.budget).sqrt().flatten(), (with_it * ellipsoid.budget).sqrt().flatten()
 
 
 def _box_support(ball: SSIMBall, residual: Tensor, rho: Tensor, anchor: Tensor) -> Tensor:

@@ -1,12 +1,16 @@
 """A multilevel preconditioner for the normal equations of windowed means and variances."""
 
 import math
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from percep.windows import Window
+
+# On a CPU, dense products with the interpolation matrices are faster than torch's interpolation up to here.
+_DENSE_SIDE = 256
 
 
 class Multilevel:
@@ -48,11 +52,42 @@ class Multilevel:
 
     def _coarse(self, residual: Tensor, level: int) -> Tensor:
         size, coarse, inverse = self._levels[level]
-        restricted = torch.ops.aten.upsample_bilinear2d_backward(residual, size, (*residual.shape[:2], *coarse), False)
+        restricted = _restrict(residual, size, coarse)
         corrected = inverse * restricted
         if level + 1 < len(self._levels):
             corrected = corrected + self._coarse(restricted, level + 1)
-        return F.interpolate(corrected, size, mode="bilinear", align_corners=False)
+        return _prolong(corrected, size, coarse)
+
+
+def _restrict(values: Tensor, size: tuple[int, int], coarse: tuple[int, int]) -> Tensor:
+    """The adjoint of bilinear interpolation, `(B, C, *size)` to `(B, C, *coarse)`."""
+    if max(size) > _DENSE_SIDE:
+        return torch.ops.aten.upsample_bilinear2d_backward(values, size, (*values.shape[:2], *coarse), False)
+    vertical, horizontal = _interpolations(size, coarse, values)
+    return vertical.mT @ (values @ horizontal)
+
+
+def _prolong(values: Tensor, size: tuple[int, int], coarse: tuple[int, int]) -> Tensor:
+    """Bilinear interpolation, `(B, C, *coarse)` to `(B, C, *size)`."""
+    if max(size) > _DENSE_SIDE:
+        return F.interpolate(values, size, mode="bilinear", align_corners=False)
+    vertical, horizontal = _interpolations(size, coarse, values)
+    return vertical @ (values @ horizontal.mT)
+
+
+def _interpolations(size: tuple[int, int], coarse: tuple[int, int], like: Tensor) -> tuple[Tensor, Tensor]:
+    vertical, horizontal = (
+        _interpolation(*lengths, like.dtype, like.device) for lengths in zip(size, coarse, strict=True)
+    )
+    return vertical, horizontal
+
+
+@lru_cache(maxsize=128)
+def _interpolation(length: int, coarse: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Linear interpolation along one axis, `(length, coarse)`."""
+    identity = torch.eye(coarse, dtype=torch.float64)[None]
+    dense = F.interpolate(identity, length, mode="linear", align_corners=False)[0]
+    return dense.T.contiguous().to(device, dtype)
 
 
 def _inverse(values: Tensor) -> Tensor:

@@ -5,21 +5,22 @@ from torch import Tensor
 
 from percep.ball import SSIMBall
 
-_TIGHTENING = 1e-4
+_NORM_EVERY = 4
 
 
-def restore(ball: SSIMBall, delta: Tensor, rounds: int = 60) -> Tensor:
+def restore(ball: SSIMBall, delta: Tensor, tightening: float = 1e-4, rounds: int = 60) -> Tensor:
     """A perturbation strictly inside the ball's convex set, near `delta` `(B, C, H, W)`, in its dtype.
 
-    First the floor's violated windows are treated where they are: simultaneous projections onto the
-    linearised constraints, each divided by the number of violated windows that overlap it. What is left is
-    removed by one scaling per image, in float64 and in closed form. Only that last step acts on whole images,
-    so a bad window costs its neighbourhood and not the rest.
+    First the floor's violated windows are treated where they are: simultaneous projections onto the linearised
+    constraints, with squared radii smaller by the share `tightening`, each divided by the number of violated
+    windows that overlap it. What is left is removed by one scaling per image, in float64 and in closed form. Only
+    that last step acts on whole images, so a bad window costs its neighbourhood and not the rest.
     """
     delta = delta.clamp(ball.lowest, ball.highest)
     if ball.contrast is not None:
+        repair = _Repair(ball, delta, tightening)
         for _ in range(rounds):
-            step = _repair(ball, delta)
+            step = repair.step(delta)
             if step is None:
                 break
             delta = (delta - step).clamp(ball.lowest, ball.highest)
@@ -31,6 +32,7 @@ def shrink(ball: SSIMBall, delta: Tensor) -> Tensor:
     spacing = torch.finfo(delta.dtype).eps if delta.dtype != torch.float64 else 0.0
     exact = delta.clamp(ball.lowest, ball.highest).double()
     factor = ball.scale(exact)
+    factor = torch.where(factor < 1, factor * (1 - 4 * spacing), factor)
     for _ in range(60):
         result = (factor[:, None, None, None] * exact).to(delta.dtype)
         result = result.clamp(ball.lowest, ball.highest)
@@ -41,63 +43,58 @@ def shrink(ball: SSIMBall, delta: Tensor) -> Tensor:
     return torch.where((left >= 1)[:, None, None, None], result, torch.zeros_like(result))
 
 
-def _repair(ball: SSIMBall, delta: Tensor) -> Tensor | None:
-    """One round of averaged projections onto violated windows; None if there are none."""
-    luminance, contrast, window = ball.luminance, ball.contrast, ball.window
-    assert luminance is not None and contrast is not None
-    height, width = (int(side) for side in delta.shape[-2:])
-    mean_d = window.mean(delta)
-    mean_x, var_x = ball.reference_mean, ball.reference_variance
-    cov = window.mean(delta * ball.reference) - mean_d * mean_x
-    k = contrast.k
-    var_v = window.mean(delta * delta) - mean_d * mean_d - 2 * k * cov + k * k * var_x
-    squared = contrast.radius**2
-    too_varied = var_v > squared
-    shift = mean_d - luminance.k * mean_x
-    too_bright = shift.abs() > luminance.radius
-    if not bool(too_varied.any() | too_bright.any()):
-        return None
+class _Repair:
+    """Averaged projections onto the violated windows of a floor.
 
-    step = torch.zeros_like(delta)
-    if bool(too_varied.any()):
-        # Projection onto the linearisation of q = var(v) - R^2 <= 0: q / |grad q|^2 along grad q = 2 w (v - mean v).
-        excess = torch.where(too_varied, var_v - (1 - _TIGHTENING) * squared, 0.0)
+    A window's projection onto the linearisation of `q = var(v) - R^2 <= 0`, v = d - k x, is `q / |grad q|^2` along
+    `grad q = 2 w (v - mean v)`. The norms are renewed every few rounds, with d in place of v: repairs change d
+    little, and the deviation of k x is small against a d that reaches the radius.
+    """
+
+    def __init__(self, ball: SSIMBall, delta: Tensor, tightening: float) -> None:
+        assert ball.luminance is not None and ball.contrast is not None
+        self.ball, self.window = ball, ball.window
+        self.luminance, self.contrast = ball.luminance, ball.contrast
+        self.size = (int(delta.shape[-2]), int(delta.shape[-1]))
+        self.keep = 1 - tightening
+        self.weight = self.window.squared_mean(torch.ones_like(delta[:1, :1]))
+        self.norm = self.weight
+        self.rounds = 0
+
+    def step(self, delta: Tensor) -> Tensor | None:
+        """What to subtract from `delta` in one round; None if no window is violated."""
+        window, k = self.window, self.contrast.k
+        mean_x = self.ball.reference_mean
+        mean_d = window.mean(delta)
+        cov = window.mean(delta * self.ball.reference) - mean_d * mean_x
+        var_v = window.mean(delta * delta) - mean_d * mean_d - 2 * k * cov + k * k * self.ball.reference_variance
+        squared = self.contrast.radius**2
+        shift = mean_d - self.luminance.k * mean_x
+        too_varied, too_bright = var_v > squared, shift.abs() > self.luminance.radius
+        if not bool((too_varied | too_bright).any()):
+            return None
         mean_v = mean_d - k * mean_x
-        norm = 4 * _gradient_norm(ball, delta, k, mean_v)
-        crowd = _crowd(ball, too_varied)
-        amount = excess / (norm * crowd).clamp_min(torch.finfo(delta.dtype).tiny * 1e8)
-        step = 2 * (
-            delta * window.adjoint(amount, height, width)
-            - ball.reference * window.adjoint(k * amount, height, width)
-            - window.adjoint(amount * mean_v, height, width)
-        )
-    if bool(too_bright.any()):
-        target = (1 - _TIGHTENING) * luminance.radius
-        excess = torch.where(too_bright, shift - shift.clamp(-target, target), 0.0)
-        weight = window.squared_mean(torch.ones_like(delta[:1, :1]))
-        step = step + window.adjoint(excess / (weight * _crowd(ball, too_bright)), height, width)
-    return step
+        if self.rounds % _NORM_EVERY == 0:
+            self.norm = self._squared_gradient(delta, mean_d)
+        self.rounds += 1
+        excess = torch.where(too_varied, var_v - self.keep * squared, 0.0)
+        amount = excess / (self.norm * self._crowd(too_varied)).clamp_min(torch.finfo(delta.dtype).tiny * 1e8)
+        pulled = self.ball.reference * self._spread(k * amount)
+        step = 2 * (delta * self._spread(amount) - pulled - self._spread(amount * mean_v))
+        if bool(too_bright.any()):
+            target = self.keep * self.luminance.radius
+            excess = torch.where(too_bright, shift - shift.clamp(-target, target), 0.0)
+            step = step + self._spread(excess / (self.weight * self._crowd(too_bright)))
+        return step
 
+    def _squared_gradient(self, values: Tensor, mean: Tensor) -> Tensor:
+        """`4 sum_j w_j^2 (v_j - mean v)^2` per window."""
+        first, second = self.window.squared_mean(values), self.window.squared_mean(values * values)
+        return 4 * (second - 2 * mean * first + mean * mean * self.weight).clamp_min_(0)
 
-def _gradient_norm(ball: SSIMBall, delta: Tensor, k: Tensor, mean_v: Tensor) -> Tensor:
-    """`sum_j w_j^2 (v_j - mean v)^2` per window, v = d - k x."""
-    window = ball.window
-    x = ball.reference
-    weight = window.squared_mean(torch.ones_like(delta[:1, :1]))
-    first = window.squared_mean(delta) - k * window.squared_mean(x)
-    second = (
-        window.squared_mean(delta * delta) - 2 * k * window.squared_mean(delta * x) + k * k * window.squared_mean(x * x)
-    )
-    return (second - 2 * mean_v * first + mean_v * mean_v * weight).clamp_min(0)
+    def _crowd(self, violated: Tensor) -> Tensor:
+        """How many violated windows share a window's pixels, weighted by their taps and at least 1."""
+        return (self.window.mean(self._spread(violated.to(self.weight.dtype))) / self.weight).clamp_min_(1)
 
-
-def _crowd(ball: SSIMBall, violated: Tensor) -> Tensor:
-    """How many violated windows share a window's pixels, weighted by their taps and at least 1."""
-    window = ball.window
-    height, width = (int(side) for side in ball.reference.shape[-2:])
-    flags = violated.to(ball.reference.dtype)
-    return (
-        window.mean(window.adjoint(flags, height, width))
-        .div(window.squared_mean(torch.ones_like(ball.reference[:1, :1])))
-        .clamp_min(1)
-    )
+    def _spread(self, values: Tensor) -> Tensor:
+        return self.window.adjoint(values, *self.size)

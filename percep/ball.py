@@ -1,5 +1,7 @@
 """The SSIM ball of a batch of references: its constraints, membership and exact scaling along rays."""
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,6 +18,8 @@ _TINY = 1e-300
 # A window's moments cancel against each other: in float64 their error is about 1e-16 of the squared pixel range,
 # and the smallest squared radius is about 1e-6 of it, so membership is decided to about 1e-10.
 _ROUNDING = 1e-10
+# Batches with more values than this are certified channel by channel.
+_LARGE = 2**20
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,11 @@ class LocalBall:
 
     k: Tensor
     radius: Tensor
+
+    @property
+    def uniform(self) -> bool:
+        """Whether k is the same in all windows of an image."""
+        return self.k.shape[1:] == (1, 1, 1)
 
     def select(self, images: Tensor) -> "LocalBall":
         k = self.k[images] if self.k.shape[0] > 1 else self.k
@@ -106,6 +115,7 @@ class SSIMBall:
         self.map_shape = (*reference.shape[:2], *grid)
         self.floor = _level(floor, "floor", self.map_shape, reference.device)
         self.mean = _level(mean, "mean", (reference.shape[0], 1, 1, 1), reference.device)
+        self.windows = math.prod(self.map_shape[1:])
         self._expansion: Tensor | None = None
 
     @property
@@ -129,6 +139,18 @@ class SSIMBall:
         if self.reference.dtype == torch.float64:
             return self
         return self._with(self.reference.double(), None if self._expansion is None else self._expansion.double())
+
+    @property
+    def exact(self) -> Iterator[tuple[slice, "SSIMBall"]]:
+        """Float64 balls of consecutive channels, with their places in the batch: what certificates are computed on.
+
+        One for a small batch; channel by channel for a large one, so that float64 adds little to the memory.
+        """
+        if self.reference.numel() <= _LARGE:
+            yield slice(None), self.double
+            return
+        for channel in range(self.reference.shape[1]):
+            yield slice(channel, channel + 1), self._channel(channel)
 
     @cached_property
     def reference_mean(self) -> Tensor:
@@ -182,8 +204,9 @@ class SSIMBall:
             squared, var_y = mean_y**2, variance(self.window, images, mean_y)
         else:
             squared = _least_square(self.double.luminance, mean_x)
-            var_y = _least_square(self.double.contrast, var_x.sqrt())
-        windows = self.map_shape[1] * self.map_shape[2] * self.map_shape[3]
+            # Away from 0, where the square root has no derivative.
+            var_y = _least_square(self.double.contrast, var_x.clamp_min(_TINY).sqrt())
+        windows = self.windows
         dtype = self.reference.dtype
         return MeanBall(
             (1 / (windows * (mean_x**2 + squared + C1))).to(dtype),
@@ -198,6 +221,18 @@ class SSIMBall:
         is no longer an inner approximation, so take the answer to `boundary` of this ball.
         """
         return self._with(self.reference, delta.detach().to(self.reference.dtype))
+
+    def attached(self, reference: Tensor, floor: Level | None = None, mean: Level | None = None) -> "SSIMBall":
+        """This ball with radii, centres and weights that autograd can differentiate in the tensors given.
+
+        They must hold the values the ball was built from; a level that is None stays as it is.
+        """
+        other = self._with(torch.where(self.finite[:, None, None, None], reference, 0.0), self._expansion)
+        other.__dict__.pop("_moments", None)
+        for name, level in (("floor", floor), ("mean", mean)):
+            if isinstance(level, Tensor):
+                setattr(other, name, _aligned(level.to(self.reference.device, torch.float64)))
+        return other
 
     def select(self, images: Tensor) -> "SSIMBall":
         """The balls of some of the images, `images` an index or boolean tensor."""
@@ -215,10 +250,22 @@ class SSIMBall:
                 other.__dict__[name] = picked
         return other
 
+    def _channel(self, channel: int) -> "SSIMBall":
+        part = slice(channel, channel + 1)
+        expansion = None if self._expansion is None else self._expansion[:, part].double()
+        other = self._with(self.reference[:, part].double(), expansion)
+        other.map_shape = (self.map_shape[0], 1, *self.map_shape[2:])
+        if self.floor is not None and self.floor.shape[1] > 1:
+            other.floor = self.floor[:, part]
+        mean, variance = self._moments
+        other.__dict__["_moments"] = (mean[:, part], variance[:, part])
+        return other
+
     def _with(self, reference: Tensor, expansion: Tensor | None) -> "SSIMBall":
         other = object.__new__(SSIMBall)
         other.window, other.luminance_share, other.finite = self.window, self.luminance_share, self.finite
         other.map_shape, other.floor, other.mean = self.map_shape, self.floor, self.mean
+        other.windows = self.windows
         other.reference, other._expansion = reference, expansion
         if (moments := self.__dict__.get("_moments")) is not None:
             other.__dict__["_moments"] = moments
@@ -257,27 +304,31 @@ class SSIMBall:
         The convex set is the exact floor balls, the ellipsoid of the mean and the pixel range. 0 for a
         perturbation that is not finite.
         """
-        ball = self.double
-        delta, finite = _finite(delta.double())
-        limit = torch.where(delta > 0, ball.highest, ball.reference) / delta.abs().clamp_min(_TINY)
-        result = torch.where(delta == 0, torch.inf, limit).flatten(1).amin(1)
-        mean_d = self.window.mean(delta)
-        var_d = variance(self.window, delta, mean_d)
-        if ball.luminance is not None and ball.contrast is not None:
-            mean_x, var_x = ball._moments
-            cov = self.window.mean(delta * ball.reference) - mean_d * mean_x
-            for local, quadratic, linear, squared, constant in (
-                (ball.luminance, mean_d**2, mean_d * mean_x, mean_x**2, C1),
-                (ball.contrast, var_d, cov, var_x, C2),
-            ):
-                # s^2 quadratic - 2 s k linear <= k (2 squared + constant): the stable root of the boundary
-                half, slack = local.k * linear, local.k * (2 * squared + constant)
-                root = slack / ((half * half + quadratic * slack).sqrt() - half).clamp_min(_TINY)
-                result = torch.minimum(result, root.flatten(1).amin(1))
-        if ball.ellipsoid is not None:
-            spent = (ball.ellipsoid.luminance * mean_d**2 + ball.ellipsoid.contrast * var_d).flatten(1).sum(1)
-            result = torch.minimum(result, (ball.ellipsoid.budget.flatten() / spent.clamp_min(_TINY)).sqrt())
-        return torch.where(finite & self.finite, (result * (1 - _ROUNDING)).clamp_max(1.0), 0.0)
+        result = torch.full((self.batch,), torch.inf, dtype=torch.float64, device=self.reference.device)
+        spent, finite = torch.zeros_like(result), self.finite
+        for channels, ball in self.exact:
+            values, whole = _finite(delta[:, channels].double())
+            finite = finite & whole
+            limit = torch.where(values > 0, ball.highest, ball.reference) / values.abs().clamp_min(_TINY)
+            result = torch.minimum(result, torch.where(values == 0, torch.inf, limit).flatten(1).amin(1))
+            mean_d = self.window.mean(values)
+            var_d = variance(self.window, values, mean_d)
+            if ball.luminance is not None and ball.contrast is not None:
+                mean_x, var_x = ball._moments
+                cov = self.window.mean(values * ball.reference) - mean_d * mean_x
+                for local, quadratic, linear, squared, constant in (
+                    (ball.luminance, mean_d**2, mean_d * mean_x, mean_x**2, C1),
+                    (ball.contrast, var_d, cov, var_x, C2),
+                ):
+                    # s^2 quadratic - 2 s k linear <= k (2 squared + constant): the stable root of the boundary
+                    half, slack = local.k * linear, local.k * (2 * squared + constant)
+                    root = slack / ((half * half + quadratic * slack).sqrt() - half).clamp_min(_TINY)
+                    result = torch.minimum(result, root.flatten(1).amin(1))
+            if ball.ellipsoid is not None:
+                spent += (ball.ellipsoid.luminance * mean_d**2 + ball.ellipsoid.contrast * var_d).flatten(1).sum(1)
+        if self.mean is not None:
+            result = torch.minimum(result, ((1 - self.mean.flatten()) / spent.clamp_min(_TINY)).sqrt())
+        return torch.where(finite, (result * (1 - _ROUNDING)).clamp_max(1.0), 0.0)
 
     def boundary(self, delta: Tensor) -> Tensor:
         """`(B,)` float64: how far the ray of `delta` runs inside the true set (`contains`), by bisection.
@@ -313,11 +364,14 @@ def _level(value: Level | None, name: str, shape: tuple[int, int, int, int], dev
     level = torch.as_tensor(value, dtype=torch.float64, device=device).detach()
     if not bool(((level > 0) & (level < 1)).all()):
         raise InputError(f"{name} must lie in (0, 1), got {value if level.ndim == 0 else 'a tensor outside it'}")
-    if level.ndim == 0:
-        return level.reshape(1, 1, 1, 1)
-    level = level.reshape(-1, 1, 1, 1) if level.ndim == 1 else level
+    level = _aligned(level)
     try:
         level.expand(shape)
     except RuntimeError:
         raise InputError(f"{name} of shape {tuple(level.shape)} does not broadcast to {shape}") from None
     return level
+
+
+def _aligned(level: Tensor) -> Tensor:
+    """A number or one per image as `(B or 1, 1, 1, 1)`; maps as they are."""
+    return level.reshape(-1, 1, 1, 1) if level.ndim <= 1 else level

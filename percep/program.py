@@ -1,6 +1,6 @@
 """The program over an SSIM ball, its answer, and the status of each image."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -74,10 +74,21 @@ class Program:
 
     def objective(self, delta: Tensor) -> Tensor:
         """`<g, d> - (rho / 2) |d - a|^2` per image, `(B,)` float64."""
-        delta = delta.double()
-        value = (self.linear.double() * delta).flatten(1).sum(1)
-        distance = delta if self.anchor is None else delta - self.anchor.double()
-        return value - self.rho.double().flatten() / 2 * (distance * distance).flatten(1).sum(1)
+        total = torch.zeros(self.ball.batch, dtype=torch.float64, device=delta.device)
+        for channels, part in self.exact:
+            values = delta[:, channels].double()
+            distance = values if part.anchor is None else values - part.anchor
+            total += (part.linear * values).flatten(1).sum(1)
+            total -= part.rho.flatten() / 2 * (distance * distance).flatten(1).sum(1)
+        return total
+
+    @property
+    def exact(self) -> Iterator[tuple[slice, "Program"]]:
+        """Float64 programs of exactly the same values, of consecutive channels: see `SSIMBall.exact`."""
+        rho = self.rho.double().flatten()
+        for channels, ball in self.ball.exact:
+            anchor = None if self.anchor is None else self.anchor[:, channels].double()
+            yield channels, Program(ball, self.linear[:, channels].double(), rho, anchor)
 
     @property
     def double(self) -> "Program":
@@ -103,6 +114,11 @@ class Multipliers:
     luminance: Tensor | None = None
     contrast: Tensor | None = None
     mean: Tensor | None = None
+
+    def channels(self, channels: slice) -> "Multipliers":
+        """Those of some channels' windows."""
+        luminance, contrast = (None if part is None else part[:, channels] for part in (self.luminance, self.contrast))
+        return Multipliers(luminance, contrast, self.mean)
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "Multipliers":
         """`function` of each tensor that is there."""
@@ -155,4 +171,20 @@ class Solution:
             tuple(self.status[image] for image in images.tolist()),
             self.iterations[images],
             None if self.multipliers is None else self.multipliers.map(lambda values: values[images]),
+        )
+
+    def updated(self, images: Tensor, answers: "Solution") -> "Solution":
+        """These answers with those of some of the images replaced."""
+        status = dict(enumerate(self.status)) | dict(zip(images.tolist(), answers.status, strict=True))
+        multipliers = None if self.multipliers is None else self.multipliers.map(Tensor.clone)
+        if multipliers is not None and answers.multipliers is not None:
+            multipliers.update(images, answers.multipliers)
+        return Solution(
+            self.delta.index_copy(0, images, answers.delta),
+            self.objective.index_copy(0, images, answers.objective),
+            self.bound.index_copy(0, images, answers.bound),
+            self.gap.index_copy(0, images, answers.gap),
+            tuple(status.values()),
+            self.iterations.index_copy(0, images, answers.iterations),
+            multipliers,
         )

@@ -9,7 +9,7 @@ exchanged. Large planes are treated one at a time, so that the partial sums stay
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -90,6 +90,8 @@ class Window:
 
     def mean(self, values: Tensor) -> Tensor:
         """Local weighted mean `A v`: `(..., H, W)` to `(..., h, w)` with `(h, w) = grid(H, W)`."""
+        if values.requires_grad and torch.is_grad_enabled():
+            return _Mean.apply(values, self)
         return self._average(values, self.taps)
 
     def adjoint(self, values: Tensor, height: int, width: int) -> Tensor:
@@ -154,6 +156,19 @@ class Window:
 
     def _padded(self, length: int) -> int:
         return length + sum(self._margins())
+
+
+class _Mean(torch.autograd.Function):
+    """The local mean, differentiated by its adjoint: autograd would scatter slice by slice."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, window: Window) -> Tensor:
+        ctx.window, ctx.size = window, (int(values.shape[-2]), int(values.shape[-1]))
+        return window.mean(values)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return ctx.window.adjoint(gradient, *ctx.size), None
 
 
 @lru_cache(maxsize=64)

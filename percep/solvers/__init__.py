@@ -1,16 +1,19 @@
 """Solvers of the program over an SSIM ball, and `solve` in front of them."""
 
+from dataclasses import replace
 from typing import Protocol
 
 import torch
 
 from percep.errors import InputError
 from percep.program import Multipliers, Program, Solution, Status
+from percep.solvers.admm import ADMM
 from percep.solvers.dual import Dual
 from percep.solvers.oracle import Oracle
+from percep.solvers.projected_gradient import ProjectedGradient
 from percep.solvers.tiles import Tiles
 
-__all__ = ["Dual", "Oracle", "Solver", "Tiles", "solve"]
+__all__ = ["ADMM", "Dual", "Oracle", "ProjectedGradient", "Solver", "Tiles", "solve"]
 
 
 class Solver(Protocol):
@@ -21,17 +24,25 @@ class Solver(Protocol):
         ...
 
 
-SOLVERS: dict[str, type[Solver]] = {"dual": Dual, "tiles": Tiles, "oracle": Oracle}
+SOLVERS: dict[str, type[Solver]] = {
+    "dual": Dual,
+    "tiles": Tiles,
+    "admm": ADMM,
+    "projected_gradient": ProjectedGradient,
+    "oracle": Oracle,
+}
 
 
 def solve(
-    program: Program, solver: str | Solver = "dual", tol: float = 1e-3, warm_start: Solution | None = None
+    program: Program, solver: str | Solver = "auto", tol: float = 1e-3, warm_start: Solution | None = None
 ) -> Solution:
     """Solves the program of every image in the batch and certifies each answer.
 
     Args:
         program: what to maximise and over which ball.
-        solver: "dual", "tiles" or "oracle", or an instance from `percep.solvers` with its own settings.
+        solver: a name in `SOLVERS`, or an instance from `percep.solvers` with its own settings. "auto" is `ADMM`
+            where windows do not overlap and `Dual` elsewhere: at a gap of 1e-3 on photographs of 32 to 224 pixels,
+            ADMM was 1 to 40 times faster on tiles, and Dual 1 to 6 times on all but the smallest strided windows.
         tol: relative gap, `(bound - objective) / |bound|`, at which an image is `solved`.
         warm_start: the solution of a program with the same shapes, such as the previous step of an attack.
 
@@ -43,9 +54,11 @@ def solve(
     Raises:
         InputError: an unknown solver, a tolerance that is not positive, a program the solver cannot hold.
     """
-    if isinstance(solver, str):
+    if solver == "auto":
+        solver = Dual() if program.ball.window.overlaps else ADMM()
+    elif isinstance(solver, str):
         if solver not in SOLVERS:
-            raise InputError(f"unknown solver {solver!r}; choose one of {', '.join(sorted(SOLVERS))}")
+            raise InputError(f"unknown solver {solver!r}; choose one of auto, {', '.join(sorted(SOLVERS))}")
         solver = SOLVERS[solver]()
     if not tol > 0:
         raise InputError(f"tol must be positive, got {tol}")
@@ -55,31 +68,34 @@ def solve(
         size = size + program.rho.flatten() * program.anchor.flatten(1).abs().amax(1)
     finite = program.finite
     images = torch.nonzero(finite & (size > 0)).flatten()
-    # Where nothing pulls, d = 0 is optimal and the bound of zero multipliers is exact.
-    delta = torch.zeros_like(program.linear)
-    objective = torch.where(finite, 0.0, torch.nan).to(torch.float64)
-    bound, gap = objective.clone(), objective.clone()
-    status = [Status.SOLVED if ok else Status.NOT_FINITE for ok in finite.tolist()]
-    iterations = torch.zeros(len(status), dtype=torch.int64, device=delta.device)
-    multipliers = _zero_multipliers(program)
+    everything = len(images) == program.ball.batch
+    answer: Solution | None = None
     if len(images):
         factor = size[images].reshape(-1, 1, 1, 1)
-        part = program.select(images)
+        part = program if everything else program.select(images)
         scaled = Program(part.ball, part.linear / factor, part.rho.flatten() / factor.flatten(), part.anchor)
-        if warm_start is not None:
+        if warm_start is not None and not everything:
             warm_start = warm_start.select(images)
         answer = solver.solve(scaled, tol, warm_start)
         factor64 = factor.double().flatten()
-        delta[images] = answer.delta
-        objective[images] = answer.objective * factor64
-        bound[images] = answer.bound * factor64
-        gap[images] = answer.gap
-        iterations[images] = answer.iterations
-        if answer.multipliers is not None:
-            multipliers.update(images, answer.multipliers.map(lambda values: values * factor))
-        for image, state in zip(images.tolist(), answer.status, strict=True):
-            status[image] = state
-    return Solution(delta, objective, bound, gap, tuple(status), iterations, multipliers)
+        prices = answer.multipliers or _zero_multipliers(part)
+        answer = replace(
+            answer,
+            objective=answer.objective * factor64,
+            bound=answer.bound * factor64,
+            multipliers=prices.map(lambda values: values * factor),
+        )
+    if answer is not None and everything:
+        return answer
+    # Where nothing pulls, d = 0 is optimal and the bound of zero multipliers is exact.
+    delta = torch.zeros_like(program.linear)
+    objective = torch.where(finite, 0.0, torch.nan).to(torch.float64)
+    status = [Status.SOLVED if ok else Status.NOT_FINITE for ok in finite.tolist()]
+    iterations = torch.zeros(len(status), dtype=torch.int64, device=delta.device)
+    whole = Solution(
+        delta, objective, objective.clone(), objective.clone(), tuple(status), iterations, _zero_multipliers(program)
+    )
+    return whole if answer is None else whole.updated(images, answer)
 
 
 def _zero_multipliers(program: Program) -> Multipliers:

@@ -40,14 +40,14 @@ class Answers:
             multipliers: at least 0.
             iteration: recorded as used by these images.
         """
-        bound = dual_bound(program.double, multipliers.map(Tensor.double), dual.double())
+        bound = dual_bound(program, multipliers, dual)
         return self.record(images, program, delta, bound, multipliers, iteration)
 
     def record(
         self, images: Tensor, program: Program, delta: Tensor, bound: Tensor, multipliers: Multipliers, iteration: int
     ) -> Tensor:
         """`offer` with a rigorous bound `(len(images),)` that the solver has already, in float64."""
-        objective = program.double.objective(delta)
+        objective = program.objective(delta)
         better = objective > self._objective[images]
         self._delta[images[better]] = delta[better]
         self._objective[images[better]] = objective[better]

@@ -15,6 +15,8 @@ _TINY = 1e-30
 _STALLED = 0.9999
 # Clamping costs a product and the conjugate directions; an excursion of a quarter of a grey level can wait.
 _EXCURSION = 1e-3
+# Cosine with an earlier answer above which its multipliers are a better start than none.
+_CLOSE = 0.75
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Dual:
         momentum: share of a window's last update that is repeated.
         linear_steps: most CG steps per iteration.
         certificate_steps: most CG steps before a certificate.
-        check_every: iterations between certificates.
+        check_every: iterations between certificates; a warm start is certified after half as many.
     """
 
     max_iterations: int = 500
@@ -53,14 +55,15 @@ class Dual:
         """See `percep.solve`, which calls this with finite programs whose linear term is of order 1."""
         answers = Answers(program)
         images = torch.arange(program.ball.batch, device=program.linear.device)
-        state = _start(program, warm_start, self.linear_steps)
+        state, close = _start(program, warm_start, self.linear_steps)
         single = program.ball.floor is None
-        tightening = min(1e-3, 0.05 * tol)
+        tightening = min(1e-3, 0.1 * tol)
         for iteration in range(1, self.max_iterations + 1):
-            last = single or iteration % self.check_every == 0 or iteration == self.max_iterations
+            early = close and 2 * iteration == self.check_every
+            last = single or early or iteration % self.check_every == 0 or iteration == self.max_iterations
             if single:
                 # The residual enters the objective and the bound squared, and one solve nearly suffices.
-                state.solve_linear(self.certificate_steps, 0.1 * tol**0.5)
+                state.solve_linear(self.certificate_steps, 0.2 * tol**0.5)
                 state.update(self.eta, self.momentum)
             else:
                 state.solve_linear(self.linear_steps, 1e-3, 0.1)
@@ -90,8 +93,9 @@ class _State:
         self.multipliers = multipliers
         ball = program.ball
         size = (int(delta.shape[-2]), int(delta.shape[-1]))
-        self.covered = ball.window.adjoint(delta.new_ones(1, 1, *ball.map_shape[2:]), *size) > 0
-        self.delta = torch.where(self.covered, delta, best_uncovered(program))
+        covered = ball.window.adjoint(delta.new_ones(1, 1, *ball.map_shape[2:]), *size) > 0
+        self.covered = covered.to(delta.dtype)
+        self.delta = torch.where(covered, delta, best_uncovered(program))
         self.average = self.delta
         self.pace = torch.ones_like(program.rho)
         self.last_step = multipliers.map(torch.zeros_like)
@@ -120,18 +124,18 @@ class _State:
         right, precondition = equations.right, equations.preconditioner
         delta = self.delta.clamp(low, high)
         residual = right - equations.product(delta)
-        free = self.covered & _free(delta, residual, low, high)
+        free = self._free(delta, residual)
         scaled = free * precondition(free * residual)
         direction = scaled
         weight = per_image(scaled * residual)
         pull = self.covered * right
-        target = tolerance**2 * per_image(self.covered * precondition(pull) * pull)
+        target = tolerance**2 * per_image(precondition(pull) * pull)
         target = torch.maximum(target, reduction**2 * weight)
         done = torch.zeros_like(weight, dtype=torch.bool)
         for _ in range(steps):
             stopped = ~done & (weight <= target)
             if bool(stopped.any()):
-                revised = self.covered & _free(delta, residual, low, high)
+                revised = self._free(delta, residual)
                 changed = stopped & (revised != free).flatten(1).any(1).reshape(-1, 1, 1, 1)
                 if bool(changed.any()):
                     free = torch.where(changed, revised, free)
@@ -146,17 +150,25 @@ class _State:
             length = torch.where(~done & (curvature > 0), weight / curvature.clamp_min(_TINY), 0.0)
             trial = torch.addcmul(delta, length, direction)
             delta = trial.clamp(low, high)
-            left = _any((delta - trial).abs() > _EXCURSION)
-            delta = torch.where(left, delta, trial)
+            left = (delta - trial).abs_().flatten(1).amax(1).reshape(-1, 1, 1, 1) > _EXCURSION
             residual = torch.addcmul(residual, length, product, value=-1)
             if bool(left.any()):
+                delta = torch.where(left, delta, trial)
                 residual = torch.where(left, right - equations.product(delta), residual)
-                free = torch.where(left, self.covered & _free(delta, residual, low, high), free)
+                free = torch.where(left, self._free(delta, residual), free)
+            else:
+                delta = trial
             scaled = free * precondition(free * residual)
             previous, weight = weight, per_image(scaled * residual)
             kept = torch.where(left, 0.0, weight / previous.clamp_min(_TINY))
             direction = torch.addcmul(scaled, kept, direction)
         self.delta = delta.clamp(low, high)
+
+    def _free(self, delta: Tensor, residual: Tensor) -> Tensor:
+        """1 at covered pixels inside the range or pulled back into it, 0 elsewhere."""
+        low, high = self.program.ball.lowest, self.program.ball.highest
+        held = ((delta >= high) & (residual > 0)) | ((delta <= low) & (residual < 0))
+        return self.covered.masked_fill(held, 0.0)
 
     def include_in_average(self, share: float) -> None:
         """Moves the running average of d towards the current one."""
@@ -169,15 +181,15 @@ class _State:
     def typical_violation(self) -> Tensor:
         """How far |K d - c| is above R, as the multipliers weigh it: `(B, 1, 1, 1)`, 1 at an optimum."""
         ball = self.program.ball
-        prices = Multipliers(
+        limits = Multipliers(
             None if ball.luminance is None else ball.luminance.radius**2,
             None if ball.contrast is None else ball.contrast.radius**2,
             None if ball.ellipsoid is None else ball.ellipsoid.budget,
         ).join(self.multipliers, torch.mul)
-        spent = prices.join(self.violations(), lambda price, violation: price * violation.exp())
+        spent = limits.join(self.violations(), lambda limit, violation: limit * violation.exp())
         total = [
             sum(per_image(part) for part in (m.luminance, m.contrast, m.mean) if part is not None)
-            for m in (spent, prices)
+            for m in (spent, limits)
         ]
         return torch.as_tensor(total[0] / total[1]).clamp(1e-12, 1e12).sqrt()
 
@@ -221,19 +233,9 @@ class _State:
             _raised(old.mean, steps.mean),
         )
         if steps.contrast is None and steps.mean is not None:
-            factor = torch.where((self.program.rho > 0) | ~self.covered, 1.0, (-steps.mean).exp())
+            factor = torch.where((self.program.rho > 0) | (self.covered == 0), 1.0, (-steps.mean).exp())
             self.delta = self.delta * factor
             self.delta = self.delta.clamp(self.program.ball.lowest, self.program.ball.highest)
-
-
-def _any(flags: Tensor) -> Tensor:
-    """`(B, 1, 1, 1)`: which images have a flag set."""
-    return flags.flatten(1).any(1).reshape(-1, 1, 1, 1)
-
-
-def _free(delta: Tensor, residual: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """Pixels inside the range, and those at an end of it that the gradient pulls back."""
-    return ~(((delta >= high) & (residual > 0)) | ((delta <= low) & (residual < 0)))
 
 
 def _log_ratio(squared: Tensor, limit: Tensor) -> Tensor:
@@ -253,18 +255,27 @@ def _raised(multipliers: Tensor | None, step: Tensor | None) -> Tensor | None:
     return no_less(multipliers * step.exp(), 1e-9)
 
 
-def _start(program: Program, warm_start: Solution | None, linear_steps: int) -> _State:
-    """Multipliers to begin with: those of a dual feasible point, or of an earlier answer.
+def _start(program: Program, warm_start: Solution | None, linear_steps: int) -> tuple[_State, bool]:
+    """Multipliers to begin with, and whether some image starts close to its answer.
 
-    Earlier multipliers are rescaled to the new linear term by one linear solve, and kept above a small share of
-    the dual feasible ones, from which a window that was slack before can still rise.
+    Without a warm start they are those of a dual feasible point. Earlier multipliers are rescaled to the new linear
+    term by one linear solve, and kept above a tenth of the dual feasible ones, from which a window that was slack
+    before can still rise. Where that solve points elsewhere than the earlier answer, as it does when an attack's
+    gradients have little in common, they would take longer than a cold start: the two are averaged.
     """
     cold = feasible_multipliers(program)
     if warm_start is None or warm_start.multipliers is None:
-        return _State(program, cold, torch.zeros_like(program.linear))
+        return _State(program, cold, torch.zeros_like(program.linear)), False
     earlier = warm_start.multipliers.map(lambda values: values.to(program.linear.dtype))
-    state = _State(program, earlier, warm_start.delta.to(program.linear.dtype))
+    answer = warm_start.delta.to(program.linear.dtype)
+    state = _State(program, earlier, answer)
     state.solve_linear(linear_steps, 1e-3, 0.1)
+    product, squares = per_image(state.delta * answer), per_image(state.delta**2) * per_image(answer**2)
+    close = product > _CLOSE * squares.sqrt()
     factor = state.typical_violation()
-    rescaled = earlier.join(cold, lambda mine, other: torch.maximum(factor * mine, 1e-3 * other))
-    return _State(program, rescaled, state.delta / factor.clamp_min(1e-3))
+
+    def blended(mine: Tensor, other: Tensor) -> Tensor:
+        return torch.where(close, torch.maximum(factor * mine, 0.1 * other), (factor * mine + other) / 2)
+
+    multipliers = earlier.join(cold, blended)
+    return _State(program, multipliers, state.delta / factor.clamp_min(1e-3)), bool(close.any())

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from percep.ball import MeanBall, SSIMBall
+from percep.ball import SSIMBall
 from percep.program import Multipliers, Program
 from percep.solvers.preconditioner import Multilevel
 from percep.ssim import variance
@@ -48,18 +48,18 @@ class NormalEquations:
             assert ball.luminance is not None and ball.contrast is not None
             mean_price, variance_price = multipliers.luminance, multipliers.contrast
             first, second = ball.luminance.k * mean_price, ball.contrast.k * variance_price
-            self.right = (
-                self.right
-                + 2 * ball.reference * self._spread(second)
-                + 2 * self._spread((first - second) * ball.reference_mean)
-            )
+            spread = self._spread(variance_price)
+            pulled = ball.contrast.k * spread if ball.contrast.uniform else self._spread(second)
+            self.right = torch.addcmul(self.right, ball.reference, pulled, value=2)
+            self.right = self.right.add_(self._spread((first - second) * ball.reference_mean), alpha=2)
         if multipliers.mean is not None:
             assert ball.ellipsoid is not None
             mean_price = mean_price + multipliers.mean * ball.ellipsoid.luminance
             variance_price = variance_price + multipliers.mean * ball.ellipsoid.contrast
+            spread = self._spread(variance_price)
         assert isinstance(mean_price, Tensor) and isinstance(variance_price, Tensor)
         self.inner = 2 * (mean_price - variance_price)
-        spread_variance = 2 * self._spread(variance_price)
+        spread_variance = 2 * spread
         self.diagonal = spread_variance + program.rho
         # Squared weights give the exact diagonal of M away from mirrored pixels.
         diagonal = self.diagonal + self.window.squared_adjoint(self.inner, *self.size)
@@ -87,8 +87,48 @@ def dual_bound(program: Program, multipliers: Multipliers, delta: Tensor) -> Ten
 
     The residual that stationarity leaves at `delta` is not paid for by the pixel range, which is wide, but first
     moved into u: `r = K'(K (r / A'1))`, since the window's means and deviations together give back A'1 times the
-    image. What is kept for the pixel range is the multiplier of pixels at its ends. Evaluate in float64.
+    image. What is kept for the pixel range is the multiplier of pixels at its ends. Evaluated in float64.
     """
+    total: _BoundTerms | None = None
+    for channels, part in program.exact:
+        prices = multipliers.channels(channels).map(Tensor.double)
+        terms = _bound_terms(part, prices, delta[:, channels].double())
+        total = terms if total is None else _BoundTerms(*(a + b for a, b in zip(total, terms, strict=True)))
+    assert total is not None
+    # The residual goes to the group of constraints that pays least for it.
+    extra = []
+    plain = total.support
+    if program.ball.floor is not None:
+        plain = plain + total.floor
+        extra.append(total.floor_with - total.floor)
+    if program.ball.mean is not None:
+        assert multipliers.mean is not None
+        price, budget = multipliers.mean.double().flatten(), 1 - program.ball.mean.flatten()
+        squared = 4 * price**2 * total.spent
+        with_it = (squared + 4 * price * total.aligned + total.added).clamp_min(0)
+        plain = plain + (squared * budget).sqrt()
+        extra.append((with_it * budget).sqrt() - (squared * budget).sqrt())
+    return plain + torch.stack(extra).amin(0)
+
+
+class _BoundTerms(NamedTuple):
+    """Sums over windows and pixels that make up the bound, `(B,)` each.
+
+    Attributes:
+        support: of the pixel range, at the residual left to it.
+        floor, floor_with: `sum R |u| + <c, u>` over the floor's balls, without and with the residual added to u.
+        spent, aligned, added: the ellipsoid's `|K d|^2`, `<K d, residual>` and `|residual|^2` in its metric.
+    """
+
+    support: Tensor
+    floor: Tensor
+    floor_with: Tensor
+    spent: Tensor
+    aligned: Tensor
+    added: Tensor
+
+
+def _bound_terms(program: Program, multipliers: Multipliers, delta: Tensor) -> _BoundTerms:
     ball, window = program.ball, program.ball.window
     size = (int(delta.shape[-2]), int(delta.shape[-1]))
     rho = program.rho
@@ -103,8 +143,9 @@ def dual_bound(program: Program, multipliers: Multipliers, delta: Tensor) -> Ten
         of_mean = price * (local.mean - k * mean_x) - 2 * multipliers.luminance * (
             local.mean - ball.luminance.k * mean_x
         )
-        residual = residual - delta * window.adjoint(price, *size) + window.adjoint(of_mean, *size)
-        residual = residual + ball.reference * window.adjoint(price * k, *size)
+        spread = window.adjoint(price, *size)
+        pulled = k * spread if ball.contrast.uniform else window.adjoint(k * price, *size)
+        residual = residual - delta * spread + ball.reference * pulled + window.adjoint(of_mean, *size)
     if multipliers.mean is not None:
         assert ball.ellipsoid is not None
         price = 2 * multipliers.mean * ball.ellipsoid.contrast
@@ -114,19 +155,17 @@ def dual_bound(program: Program, multipliers: Multipliers, delta: Tensor) -> Ten
     excess = residual - rho * (delta - anchor)
     at_end = ((delta >= ball.highest - _AT_END) & (excess > 0)) | ((delta <= ball.lowest + _AT_END) & (excess < 0))
     moved = torch.where(at_end | (coverage < _BARELY_COVERED), 0.0, excess / coverage.clamp_min(_BARELY_COVERED))
-    total = _box_support(ball, residual - coverage * moved, rho, anchor)
+    support = _box_support(ball, residual - coverage * moved, rho, anchor)
     mean_r = window.mean(moved)
     added = _Added(moved, mean_r, variance(window, moved, mean_r))
-    costs = []
+    floor = floor_with = spent = aligned = extra = torch.zeros_like(support)
     if ball.floor is not None:
-        costs.append(_floor_costs(ball, multipliers, local, added))
-    if ball.ellipsoid is not None:
-        assert multipliers.mean is not None
-        aligned = per_image(delta * coverage * moved)
-        costs.append(_mean_costs(ball.ellipsoid, multipliers.mean, local, added, aligned))
-    # The residual goes to the group of constraints that pays least for it.
-    plain = torch.stack([without for without, _ in costs]).sum(0)
-    return total + torch.stack([plain - without + with_it for without, with_it in costs]).amin(0)
+        floor, floor_with = _floor_costs(ball, multipliers, local, added)
+    if (weights := ball.ellipsoid) is not None:
+        spent = per_image(weights.luminance * local.mean**2 + weights.contrast * local.variance).flatten()
+        aligned = per_image(delta * coverage * moved).flatten()
+        extra = per_image(added.mean**2 / weights.luminance + added.variance / weights.contrast).flatten()
+    return _BoundTerms(support, floor, floor_with, spent, aligned, extra)
 
 
 class _LocalMoments:
@@ -170,17 +209,6 @@ def _floor_costs(
 
     without = cost(mean_u, price * variance_v.sqrt(), price * cov_vx)
     return without, cost(mean_u + added.mean, squared.sqrt(), price * cov_vx + cov_rx)
-
-
-def _mean_costs(
-    ellipsoid: MeanBall, price: Tensor, local: _LocalMoments, added: _Added, aligned: Tensor
-) -> tuple[Tensor, Tensor]:
-    """`R |u|` of the ellipsoid, without and with the added residual, `(B,)` each."""
-    spent = per_image(ellipsoid.luminance * local.mean**2 + ellipsoid.contrast * local.variance)
-    extra = per_image(added.mean**2 / ellipsoid.luminance + added.variance / ellipsoid.contrast)
-    squared = 4 * price**2 * spent
-    with_it = (squared + 4 * price * aligned + extra).clamp_min(0)
-    return (squared * ellipsoid.budget).sqrt().flatten(), (with_it * ellipsoid.budget).sqrt().flatten()
 
 
 def _box_support(ball: SSIMBall, residual: Tensor, rho: Tensor, anchor: Tensor) -> Tensor:

@@ -1,6 +1,9 @@
 """The reference answer: the lifted conic program, stated in cvxpy and solved by a generic solver."""
 
+import contextlib
+import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -14,7 +17,10 @@ from percep.solvers.answers import Answers
 from percep.solvers.recovery import shrink
 from percep.windows import Window
 
-_LARGEST = 3 * 128 * 128
+# One row per tap of every window: 128x128x3 with the default window.
+_MOST_ROWS = 3 * 128 * 128 * 121
+# Those of cvxpy's solvers that take second-order cones and give their multipliers.
+_BACKENDS = ("CLARABEL", "SCS", "MOREAU", "DIFFCP")
 
 
 @dataclass(frozen=True)
@@ -24,7 +30,8 @@ class Oracle:
     For references and tests: a 64x64 image with every window takes minutes. Needs `pip install percep[oracle]`.
 
     Attributes:
-        backend: name of the cvxpy solver, "CLARABEL" or another one installed.
+        backend: "CLARABEL" (interior point), "SCS" (first order), "DIFFCP" (the default of cvxpylayers, SCS inside)
+            or "MOREAU", where cvxpy finds it installed.
         options: passed to the backend as they are.
     """
 
@@ -32,83 +39,146 @@ class Oracle:
     options: tuple[tuple[str, float | int | bool | str], ...] = ()
 
     def solve(self, program: Program, tol: float, warm_start: Solution | None = None) -> Solution:
-        """See `percep.solve`. The answer gets the same certificate as any other solver's."""
+        """See `percep.solve`. The answer gets the same certificate as any other solver's.
+
+        Raises:
+            InputError: a backend that is not installed, an image too large, a backend that gives no answer.
+        """
         answers = Answers(program)
         for image in range(program.ball.batch):
             index = torch.tensor([image], device=program.linear.device)
             part = program.select(index)
-            delta, multipliers = self._solve_one(part)
+            lifted = Lifted(part, self.backend)
+            lifted.run(dict(self.options))
+            delta, multipliers = lifted.answer()
             answers.offer(index, part, shrink(part.ball, delta), delta, multipliers, 1)
         return answers.solution(tol)
 
-    def _solve_one(self, program: Program) -> tuple[Tensor, Multipliers]:
-        try:
-            import cvxpy as cp  # noqa: PLC0415
-        except ImportError:
-            raise UnavailableError("the oracle needs cvxpy: pip install 'percep[oracle]'") from None
-        exact = program.double
-        ball = exact.ball
-        x = ball.reference.flatten().cpu().numpy()
-        if x.size > _LARGEST:
-            raise InputError(f"the oracle holds at most {_LARGEST} pixels per image, got {x.size}: use Dual")
-        average, rows = window_matrices(ball)
-        channels, windows = ball.map_shape[1], ball.map_shape[2] * ball.map_shape[3]
-        taps = rows.shape[0] // windows
-        weights = _weights(ball.window, taps)
 
-        d = cp.Variable(x.size)
-        mean_d = cp.Variable(channels * windows)
-        average, rows = (sp.block_diag([matrix] * channels, format="csr") for matrix in (average, rows))
-        # Each column of `patches` holds sqrt(w) (d - mean d) over one window: its norm is the deviation.
-        patches = cp.reshape(
-            cp.multiply(np.tile(weights, channels * windows), rows @ d), (taps, channels * windows), "F"
-        )
-        patches = patches - np.reshape(weights, (-1, 1)) @ cp.reshape(mean_d, (1, channels * windows), "F")
-        constraints = [mean_d == average @ d, d >= -x, d <= 1 - x]
-        local = []
-        if ball.luminance is not None and ball.contrast is not None:
-            mean_x = ball.reference_mean.flatten().cpu().numpy()
-            x_patches = np.reshape(np.tile(weights, channels * windows) * (rows @ x), (taps, -1), "F")
-            x_patches = x_patches - np.outer(weights, mean_x)
-            k1, k2 = (_per_window(level.k, ball) for level in (ball.luminance, ball.contrast))
-            r1, r2 = (_per_window(level.radius, ball) for level in (ball.luminance, ball.contrast))
-            local = [
-                cp.abs(mean_d - k1 * mean_x) <= r1,
-                cp.SOC(cp.Constant(r2), patches - x_patches * k2, axis=0),
-            ]
-        spent = None
-        if ball.ellipsoid is not None:
-            root1, root2 = (
-                _per_window(part, ball) ** 0.5 for part in (ball.ellipsoid.luminance, ball.ellipsoid.contrast)
+class Lifted:
+    """The lifted program of one image, stated and compiled for a backend; then `run` it and read the `answer`.
+
+    Variables are d and the mean of d over every window; each window's deviation is one second-order cone.
+
+    Raises:
+        UnavailableError: cvxpy is not installed.
+        InputError: a backend that is not installed, an image too large.
+    """
+
+    def __init__(self, program: Program, backend: str) -> None:
+        self.cp = _cvxpy(backend)
+        self.program, self.backend = program, backend
+        self.exact = program.double
+        self.ball = self.exact.ball
+        _, self.channels, height, width = self.ball.map_shape
+        self.windows = self.channels * height * width
+        self.weights = np.sqrt(np.outer(self.ball.window.taps, self.ball.window.taps).ravel())
+        if self.windows * self.weights.size > _MOST_ROWS:
+            raise InputError(
+                f"the oracle holds at most {_MOST_ROWS} window taps per image, "
+                f"got {self.windows * self.weights.size}: use Dual"
             )
-            stacked = cp.hstack(
-                [cp.multiply(root1, mean_d), cp.vec(cp.multiply(np.tile(root2, (taps, 1)), patches), "F")]
+        self.x = _vector(self.ball.reference)
+        self.d = self.cp.Variable(self.x.size)
+        self.mean_d = self.cp.Variable(self.windows)
+        average, rows = window_matrices(self.ball)
+        self.rows = sp.block_diag([rows] * self.channels, format="csr")
+        patches = self._deviations(self.d, self.mean_d)
+        self.local = self._floor(patches)
+        self.spent = self._mean(patches)
+        constraints = [self.mean_d == sp.block_diag([average] * self.channels, format="csr") @ self.d]
+        constraints += [self.d >= -self.x, self.d <= 1 - self.x, *self.local, *self.spent]
+        self.problem = self.cp.Problem(self.cp.Maximize(self._objective()), constraints)
+        self._data, self._chain, self._inverse = self.problem.get_problem_data(backend, solver_opts={})
+
+    def run(self, options: dict[str, float | int | bool | str]) -> None:
+        """Solves; how accurately is for the certificate to tell.
+
+        Raises:
+            InputError: the backend failed.
+        """
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            raw = self._chain.solve_via_data(
+                self.problem, self._data, warm_start=False, verbose=False, solver_opts=options
             )
-            spent = cp.norm(stacked) <= float(ball.ellipsoid.budget.flatten()[0]) ** 0.5
-            constraints.append(spent)
-        rho = float(exact.rho.flatten()[0])
-        objective = exact.linear.flatten().cpu().numpy() @ d
-        if rho > 0:
-            anchor = 0.0 if exact.anchor is None else exact.anchor.flatten().cpu().numpy()
-            objective = objective - rho / 2 * cp.sum_squares(d - anchor)
-        problem = cp.Problem(cp.Maximize(objective), constraints + local)
-        problem.solve(solver=self.backend, **dict(self.options))
-        if d.value is None:
-            raise InputError(f"{self.backend} gave no answer: {problem.status}")
+            with contextlib.suppress(self.cp.error.SolverError):
+                self.problem.unpack_results(raw, self._chain, self._inverse)
+        if self.d.value is None:
+            raise InputError(f"{self.backend} gave no answer: {self.problem.status}")
 
-        def tensor(values: np.ndarray, shape: tuple[int, ...]) -> Tensor:
-            return torch.as_tensor(values, dtype=program.linear.dtype, device=program.linear.device).reshape(shape)
-
+    def answer(self) -> tuple[Tensor, Multipliers]:
+        """The perturbation, not yet feasible to the last digit, and the multipliers, in the program's dtype."""
         luminance = contrast = mean = None
-        if local:
-            first, second = np.ravel(local[0].dual_value), np.ravel(local[1].dual_value[0])
-            luminance = tensor(np.maximum(first, 0) / (2 * r1), ball.map_shape)
-            contrast = tensor(np.maximum(second, 0) / (2 * r2), ball.map_shape)
-        if spent is not None:
-            assert ball.ellipsoid is not None
-            mean = tensor(np.maximum(np.ravel(spent.dual_value), 0), (1, 1, 1, 1))
-            mean = mean / (2 * ball.ellipsoid.budget.sqrt().to(mean.dtype))
-        return tensor(d.value, tuple(program.linear.shape)), Multipliers(luminance, contrast, mean)
+        if self.ball.luminance is not None and self.ball.contrast is not None:
+            duals = (self.local[0].dual_value, self.local[1].dual_value[0])
+            luminance, contrast = (
+                self._tensor(
+                    np.maximum(np.ravel(dual), 0) / (2 * _per_window(level.radius, self.ball)), self.ball.map_shape
+                )
+                for dual, level in zip(duals, (self.ball.luminance, self.ball.contrast), strict=True)
+            )
+        if self.spent:
+            dual = np.maximum(np.ravel(self.spent[0].dual_value), 0) / (2 * self._budget**0.5)
+            mean = self._tensor(dual, (1, 1, 1, 1))
+        delta = self._tensor(self.d.value, tuple(self.program.linear.shape))
+        return delta, Multipliers(luminance, contrast, mean)
+
+    def _deviations(self, values: Any, mean: Any) -> Any:
+        """`(taps, windows)`: sqrt(w) (v - mean v) over each window, whose norm is the deviation."""
+        cp, taps = self.cp, self.weights.size
+        weighted = cp.multiply(np.tile(self.weights, self.windows), self.rows @ values)
+        patches = cp.reshape(weighted, (taps, self.windows), "F")
+        return patches - self.weights[:, None] @ cp.reshape(mean, (1, self.windows), "F")
+
+    def _floor(self, patches: Any) -> list[Any]:
+        ball = self.ball
+        if ball.luminance is None or ball.contrast is None:
+            return []
+        mean_x = _vector(ball.reference_mean)
+        x_patches = self._deviations(self.x, mean_x).value
+        k1, k2 = (_per_window(level.k, ball) for level in (ball.luminance, ball.contrast))
+        r1, r2 = (_per_window(level.radius, ball) for level in (ball.luminance, ball.contrast))
+        return [
+            self.cp.abs(self.mean_d - k1 * mean_x) <= r1,
+            self.cp.SOC(self.cp.Constant(r2), patches - x_patches * k2, axis=0),
+        ]
+
+    def _mean(self, patches: Any) -> list[Any]:
+        cp, ellipsoid = self.cp, self.ball.ellipsoid
+        if ellipsoid is None:
+            return []
+        root1, root2 = (_per_window(part, self.ball) ** 0.5 for part in (ellipsoid.luminance, ellipsoid.contrast))
+        deviations = cp.multiply(np.tile(root2, (self.weights.size, 1)), patches)
+        return [cp.norm(cp.hstack([cp.multiply(root1, self.mean_d), cp.vec(deviations, "F")])) <= self._budget**0.5]
+
+    @property
+    def _budget(self) -> float:
+        assert self.ball.ellipsoid is not None
+        return float(self.ball.ellipsoid.budget.flatten()[0])
+
+    def _objective(self) -> Any:
+        value = _vector(self.exact.linear) @ self.d
+        rho = float(self.exact.rho.flatten()[0])
+        if rho == 0:
+            return value
+        anchor = 0.0 if self.exact.anchor is None else _vector(self.exact.anchor)
+        return value - rho / 2 * self.cp.sum_squares(self.d - anchor)
+
+    def _tensor(self, values: np.ndarray, shape: tuple[int, ...]) -> Tensor:
+        linear = self.program.linear
+        return torch.as_tensor(values, dtype=linear.dtype, device=linear.device).reshape(shape)
+
+
+def _cvxpy(backend: str) -> Any:
+    try:
+        import cvxpy  # noqa: PLC0415
+    except ImportError:
+        raise UnavailableError("the oracle needs cvxpy: pip install 'percep[oracle]'") from None
+    installed = [name for name in _BACKENDS if name in cvxpy.installed_solvers()]
+    if backend not in installed:
+        raise InputError(f"the oracle has no backend {backend!r} here; choose one of {', '.join(installed)}")
+    return cvxpy
 
 
 def window_matrices(ball: SSIMBall) -> tuple[sp.csr_matrix, sp.csr_matrix]:
@@ -136,11 +206,9 @@ def _selection(window: Window, length: int) -> list[np.ndarray]:
     return list(np.where(index >= length, 2 * (length - 1) - index, index))
 
 
-def _weights(window: Window, taps: int) -> np.ndarray:
-    weights = np.sqrt(np.outer(window.taps, window.taps).ravel())
-    assert weights.size == taps
-    return weights
+def _vector(values: Tensor) -> np.ndarray:
+    return values.flatten().cpu().numpy()
 
 
 def _per_window(values: Tensor, ball: SSIMBall) -> np.ndarray:
-    return values.expand(ball.map_shape).flatten().cpu().numpy()
+    return _vector(values.expand(ball.map_shape))

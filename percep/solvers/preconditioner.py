@@ -35,13 +35,14 @@ class Multilevel:
         second_moment = window.second_moment
         spacing = max(2, math.ceil(2.5 * math.sqrt(second_moment)))
         height, width = size = (int(diagonal.shape[-2]), int(diagonal.shape[-1]))
+        stiffness, inertia = variance_price, mass
         self._levels: list[tuple[tuple[int, int], tuple[int, int], Tensor]] = []
         while max(size) > 2:
             coarse = (math.ceil(height / spacing), math.ceil(width / spacing))
-            stiffness = F.adaptive_avg_pool2d(variance_price, coarse)
-            inertia = F.adaptive_avg_pool2d(mass, coarse).clamp_min_(0)
+            stiffness = F.adaptive_avg_pool2d(stiffness, coarse)
+            inertia = F.adaptive_avg_pool2d(inertia, coarse)
             # Of one bilinear hat of half-width h: the integrals of its square and of its squared gradient.
-            energy = (2 * spacing / 3) ** 2 * inertia + (8 / 3) * second_moment * stiffness
+            energy = (2 * spacing / 3) ** 2 * inertia.clamp_min(0) + (8 / 3) * second_moment * stiffness
             self._levels.append((size, coarse, _inverse(energy)))
             size, spacing = coarse, 2 * spacing
 

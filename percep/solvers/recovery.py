@@ -13,8 +13,9 @@ def restore(ball: SSIMBall, delta: Tensor, tightening: float = 1e-4, rounds: int
 
     First the floor's violated windows are treated where they are: simultaneous projections onto the linearised
     constraints, with squared radii smaller by the share `tightening`, each divided by the number of violated
-    windows that overlap it. What is left is removed by one scaling per image, in float64 and in closed form. Only
-    that last step acts on whole images, so a bad window costs its neighbourhood and not the rest.
+    windows that overlap it, until no squared radius is exceeded by more than that share. What is left is removed by
+    one scaling per image, in float64 and in closed form. Only that last step acts on whole images, so a bad window
+    costs its neighbourhood and not the rest.
     """
     delta = delta.clamp(ball.lowest, ball.highest)
     if ball.contrast is not None:
@@ -30,13 +31,12 @@ def restore(ball: SSIMBall, delta: Tensor, tightening: float = 1e-4, rounds: int
 def shrink(ball: SSIMBall, delta: Tensor) -> Tensor:
     """`delta` clipped to the pixel range and scaled, by at most 1, until it is inside as rounded to its dtype."""
     spacing = torch.finfo(delta.dtype).eps if delta.dtype != torch.float64 else 0.0
-    exact = delta.clamp(ball.lowest, ball.highest).double()
-    factor = ball.scale(exact)
+    inside = delta.clamp(ball.lowest, ball.highest)
+    factor = ball.scale(inside)
     factor = torch.where(factor < 1, factor * (1 - 4 * spacing), factor)
     for _ in range(60):
-        result = (factor[:, None, None, None] * exact).to(delta.dtype)
-        result = result.clamp(ball.lowest, ball.highest)
-        left = ball.scale(result.double())
+        result = (factor.to(delta.dtype)[:, None, None, None] * inside).clamp_(ball.lowest, ball.highest)
+        left = ball.scale(result)
         if bool((left >= 1).all()):
             return result
         factor = torch.where(left < 1, factor * left * (1 - 4 * spacing), factor)
@@ -56,13 +56,13 @@ class _Repair:
         self.ball, self.window = ball, ball.window
         self.luminance, self.contrast = ball.luminance, ball.contrast
         self.size = (int(delta.shape[-2]), int(delta.shape[-1]))
-        self.keep = 1 - tightening
+        self.tightening = tightening
         self.weight = self.window.squared_mean(torch.ones_like(delta[:1, :1]))
         self.norm = self.weight
         self.rounds = 0
 
     def step(self, delta: Tensor) -> Tensor | None:
-        """What to subtract from `delta` in one round; None if no window is violated."""
+        """What to subtract from `delta` in one round; None if no window exceeds its squared radius by much."""
         window, k = self.window, self.contrast.k
         mean_x = self.ball.reference_mean
         mean_d = window.mean(delta)
@@ -71,18 +71,20 @@ class _Repair:
         squared = self.contrast.radius**2
         shift = mean_d - self.luminance.k * mean_x
         too_varied, too_bright = var_v > squared, shift.abs() > self.luminance.radius
-        if not bool((too_varied | too_bright).any()):
+        most = 1 + self.tightening
+        if bool((var_v <= most * squared).all()) and bool((shift**2 <= most * self.luminance.radius**2).all()):
             return None
         mean_v = mean_d - k * mean_x
         if self.rounds % _NORM_EVERY == 0:
             self.norm = self._squared_gradient(delta, mean_d)
         self.rounds += 1
-        excess = torch.where(too_varied, var_v - self.keep * squared, 0.0)
+        excess = torch.where(too_varied, var_v - (1 - self.tightening) * squared, 0.0)
         amount = excess / (self.norm * self._crowd(too_varied)).clamp_min(torch.finfo(delta.dtype).tiny * 1e8)
-        pulled = self.ball.reference * self._spread(k * amount)
-        step = 2 * (delta * self._spread(amount) - pulled - self._spread(amount * mean_v))
+        spread = self._spread(amount)
+        pulled = k * spread if self.contrast.uniform else self._spread(k * amount)
+        step = 2 * (delta * spread - self.ball.reference * pulled - self._spread(amount * mean_v))
         if bool(too_bright.any()):
-            target = self.keep * self.luminance.radius
+            target = (1 - self.tightening) * self.luminance.radius
             excess = torch.where(too_bright, shift - shift.clamp(-target, target), 0.0)
             step = step + self._spread(excess / (self.weight * self._crowd(too_bright)))
         return step

@@ -1,0 +1,187 @@
+"""The alternating direction method of multipliers on window copies: every step in closed form."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from percep.program import Multipliers, Program, Solution
+from percep.solvers.answers import Answers
+from percep.solvers.lagrangian import best_uncovered, per_image
+from percep.solvers.patches import (
+    Affine,
+    Block,
+    Moments,
+    Patches,
+    blocks_of,
+    copies_bound,
+    earlier_duals,
+    over_copies,
+    refuse_large,
+)
+from percep.solvers.recovery import restore
+
+_TINY = 1e-20
+# Larger penalties favour d, smaller ones the bound, which converges later.
+_DUAL_SHARE = 0.7
+
+
+@dataclass(frozen=True)
+class ADMM:
+    """Consensus between the image and its window copies (Boyd et al. 2011, sections 3 and 7).
+
+        maximise  <g, d> - rho/2 |d - a|^2 + box(d)   subject to   z = K d - k K x,  z in the balls
+
+    Over the copies z the augmented Lagrangian asks for projections onto the balls; over d, since
+    `sum_i s_i K_i' K_i` is diagonal for any penalty s per window, for one division per pixel and a clamp to its
+    range. With scaled duals u = y / s the iteration needs only `v = z + u` as a state,
+
+        z = P(v),   d = clamp((g + rho a + K'(s (2 z - v + k K x))) / (rho + A's)),   v += alpha (K d - k K x - z),
+
+    which is Douglas-Rachford splitting with over-relaxation alpha. P being affine on a copy, `factor v + shift`, z
+    and u are never formed. A floor and a mean are two blocks of copies.
+
+    Penalties are `tau / R2` per window (`tau contrast` for the mean's block), tau per image, balanced at each
+    certificate. The bound is the dual function at `y = s (K d - k K x - 2 z + v)`, whose residual
+    `g - K'y - rho (d - a)` is by the d-step exactly a multiplier of the pixel range.
+
+    Memory is `size^2` numbers per window and block, and up to seven times that at a certificate.
+
+    Attributes:
+        max_iterations: iterations before an image is given up as `iteration_limit`.
+        relaxation: alpha in (0, 2).
+        check_every: iterations between certificates.
+
+    Raises:
+        InputError: copies of more than 2 GiB.
+    """
+
+    max_iterations: int = 2000
+    relaxation: float = 1.7
+    check_every: int = 20
+
+    def solve(self, program: Program, tol: float, warm_start: Solution | None = None) -> Solution:
+        """See `percep.solve`, which calls this with finite programs whose linear term is of order 1."""
+        refuse_large(program.ball)
+        answers = Answers(program)
+        images = torch.arange(program.ball.batch, device=program.linear.device)
+        state = _start(program, warm_start)
+        for iteration in range(1, self.max_iterations + 1):
+            last = iteration % self.check_every == 0 or iteration == self.max_iterations
+            state.project()
+            state.maximise()
+            if last:
+                bound, multipliers = state.certificate()
+                restored = restore(state.program.ball, state.delta, min(1e-3, 0.05 * tol))
+                gap = answers.record(images, state.program, restored, bound, multipliers, iteration)
+                keep = gap > tol
+                if not bool(keep.all()):
+                    images, state = images[keep], state.select(keep)
+                    if not len(images):
+                        break
+            state.relax(self.relaxation)
+            if last:
+                state.balance()
+        return answers.solution(tol)
+
+
+class _State:
+    """The iterate of the images still in the batch: copies `v = z + u` and a penalty per window, for each block."""
+
+    def __init__(self, program: Program, copies: list[Tensor], penalties: list[Tensor]) -> None:
+        self.program, self.copies, self.penalties = program, copies, penalties
+        self.patches, self.blocks = Patches(program.ball), blocks_of(program.ball)
+        self.delta = best_uncovered(program)
+        self.pull = program.linear if program.anchor is None else program.linear + program.rho * program.anchor
+        self.projections: list[Affine] = []
+
+    def select(self, images: Tensor) -> "_State":
+        chosen = _State(
+            self.program.select(images),
+            [copies[images] for copies in self.copies],
+            [penalty[images] for penalty in self.penalties],
+        )
+        chosen.delta = self.delta[images]
+        chosen.projections = [projection.select(images) for projection in self.projections]
+        return chosen
+
+    def project(self) -> None:
+        """`z = P(v)` of every block, as a factor and a shift per window."""
+        self.projections = [
+            block.project(self.patches.moments(copies), penalty)
+            for block, copies, penalty in zip(self.blocks, self.copies, self.penalties, strict=True)
+        ]
+
+    def maximise(self) -> None:
+        """The d-step. Pixels that no window covers keep their best value."""
+        ball, spread = self.program.ball, self.patches.spread
+        top, bottom = self.pull, self.program.rho
+        for block, copies, penalty, (factor, shift) in self._parts():
+            top = top + self.patches.scatter(copies * over_copies(penalty * (2 * factor - 1)))
+            top = top + spread(2 * penalty * shift)
+            bottom = bottom + spread(penalty)
+            if block.k is not None:
+                top = top + ball.reference * spread(penalty * block.k)
+        best = (top / bottom.clamp_min(_TINY)).clamp(ball.lowest, ball.highest)
+        self.delta = torch.where(bottom > 0, best, self.delta)
+
+    def relax(self, relaxation: float) -> None:
+        """`v += alpha (K d - k K x - z)`."""
+        for block, copies, _, (factor, shift) in self._parts():
+            copies.mul_(over_copies(1 - relaxation * factor))
+            copies.add_(self.patches.about(block.k, self.delta), alpha=relaxation)
+            copies.sub_(over_copies(relaxation * shift))
+
+    def balance(self) -> None:
+        """Multiplies each image's penalties so that z and u come to be of similar size, y and z as they are.
+
+        With z in place of the primal residual and u in place of the dual one, this is residual balancing
+        without its oscillations; it needs no copies but v.
+        """
+        self.project()
+        primal, dual = self.program.rho.new_zeros(()), self.program.rho.new_zeros(())
+        for _, copies, penalty, (factor, shift) in self._parts():
+            mean, variance = self.patches.moments(copies)
+            mean_z = factor * mean + shift
+            primal = primal + per_image(penalty * (mean_z**2 + factor**2 * variance))
+            dual = dual + per_image(penalty * ((mean - mean_z) ** 2 + (1 - factor) ** 2 * variance))
+        change = (_DUAL_SHARE * (dual / primal.clamp_min(_TINY)).sqrt()).sqrt().clamp(0.2, 5.0)
+        for _, copies, penalty, (factor, shift) in self._parts():
+            copies.mul_(over_copies(factor + (1 - factor) / change))
+            copies.add_(over_copies((1 - 1 / change) * shift))
+            penalty.mul_(change)
+
+    def certificate(self) -> tuple[Tensor, Multipliers]:
+        """The dual function at `y = s (K d - k K x - 2 z + v)`, in float64, and the multipliers of y."""
+        duals = []
+        for block, copies, penalty, (factor, shift) in self._parts():
+            dual = Affine(1 - 2 * factor.double(), -2 * shift.double()).of(copies)
+            duals.append(dual.add_(self.patches.about(block.k, self.delta)).mul_(over_copies(penalty)))
+        bound, multipliers = copies_bound(self.program.double, duals)
+        return bound, multipliers.map(lambda values: values.to(self.delta.dtype))
+
+    def _parts(self) -> Iterator[tuple[Block, Tensor, Tensor, Affine]]:
+        return zip(self.blocks, self.copies, self.penalties, self.projections, strict=True)
+
+
+def _start(program: Program, warm_start: Solution | None) -> _State:
+    """Penalties of the size of the pull over that of the radii, and `v` from 0 or from an earlier answer."""
+    ball = program.ball
+    patches, blocks = Patches(ball), blocks_of(ball)
+    pull = program.linear if program.anchor is None else program.linear + program.rho * program.anchor
+    squared = (per_image(pull * pull) / pull[0].numel()).clamp_min(_TINY)
+    typical = Moments(torch.zeros_like(squared), squared.expand(ball.map_shape))
+    # What the multipliers of dual copies of the pull's size would add to the curvature.
+    penalties = [block.dual(typical, block.priced(typical, Multipliers())).factor for block in blocks]
+    if warm_start is None or warm_start.multipliers is None:
+        shape = (*ball.map_shape[:2], ball.window.size, ball.window.size, *ball.map_shape[2:])
+        return _State(program, [program.linear.new_zeros(shape) for _ in blocks], penalties)
+    delta = warm_start.delta.to(program.linear.dtype)
+    copies = [
+        patches.about(block.k, delta) + dual / over_copies(penalty)
+        for block, dual, penalty in zip(blocks, earlier_duals(program, warm_start), penalties, strict=True)
+    ]
+    state = _State(program, copies, penalties)
+    state.balance()
+    return state

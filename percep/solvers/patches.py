@@ -1,0 +1,277 @@
+"""Window copies of the pixels, and the sets they must lie in: what the splitting solvers have in common.
+
+`K_i d` is window i's own copy of its pixels, with `<u, v>_i = sum_j w_j u_j v_j` as inner product, so that
+`|K_i d|^2 = mean_i(d)^2 + var_i(d)`, the two parts are orthogonal, and `sum_i s_i K_i' K_i = diag(A' s)` for any
+weights s. Projections onto the balls act on a copy through its mean and its deviation alone: every one has the form
+`z = factor v + shift`, with one factor and one shift per window.
+
+Copies are tensors `(B, C, size, size, h, w)`, the windows last; what is per window is `(B, C, h, w)`.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from percep.ball import LocalBall, MeanBall, SSIMBall
+from percep.errors import InputError
+from percep.program import Multipliers, Program, Solution
+from percep.solvers.lagrangian import best_uncovered, per_image
+
+_LARGEST = 2 * 2**30
+_ROOT_STEPS = 30
+
+
+class Patches:
+    """Copies of the pixels of every window of a ball, and the adjoint."""
+
+    def __init__(self, ball: SSIMBall) -> None:
+        self.window, self.reference = ball.window, ball.reference
+        self.size = (int(ball.reference.shape[-2]), int(ball.reference.shape[-1]))
+        size, like = self.window.size, ball.reference
+        taps = torch.tensor(self.window.taps, dtype=torch.float64, device=like.device)
+        self.weights = torch.outer(taps, taps).to(like.dtype)
+        self.before = (size - 1) // 2 if self.window.padding == "reflect" else 0
+        self.after = size - 1 - self.before if self.window.padding == "reflect" else 0
+        # Where each pixel of the padded image comes from.
+        self.origin = tuple(_mirrored(side, self.before, self.after, like) for side in self.size)
+
+    def gather(self, image: Tensor) -> Tensor:
+        """`K d`: a view of the padded image, not to be written to."""
+        margins = (self.before, self.after, self.before, self.after)
+        padded = F.pad(image, margins, mode="reflect") if self.before or self.after else image
+        size, stride = self.window.size, self.window.stride
+        return padded.unfold(2, size, stride).unfold(3, size, stride).permute(0, 1, 4, 5, 2, 3)
+
+    def about(self, k: Tensor | None, image: Tensor) -> Tensor:
+        """`K d - k K x`, the copies that a block constrains."""
+        copies = self.gather(image)
+        return copies if k is None else copies - over_copies(k) * self.gather(self.reference)
+
+    def scatter(self, copies: Tensor) -> Tensor:
+        """`K' z`, the adjoint of `gather` under the copies' inner product: the sum of `w z` over windows."""
+        batch, channels, size = copies.shape[:3]
+        weighted = (copies * self.weights[:, :, None, None]).reshape(batch * channels, size * size, -1)
+        height, width = (side + self.before + self.after for side in self.size)
+        image = F.fold(weighted, (height, width), size, stride=self.window.stride).reshape(
+            batch, channels, height, width
+        )
+        for dim, (origin, side) in enumerate(zip(self.origin, self.size, strict=True), 2):
+            if origin.numel() > side:
+                shape = (*image.shape[:dim], side, *image.shape[dim + 1 :])
+                image = image.new_zeros(shape).index_add_(dim, origin, image)
+        return image
+
+    def spread(self, values: Tensor) -> Tensor:
+        """`A' values`, per window to per pixel."""
+        return self.window.adjoint(values, *self.size)
+
+    def mean(self, copies: Tensor) -> Tensor:
+        """`sum_j w_j z_j` of each copy."""
+        return torch.einsum("kl,bcklhw->bchw", self.weights, copies)
+
+    def moments(self, copies: Tensor) -> "Moments":
+        """Weighted mean and variance of each copy."""
+        mean = self.mean(copies)
+        return Moments(mean, (self.mean(copies * copies) - mean * mean).clamp_min_(0))
+
+
+class Moments(NamedTuple):
+    """Mean and variance per window, `(B, C, h, w)` each."""
+
+    mean: Tensor
+    variance: Tensor
+
+
+class Affine(NamedTuple):
+    """`factor v + shift` of a copy v, both `(B, C, h, w)`."""
+
+    factor: Tensor
+    shift: Tensor
+
+    def of(self, copies: Tensor) -> Tensor:
+        """A new tensor of copies."""
+        return (copies * over_copies(self.factor)).add_(over_copies(self.shift))
+
+    def select(self, images: Tensor) -> "Affine":
+        return Affine(self.factor[images], self.shift[images])
+
+
+class Block(ABC):
+    """A convex set of copies `K d - k K x`, one term of the constraints."""
+
+    k: Tensor | None
+    """Per window, the multiple of the reference that the copies are taken about; None is 0."""
+
+    @abstractmethod
+    def project(self, moments: Moments, penalty: Tensor) -> Affine:
+        """The nearest point of the set to copies with these moments, distances weighted by `penalty`."""
+
+    @abstractmethod
+    def support(self, moments: Moments) -> Tensor:
+        """The largest inner product, `(B,)`, of a point of the set with copies of these moments."""
+
+    @abstractmethod
+    def priced(self, moments: Moments, multipliers: Multipliers) -> Multipliers:
+        """`multipliers` with this block's set to those of dual copies with these moments."""
+
+    @abstractmethod
+    def dual(self, moments: Moments, multipliers: Multipliers) -> Affine:
+        """The inverse of `priced`: dual copies that point along primal ones with these moments."""
+
+
+@dataclass(frozen=True)
+class FloorBlock(Block):
+    """`|mean - centre| <= R1` and `deviation <= R2` in every window, about `k2 x`: `centre = (k1 - k2) mean_x`."""
+
+    k: Tensor
+    centre: Tensor
+    luminance: Tensor
+    contrast: Tensor
+
+    @classmethod
+    def of(cls, ball: SSIMBall, first: LocalBall, second: LocalBall) -> "FloorBlock":
+        return cls(second.k, (first.k - second.k) * ball.reference_mean, first.radius, second.radius)
+
+    def project(self, moments: Moments, penalty: Tensor) -> Affine:
+        deviation = moments.variance.sqrt()
+        factor = self.contrast / torch.maximum(deviation, self.contrast)
+        mean = self.centre + (moments.mean - self.centre).clamp(-self.luminance, self.luminance)
+        return Affine(factor, mean - factor * moments.mean)
+
+    def support(self, moments: Moments) -> Tensor:
+        mean = self.luminance * moments.mean.abs() + self.centre * moments.mean
+        return (mean + self.contrast * moments.variance.sqrt()).flatten(1).sum(1)
+
+    def priced(self, moments: Moments, multipliers: Multipliers) -> Multipliers:
+        contrast = moments.variance.sqrt() / (2 * self.contrast)
+        return replace(multipliers, luminance=moments.mean.abs() / (2 * self.luminance), contrast=contrast)
+
+    def dual(self, moments: Moments, multipliers: Multipliers) -> Affine:
+        assert multipliers.luminance is not None and multipliers.contrast is not None
+        factor = 2 * multipliers.contrast
+        return Affine(factor, 2 * multipliers.luminance * (moments.mean - self.centre) - factor * moments.mean)
+
+
+@dataclass(frozen=True)
+class MeanBlock(Block):
+    """`sum_i luminance_i mean_i^2 + contrast_i var_i <= budget`, per image."""
+
+    ellipsoid: MeanBall
+    k: None = None
+
+    def project(self, moments: Moments, penalty: Tensor) -> Affine:
+        """The secular equation of the ellipsoid's multiplier, by Newton's method on `1 / norm` (Moré 1978).
+
+        `1 / norm` is concave in the multiplier, so the steps rise monotonically from 0 to the root, and the
+        equation is close to linear.
+        """
+        first, second = self.ellipsoid.luminance / penalty, self.ellipsoid.contrast / penalty
+        mean, spread = penalty * first * moments.mean**2, penalty * second * moments.variance
+        budget = self.ellipsoid.budget
+        price = torch.zeros_like(budget.expand(len(mean), 1, 1, 1))
+        for _ in range(_ROOT_STEPS):
+            one, two = 1 / (1 + price * first), 1 / (1 + price * second)
+            spent = per_image(mean * one**2 + spread * two**2)
+            slope = per_image(mean * first * one**3 + spread * second * two**3)
+            excess = (spent / budget).sqrt() - 1
+            if not bool((excess > 8 * torch.finfo(price.dtype).eps).any()):
+                break
+            price = (price + excess * spent / slope.clamp_min(torch.finfo(slope.dtype).tiny)).clamp_min_(0)
+        one, two = 1 / (1 + price * first), 1 / (1 + price * second)
+        return Affine(two, (one - two) * moments.mean)
+
+    def _norm(self, moments: Moments) -> Tensor:
+        """Of dual copies, `(B, 1, 1, 1)`."""
+        scaled = moments.mean**2 / self.ellipsoid.luminance + moments.variance / self.ellipsoid.contrast
+        return per_image(scaled).sqrt()
+
+    def support(self, moments: Moments) -> Tensor:
+        return (self._norm(moments) * self.ellipsoid.budget.sqrt()).flatten()
+
+    def priced(self, moments: Moments, multipliers: Multipliers) -> Multipliers:
+        return replace(multipliers, mean=self._norm(moments) / (2 * self.ellipsoid.budget.sqrt()))
+
+    def dual(self, moments: Moments, multipliers: Multipliers) -> Affine:
+        assert multipliers.mean is not None
+        first = 2 * multipliers.mean * self.ellipsoid.luminance
+        second = 2 * multipliers.mean * self.ellipsoid.contrast
+        return Affine(second, (first - second) * moments.mean)
+
+
+def over_copies(values: Tensor) -> Tensor:
+    """Per window, `(B, C, h, w)`, to broadcast over copies."""
+    return values[:, :, None, None]
+
+
+def earlier_duals(program: Program, solution: Solution) -> list[Tensor]:
+    """Dual copies y of an earlier answer to a program with the same shapes, one tensor per block.
+
+    Multipliers are of the size of the linear term they came from: y is scaled for `K'y` to fit
+    `g - rho (d - a)` in least squares.
+    """
+    ball, patches = program.ball, Patches(program.ball)
+    delta = solution.delta.to(program.linear.dtype)
+    multipliers = solution.multipliers
+    assert multipliers is not None
+    multipliers = multipliers.map(lambda values: values.to(delta.dtype))
+    duals = []
+    for block in blocks_of(ball):
+        copies = patches.about(block.k, delta)
+        duals.append(block.dual(patches.moments(copies), multipliers).of(copies))
+    pull = program.linear - program.rho * (delta if program.anchor is None else delta - program.anchor)
+    spread = torch.stack([patches.scatter(dual) for dual in duals]).sum(0)
+    factor = per_image(pull * spread) / per_image(spread * spread).clamp_min(torch.finfo(spread.dtype).tiny)
+    return [dual * over_copies(factor.clamp_min(0)) for dual in duals]
+
+
+def blocks_of(ball: SSIMBall) -> list[Block]:
+    """The floor's block, the mean's or both, in this order."""
+    blocks: list[Block] = []
+    if ball.luminance is not None and ball.contrast is not None:
+        blocks.append(FloorBlock.of(ball, ball.luminance, ball.contrast))
+    if ball.ellipsoid is not None:
+        blocks.append(MeanBlock(ball.ellipsoid))
+    return blocks
+
+
+def refuse_large(ball: SSIMBall) -> None:
+    """Raises `InputError` for copies of more than 2 GiB; a solver needs up to eight times their memory."""
+    size = len(blocks_of(ball)) * math.prod(ball.map_shape) * ball.window.size**2 * ball.reference.element_size()
+    if size > _LARGEST:
+        raise InputError(
+            f"window copies of {size / 2**30:.1f} GiB exceed {_LARGEST / 2**30:.0f} GiB: use Dual or fewer images"
+        )
+
+
+def copies_bound(program: Program, duals: list[Tensor]) -> tuple[Tensor, Multipliers]:
+    """The bound `(B,)` of one tensor of dual copies y per block, and the multipliers of y. Evaluate in float64.
+
+    Weak duality with the copies as they are, for any y: `sum_blocks (support of the block at y + <k K x, y>)
+    + max_box (<g - K'y, d> - rho/2 |d - a|^2)`.
+    """
+    ball = program.ball
+    patches = Patches(ball)
+    residual = program.linear
+    bound = program.linear.new_zeros(ball.batch)
+    multipliers = Multipliers()
+    for block, dual in zip(blocks_of(ball), duals, strict=True):
+        moments = patches.moments(dual)
+        bound = bound + block.support(moments)
+        if block.k is not None:
+            product = patches.mean(dual * patches.gather(ball.reference))
+            bound = bound + (block.k * product).flatten(1).sum(1)
+        residual = residual - patches.scatter(dual)
+        multipliers = block.priced(moments, multipliers)
+    left = replace(program, linear=residual)
+    return bound + left.objective(best_uncovered(left)), multipliers
+
+
+def _mirrored(length: int, before: int, after: int, like: Tensor) -> Tensor:
+    index = torch.arange(length, dtype=torch.float64, device=like.device)[None, None]
+    padded = F.pad(index, (before, after), mode="reflect") if before or after else index
+    return padded.flatten().long()

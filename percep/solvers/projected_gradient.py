@@ -1,0 +1,137 @@
+"""Accelerated projected gradient on the dual over window copies, for rho > 0: projection onto the ball."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from percep.errors import InputError
+from percep.program import Multipliers, Program, Solution
+from percep.solvers.answers import Answers
+from percep.solvers.lagrangian import per_image
+from percep.solvers.patches import Affine, Patches, blocks_of, copies_bound, earlier_duals, over_copies, refuse_large
+from percep.solvers.recovery import restore
+
+
+@dataclass(frozen=True)
+class ProjectedGradient:
+    """FISTA on the dual of a proximal program (Beck and Teboulle 2009, with the restarts of O'Donoghue and Candes).
+
+    With dual copies y of `K d - k K x` in the balls, the inner maximum over the pixel range is attained at
+
+        d(y) = clamp(a + (g - K'y) / rho),
+
+    so the dual function has the gradient `-(K d(y) - k K x)`, Lipschitz with constant `max(A'1) / rho`, plus the
+    balls' support functions, whose proximal step is a projection: with scaled duals u = y / s, `s = rho / max(A'1)`,
+
+        q = w + K d(s w) - k K x,   u+ = q - P(q),   w = u+ + momentum (u+ - u).
+
+    Momentum starts anew, per image, when it points against the step. At g = 0, rho = 1 this projects the anchor
+    onto the ball: with a warm start it serves as an inner projector. Each certificate costs one float64 evaluation
+    of the dual at w, whose maximiser d(s w) is the primal candidate.
+
+    Memory is three times `size^2` numbers per window and block, and up to eight times at a certificate.
+
+    Attributes:
+        max_iterations: iterations before an image is given up as `iteration_limit`.
+        check_every: iterations between certificates.
+
+    Raises:
+        InputError: an image with rho = 0, where the dual is not smooth; copies of more than 2 GiB.
+    """
+
+    max_iterations: int = 2000
+    check_every: int = 10
+
+    def solve(self, program: Program, tol: float, warm_start: Solution | None = None) -> Solution:
+        """See `percep.solve`, which calls this with finite programs whose linear term is of order 1."""
+        if not bool((program.rho > 0).all()):
+            raise InputError("ProjectedGradient needs proximal > 0: use Dual or ADMM")
+        refuse_large(program.ball)
+        answers = Answers(program)
+        images = torch.arange(program.ball.batch, device=program.linear.device)
+        state = _start(program, warm_start)
+        for iteration in range(1, self.max_iterations + 1):
+            state.maximise()
+            if iteration % self.check_every == 0 or iteration == self.max_iterations:
+                bound, multipliers = state.certificate()
+                restored = restore(state.program.ball, state.delta, min(1e-3, 0.05 * tol))
+                gap = answers.record(images, state.program, restored, bound, multipliers, iteration)
+                keep = gap > tol
+                if not bool(keep.all()):
+                    images, state = images[keep], state.select(keep)
+                    if not len(images):
+                        break
+            state.step()
+        return answers.solution(tol)
+
+
+class _State:
+    """Scaled dual copies u, their extrapolation w, and the momentum's clock per image."""
+
+    def __init__(self, program: Program, duals: list[Tensor], ahead: list[Tensor], clock: Tensor) -> None:
+        self.program, self.duals, self.ahead, self.clock = program, duals, ahead, clock
+        self.patches, self.blocks = Patches(program.ball), blocks_of(program.ball)
+        self.scale = _step_size(program, self.patches, len(self.blocks))
+        self.pull = program.linear if program.anchor is None else program.linear + program.rho * program.anchor
+        self.delta = torch.zeros_like(self.pull)
+
+    def select(self, images: Tensor) -> "_State":
+        chosen = _State(
+            self.program.select(images),
+            [dual[images] for dual in self.duals],
+            [ahead[images] for ahead in self.ahead],
+            self.clock[images],
+        )
+        chosen.delta = self.delta[images]
+        return chosen
+
+    def maximise(self) -> None:
+        """`d(s w)`."""
+        ball = self.program.ball
+        left = self.pull
+        for ahead in self.ahead:
+            left = left - self.scale * self.patches.scatter(ahead)
+        self.delta = (left / self.program.rho).clamp(ball.lowest, ball.highest)
+
+    def step(self) -> None:
+        """One proximal step from w, then the extrapolation."""
+        turned = torch.zeros_like(self.clock)
+        fresh = []
+        for block, dual, ahead in zip(self.blocks, self.duals, self.ahead, strict=True):
+            moved = ahead + self.patches.about(block.k, self.delta)
+            factor, shift = block.project(self.patches.moments(moved), self.scale)
+            found = Affine(1 - factor, -shift).of(moved)
+            turned = turned + per_image(self.patches.mean((ahead - found) * (found - dual)))
+            fresh.append(found)
+        clock = torch.where(turned > 0, 1.0, self.clock)
+        self.clock = (1 + (1 + 4 * clock**2).sqrt()) / 2
+        momentum = over_copies((clock - 1) / self.clock)
+        self.ahead = [
+            torch.addcmul(found, momentum, found - dual) for found, dual in zip(fresh, self.duals, strict=True)
+        ]
+        self.duals = fresh
+
+    def certificate(self) -> tuple[Tensor, Multipliers]:
+        """The dual function at `s w`, in float64, and its multipliers."""
+        duals = [over_copies(self.scale.double()) * ahead for ahead in self.ahead]
+        bound, multipliers = copies_bound(self.program.double, duals)
+        return bound, multipliers.map(lambda values: values.to(self.delta.dtype))
+
+
+def _step_size(program: Program, patches: Patches, blocks: int) -> Tensor:
+    """`rho / |K'K|`, `(B, 1, 1, 1)`."""
+    coverage = patches.spread(program.linear.new_ones(1, 1, *program.ball.map_shape[2:]))
+    return program.rho / (blocks * coverage.max())
+
+
+def _start(program: Program, warm_start: Solution | None) -> _State:
+    """From zero duals, or those of an earlier answer."""
+    ball, blocks = program.ball, blocks_of(program.ball)
+    if warm_start is None or warm_start.multipliers is None:
+        shape = (*ball.map_shape[:2], ball.window.size, ball.window.size, *ball.map_shape[2:])
+        duals = [program.linear.new_zeros(shape) for _ in blocks]
+    else:
+        scale = over_copies(_step_size(program, Patches(ball), len(blocks)))
+        duals = [dual / scale for dual in earlier_duals(program, warm_start)]
+    return _State(program, duals, duals, torch.ones_like(program.rho))

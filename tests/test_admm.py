@@ -1,0 +1,145 @@
+"""ADMM against cvxpy's answer, and the window copies it stands on against their definitions."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from programs import WINDOWS, agrees, in_single, nears, oracle, task
+from references import KINDS, photograph
+from test_solvers import LEVELS, random_like
+
+from percep import InputError, Program, SSIMBall, Status, Window, solve
+from percep.solvers import ADMM
+from percep.solvers.patches import Patches, blocks_of, copies_bound, over_copies
+from percep.ssim import variance
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("rho", [0.0, 1.0])
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("window", WINDOWS)
+def test_admm_agrees_with_the_conic_solver(window, level, rho):
+    if (window, level) != ("gaussian", "floor"):
+        agrees(ADMM(), window, level, rho)
+
+
+@pytest.mark.parametrize("rho", [0.0, 1.0])
+def test_admm_nears_the_conic_solver_where_every_window_has_a_floor(rho):
+    nears(ADMM(max_iterations=500), rho)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_admm_reaches_small_gaps(level):
+    program, exact = task("strided", level, 1.0), oracle("strided", level, 1.0)
+    answer = solve(program, ADMM(), tol=2e-5)
+    assert answer.status == (Status.SOLVED,) * len(KINDS), answer.gap
+    torch.testing.assert_close(answer.objective, exact.objective, rtol=3e-5, atol=0)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_admm_takes_channels_and_single_precision(level):
+    agrees(ADMM(), "strided", level, 0.0, channels=3)
+    program = in_single(task("strided", level, 0.0, channels=3))
+    answer = solve(program, "admm", tol=1e-3)
+    assert answer.status == (Status.SOLVED,) * len(KINDS), answer.gap
+    assert bool(program.ball.double.contains(program.ball.reference.double() + answer.delta.double()).all())
+
+
+@pytest.mark.parametrize("iterations", [1, 3, 30])
+@pytest.mark.parametrize("level", LEVELS)
+def test_every_answer_is_feasible_and_bounded_whenever_it_stops(level, iterations):
+    program, exact = task("gaussian", level, 0.0), oracle("gaussian", level, 0.0)
+    answer = solve(program, ADMM(max_iterations=iterations), tol=1e-9)
+    assert bool((program.ball.scale(answer.delta) == 1).all())
+    assert bool((answer.bound >= exact.objective * (1 - 1e-9)).all())
+    assert bool((answer.objective <= exact.bound).all())
+
+
+def test_images_of_a_batch_do_not_meet():
+    program = task("strided", "both", 0.0)
+    together = solve(program, ADMM(), tol=1e-3)
+    for image in range(len(KINDS)):
+        alone = solve(program.select(torch.tensor([image])), ADMM(), tol=1e-3)
+        assert int(alone.iterations[0]) == int(together.iterations[image])
+        torch.testing.assert_close(alone.delta[0], together.delta[image], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("rho", [0.0, 1.0])
+def test_a_warm_start_saves_iterations_whatever_its_scale(rho):
+    program = task("strided", "floor", rho)
+    cold = solve(program, ADMM(check_every=5), tol=1e-3)
+    larger = Program(program.ball, 3 * program.linear, 3 * rho, program.anchor)
+    warm = solve(larger, ADMM(check_every=5), tol=2e-3, warm_start=cold)
+    assert warm.status == (Status.SOLVED,) * len(KINDS)
+    assert int(warm.iterations.sum()) < int(cold.iterations.sum()) / 2
+
+
+def test_pixels_that_no_window_covers_are_free():
+    x = photograph(3, 19, channels=1)
+    ball = SSIMBall(x, floor=0.9, window=Window.uniform(6, stride=6, padding="valid"))
+    linear = random_like(x, 1)
+    answer = solve(Program(ball, linear), ADMM(), tol=1e-3)
+    assert answer.status == (Status.SOLVED,)
+    best = torch.where(linear > 0, ball.highest, ball.lowest)
+    torch.testing.assert_close(answer.delta[..., 18:], best[..., 18:], rtol=0, atol=1e-3)
+
+
+def test_copies_beyond_memory_are_refused():
+    x = torch.zeros(4, 3, 768, 768)
+    with pytest.raises(InputError, match="GiB"):
+        solve(Program(SSIMBall(x, floor=0.9), x + 1), "admm")
+
+
+@pytest.mark.parametrize(
+    "window",
+    [Window.gaussian(5), Window.gaussian(4, stride=3), Window.uniform(4, stride=3, padding="valid")],
+)
+def test_copies_have_the_moments_of_their_windows_and_a_true_adjoint(window):
+    x = photograph(3, 17)[..., :14]
+    ball = SSIMBall(x, floor=0.9, window=window)
+    patches = Patches(ball)
+    copies = patches.gather(x)
+    mean, spread = patches.moments(copies)
+    torch.testing.assert_close(mean, window.mean(x))
+    torch.testing.assert_close(spread, variance(window, x))
+    coverage = window.adjoint(torch.ones_like(mean), 17, 14)
+    torch.testing.assert_close(patches.scatter(copies), coverage * x)
+    duals = random_like(copies, 1)
+    inner = patches.mean(copies * duals).sum()
+    torch.testing.assert_close((patches.scatter(duals) * x).sum(), inner)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_projections_are_the_nearest_points_and_supports_their_limits(level):
+    ball = task("strided", level, 0.0).ball
+    patches = Patches(ball)
+    shape = (*ball.map_shape[:2], 8, 8, *ball.map_shape[2:])
+    penalty = random_like(torch.ones(ball.map_shape, dtype=torch.float64), 1).exp()
+    for block in blocks_of(ball):
+        for size in (1e-3, 1.0, 1e6):
+            copies = size * random_like(torch.ones(shape, dtype=torch.float64), 2)
+            nearest = block.project(patches.moments(copies), penalty).of(copies)
+            again = block.project(patches.moments(nearest), penalty).of(nearest)
+            torch.testing.assert_close(again, nearest, rtol=1e-6, atol=1e-9)
+            # What was cut off is normal to the set at the nearest point.
+            normal = over_copies(penalty) * (copies - nearest)
+            reached = patches.mean(normal * nearest).flatten(1).sum(1)
+            torch.testing.assert_close(block.support(patches.moments(normal)), reached, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("rho", [0.0, 1.0])
+@pytest.mark.parametrize("level", LEVELS)
+def test_the_bound_holds_for_any_dual_copies(level, rho):
+    program, exact = task("gaussian", level, rho), oracle("gaussian", level, rho)
+    shape = (*program.ball.map_shape[:2], 11, 11, *program.ball.map_shape[2:])
+    for seed, size in enumerate((0.0, 1e-2, 1.0)):
+        duals = [size * random_like(torch.ones(shape, dtype=torch.float64), seed) for _ in blocks_of(program.ball)]
+        bound, _ = copies_bound(program, duals)
+        assert bool((bound >= exact.objective).all())

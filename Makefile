@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint bench example clean
 
 # The main job: imperceptible adversarial versions of twenty ImageNet photographs, into outputs/demo.
 demo: .venv/installed
@@ -15,6 +15,16 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# About twenty minutes on a quiet machine.
+bench: .venv/installed
+	$(BIN)/python -m benchmarks.solvers preset=full
+	$(BIN)/python -m benchmarks.table
+	$(BIN)/python -m benchmarks.layer
+
+# A generator of perturbations trained through the differentiable layer, into outputs/generator.
+example: .venv/installed
+	$(BIN)/python examples/generator.py --output outputs/generator
 
 clean:
 	rm -rf .venv outputs

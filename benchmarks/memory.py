@@ -43,7 +43,7 @@ def _solve(side: int, floor: float) -> None:
     coarse = torch.rand(1, 3, side // 8, side // 8, generator=generator)
     reference = torch.nn.functional.interpolate(coarse, size=(side, side), mode="bilinear")
     linear = torch.randn(reference.shape, generator=generator)
-    solve(Program(SSIMBall(reference, floor=floor), linear), Dual(max_iterations=20), tol=1e-9)
+    solve(Program(SSIMBall(reference, floor=floor), linear), Dual(max_iterations=4, check_every=2), tol=1e-9)
 
 
 def _kibibytes(name: str) -> int:

@@ -173,18 +173,15 @@ class Solution:
             None if self.multipliers is None else self.multipliers.map(lambda values: values[images]),
         )
 
-    def updated(self, images: Tensor, answers: "Solution") -> "Solution":
-        """These answers with those of some of the images replaced."""
-        status = dict(enumerate(self.status)) | dict(zip(images.tolist(), answers.status, strict=True))
-        multipliers = None if self.multipliers is None else self.multipliers.map(Tensor.clone)
-        if multipliers is not None and answers.multipliers is not None:
-            multipliers.update(images, answers.multipliers)
-        return Solution(
-            self.delta.index_copy(0, images, answers.delta),
-            self.objective.index_copy(0, images, answers.objective),
-            self.bound.index_copy(0, images, answers.bound),
-            self.gap.index_copy(0, images, answers.gap),
-            tuple(status.values()),
-            self.iterations.index_copy(0, images, answers.iterations),
-            multipliers,
-        )
+    def update(self, images: Tensor, answers: "Solution") -> None:
+        """Overwrites the answers of some of the images in place, all but their status."""
+        for mine, new in (
+            (self.delta, answers.delta),
+            (self.objective, answers.objective),
+            (self.bound, answers.bound),
+            (self.gap, answers.gap),
+            (self.iterations, answers.iterations),
+        ):
+            mine[images] = new
+        if self.multipliers is not None and answers.multipliers is not None:
+            self.multipliers.update(images, answers.multipliers)

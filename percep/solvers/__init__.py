@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Protocol
 
 import torch
+from torch import Tensor
 
 from percep.errors import InputError
 from percep.program import Multipliers, Program, Solution, Status
@@ -14,6 +15,10 @@ from percep.solvers.projected_gradient import ProjectedGradient
 from percep.solvers.tiles import Tiles
 
 __all__ = ["ADMM", "Dual", "Oracle", "ProjectedGradient", "Solver", "Tiles", "solve"]
+
+
+# Values of a batch that a CPU works on at a time: its tensors then stay in the cache of one core.
+_CACHED = 2**17
 
 
 class Solver(Protocol):
@@ -68,34 +73,47 @@ def solve(
         size = size + program.rho.flatten() * program.anchor.flatten(1).abs().amax(1)
     finite = program.finite
     images = torch.nonzero(finite & (size > 0)).flatten()
-    everything = len(images) == program.ball.batch
-    answer: Solution | None = None
-    if len(images):
-        factor = size[images].reshape(-1, 1, 1, 1)
-        part = program if everything else program.select(images)
-        scaled = Program(part.ball, part.linear / factor, part.rho.flatten() / factor.flatten(), part.anchor)
-        if warm_start is not None and not everything:
-            warm_start = warm_start.select(images)
-        answer = solver.solve(scaled, tol, warm_start)
-        factor64 = factor.double().flatten()
-        prices = answer.multipliers or _zero_multipliers(part)
-        answer = replace(
-            answer,
-            objective=answer.objective * factor64,
-            bound=answer.bound * factor64,
-            multipliers=prices.map(lambda values: values * factor),
-        )
-    if answer is not None and everything:
-        return answer
+    groups = _groups(program, images)
+    if len(groups) == 1 and len(images) == program.ball.batch:
+        return _solved(program, size, solver, tol, warm_start)
     # Where nothing pulls, d = 0 is optimal and the bound of zero multipliers is exact.
     delta = torch.zeros_like(program.linear)
     objective = torch.where(finite, 0.0, torch.nan).to(torch.float64)
     status = [Status.SOLVED if ok else Status.NOT_FINITE for ok in finite.tolist()]
     iterations = torch.zeros(len(status), dtype=torch.int64, device=delta.device)
-    whole = Solution(
+    answer = Solution(
         delta, objective, objective.clone(), objective.clone(), tuple(status), iterations, _zero_multipliers(program)
     )
-    return whole if answer is None else whole.updated(images, answer)
+    for group in groups:
+        earlier = None if warm_start is None else warm_start.select(group)
+        part = _solved(program.select(group), size[group], solver, tol, earlier)
+        answer.update(group, part)
+        for image, state in zip(group.tolist(), part.status, strict=True):
+            status[image] = state
+    return replace(answer, status=tuple(status))
+
+
+def _groups(program: Program, images: Tensor) -> tuple[Tensor, ...]:
+    """Images to be solved together: on a CPU no more than fit its cache, elsewhere all."""
+    if not len(images):
+        return ()
+    if program.linear.device.type != "cpu":
+        return (images,)
+    return images.split(max(1, _CACHED // program.linear[0].numel()))
+
+
+def _solved(program: Program, size: Tensor, solver: Solver, tol: float, warm_start: Solution | None) -> Solution:
+    """The answer to a program whose data are finite, by way of one whose pull is of order 1."""
+    factor = size.reshape(-1, 1, 1, 1)
+    scaled = Program(program.ball, program.linear / factor, (program.rho / factor).flatten(), program.anchor)
+    answer = solver.solve(scaled, tol, warm_start)
+    prices = answer.multipliers or _zero_multipliers(program)
+    return replace(
+        answer,
+        objective=answer.objective * size.double(),
+        bound=answer.bound * size.double(),
+        multipliers=prices.map(lambda values: values * factor),
+    )
 
 
 def _zero_multipliers(program: Program) -> Multipliers:

@@ -1,0 +1,86 @@
+"""The benchmark harness: what it writes, its arithmetic, and the tables made of it."""
+
+import json
+import math
+
+import pytest
+from hydra import compose, initialize_config_dir
+from references import photograph
+from test_solvers import random_like
+
+from benchmarks import bars, plots, solvers, table
+from benchmarks.cases import Case
+from benchmarks.timing import Timing, extrapolated, fastest, power_law, quartiles
+from percep import Window
+
+
+def timing(case: str, side: int, solver: str, kind: str, target: float, seconds: float, reached: bool = True) -> Timing:
+    return Timing(case, side, 1, solver, kind, "", target, target if reached else None, reached, [0.1], [seconds])
+
+
+@pytest.fixture(scope="module")
+def smoke() -> dict:
+    with initialize_config_dir(str(table.ROOT / "benchmarks" / "conf"), version_base="1.3"):
+        settings = compose("solvers", ["preset=smoke", "name=smoke"])
+    return json.loads(json.dumps(solvers.run(settings)))
+
+
+def check_schema(result: dict) -> None:
+    assert set(result) == {"machine", "settings", "timings", "figures", "bars"}
+    machine = result["machine"]
+    assert machine["threads"] == 1 and machine["cpu"] and machine["versions"]["torch"] and machine["seed"] == 0
+    for row in result["timings"]:
+        parsed = Timing(**row)
+        assert parsed.kind in ("percep", "conic")
+        assert parsed.extrapolated or not parsed.reached or parsed.gap <= parsed.target
+        assert not parsed.reached or all(seconds > 0 for seconds in parsed.solve_s)
+        assert parsed.reached or parsed.note or parsed.gap > parsed.target
+    figures = result["figures"]
+    for name in ("gradient_s", "mean_s", "warm_s", "product_s"):
+        first, middle, third = figures[name]
+        assert 0 < first <= middle <= third
+    assert figures["copy_gigabytes_per_s"] > 0.1
+    assert all(0 <= loss < 1 for loss in figures["tiles_loss"])
+    assert len(result["bars"]) == 11
+    assert all(set(row) == {"case", "bar", "measured", "reached"} for row in result["bars"])
+
+
+def test_a_run_of_the_harness_keeps_to_its_schema(smoke, tmp_path):
+    check_schema(smoke)
+    kinds = {(row["solver"], row["case"]) for row in smoke["timings"]}
+    assert {("dual", "gray"), ("admm", "strided"), ("SCS", "gray"), ("SCS", "photograph")} <= kinds
+    (picture,) = plots.save(smoke, tmp_path)
+    assert picture.stat().st_size > 10_000
+
+
+def test_the_committed_result_keeps_to_the_schema_and_is_what_the_readme_shows():
+    check_schema(json.loads(table.RESULT.read_text()))
+    readme = (table.ROOT / "README.md").read_text()
+    assert table.updated(readme) == readme
+
+
+def test_power_laws_are_recovered_and_extrapolated():
+    exponent, at_one = power_law([8, 16, 32], [3.0 * (side * side) ** 1.3 for side in (8, 16, 32)])
+    assert exponent == pytest.approx(1.3) and at_one == pytest.approx(3.0)
+    rows = [timing("gray", side, "SCS", "conic", 1e-2, 1e-3 * (side * side) ** 1.5) for side in (8, 16, 32)]
+    rows.append(timing("gray", 64, "SCS", "conic", 1e-2, 1.0, reached=False))
+    reference = photograph(3, 20)
+    case = Case("photograph", "", reference, random_like(reference, 1), Window.gaussian(), floor=0.9)
+    (guess,) = extrapolated(rows, "gray", case)
+    assert guess.extrapolated and guess.median == pytest.approx(1e-3 * 1200**1.5)
+    assert extrapolated(rows[:2], "gray", case) == []
+
+
+def test_bars_take_the_fastest_that_reached_the_gap():
+    rows = [
+        timing("gray", 8, "dual", "percep", 1e-2, 0.5),
+        timing("gray", 8, "SCS", "conic", 1e-2, 5.0),
+        timing("gray", 8, "CLARABEL", "conic", 1e-2, 4.0),
+        timing("gray", 8, "MOREAU", "conic", 1e-2, 1.0, reached=False),
+    ]
+    rival = fastest(rows, "gray", 8, "conic", 1e-2)
+    assert rival is not None and rival.solver == "CLARABEL"
+    assert rows[-1].median == math.inf
+    assert fastest(rows, "gray", 8, "conic", 1e-3) is None
+    assert bars.growth([{"side": 8, "seconds": 1.0}, {"side": 16, "seconds": 4.0}]) == pytest.approx(1.0)
+    assert quartiles([1.0, 2.0, 3.0, 4.0, 5.0]) == (2.0, 3.0, 4.0)

@@ -4,20 +4,25 @@ from importlib import import_module
 from types import ModuleType
 
 from percep import attacks, solvers
+from percep.adjoint import AdjointReport
 from percep.ball import SSIMBall
 from percep.certificate import Certificate, certify
-from percep.errors import InputError, PercepError, UnavailableError
+from percep.errors import AdjointWarning, InputError, PercepError, UnavailableError
+from percep.layer import SSIMBallLayer
 from percep.program import Multipliers, Program, Solution, Status
 from percep.solvers import solve
 from percep.windows import Window
 
 __all__ = [
+    "AdjointReport",
+    "AdjointWarning",
     "Certificate",
     "InputError",
     "Multipliers",
     "PercepError",
     "Program",
     "SSIMBall",
+    "SSIMBallLayer",
     "Solution",
     "Status",
     "UnavailableError",

@@ -11,3 +11,7 @@ class InputError(PercepError, ValueError):
 
 class UnavailableError(PercepError, RuntimeError):
     """Something the request needs is missing here: weights, a device, an optional package."""
+
+
+class AdjointWarning(UserWarning):
+    """A backward pass through a program was less accurate than asked for."""

@@ -10,11 +10,12 @@ from percep.errors import InputError
 from percep.program import Multipliers, Program, Solution, Status
 from percep.solvers.admm import ADMM
 from percep.solvers.dual import Dual
+from percep.solvers.interior_point import InteriorPoint
 from percep.solvers.oracle import Oracle
 from percep.solvers.projected_gradient import ProjectedGradient
 from percep.solvers.tiles import Tiles
 
-__all__ = ["ADMM", "Dual", "Oracle", "ProjectedGradient", "Solver", "Tiles", "solve"]
+__all__ = ["ADMM", "Dual", "InteriorPoint", "Oracle", "ProjectedGradient", "Solver", "Tiles", "solve"]
 
 
 # Values of a batch that a CPU works on at a time: its tensors then stay in the cache of one core.
@@ -34,6 +35,7 @@ SOLVERS: dict[str, type[Solver]] = {
     "tiles": Tiles,
     "admm": ADMM,
     "projected_gradient": ProjectedGradient,
+    "interior_point": InteriorPoint,
     "oracle": Oracle,
 }
 

@@ -1,0 +1,203 @@
+"""The adjoint of a solved program: from a cotangent of the perturbation to gradients of everything it depends on.
+
+At a solution `(d, l)` with pixel multipliers z the optimality conditions are, with `h_i <= 0` the constraints,
+
+    -g + rho (d - a) + sum_i l_i grad h_i(d) + z = 0,        l_i h_i = -mu_i,        z_j * distance_j = mu_j
+
+with all mu 0 at the exact solution. Differentiated at fixed mu and reduced to the pixels they read `H dd = -F dp`,
+with H the `NewtonMatrix` of `D = l / -h` and the gradient of a loss is that of the contraction
+
+    phi(p) = -<w, grad_d L(d, l; p)> - <D J w, h(d; p)> - <box w, x>,        H w = cotangent,
+
+in which all but the parameters p is held fixed. So one symmetric linear solve and one differentiation of a few
+local statistics give the gradients in the reference (through radii, centres, weights and the pixel range), the
+linear term, the anchor, rho, the floor and the mean (Amos and Kolter, ICML 2017, give the dense case).
+
+**Smoothing.** The solution map has kinks where a constraint is active with multiplier 0, and at rho = 0 it may
+jump. `-h_i` is taken to be at least `smoothing * R_i^2`: the derivative returned is then that of the
+program with logarithmic barriers `mu_i = l_i max(-h_i, smoothing R_i^2)` in place of the constraints, frozen at
+the answer. Where the solution map is differentiable it tends to the derivative as smoothing goes to 0; at a kink it
+is a convex mixture of the one-sided ones.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from percep.ball import SSIMBall
+from percep.program import Multipliers, Program
+from percep.solvers.constraints import Constraints, NewtonMatrix, parts, squared_radii
+from percep.solvers.interior_point import MOST_PIXELS, Factor
+from percep.solvers.lagrangian import NormalEquations, per_image
+
+# Up to here a dense factor is as quick as conjugate gradients, and exact.
+DENSE_PIXELS = 400
+_MOST_STEPS = 1000
+_REFINEMENTS = 3
+_NEAREST = 1e-9
+_TINY = 1e-30
+
+
+@dataclass(frozen=True)
+class AdjointReport:
+    """How a backward pass went.
+
+    Attributes:
+        residual: `(B,)` float64, of the adjoint's linear system, relative, in the norm of the preconditioner's
+            inverse; recomputed at the end. NaN for an image without an answer or with a cotangent that is not finite.
+        tolerance: what `residual` was asked to be.
+        steps: conjugate gradient steps taken, 0 where a dense factor was used.
+        smoothing: the least slack, relative to `R_i^2`, that a constraint was given.
+        solved: `(B,)` bool, whether the forward answer met its tolerance; else the adjoint is that of a poor answer.
+    """
+
+    residual: Tensor
+    tolerance: float
+    steps: int
+    smoothing: float
+    solved: Tensor
+
+    @property
+    def accurate(self) -> Tensor:
+        """`(B,)` bool: solved forwards, and backwards to twice the tolerance (which leaves room for rounding).
+
+        A residual of exactly 0 is that of a cotangent of 0, whose gradients are right whatever the answer.
+        """
+        return (self.solved & (self.residual <= 2 * self.tolerance)) | (self.residual == 0)
+
+
+@dataclass(frozen=True)
+class AdjointState:
+    """What the contraction needs: w, `D J w` and `box w`."""
+
+    direction: Tensor
+    prices: Multipliers
+    box: Tensor
+
+    def contract(
+        self,
+        ball: SSIMBall,
+        linear: Tensor,
+        anchor: Tensor | None,
+        rho: Tensor,
+        delta: Tensor,
+        multipliers: Multipliers,
+    ) -> Tensor:
+        """phi, a number whose derivatives in the ball's reference and levels, g, a and rho are the gradients."""
+        constraints = Constraints(ball, delta)
+        moved = delta if anchor is None else delta - anchor
+        total = (self.direction * (rho * moved - linear)).sum() + (self.box * ball.reference).sum()
+        for product in parts(multipliers.join(constraints.along(self.direction), torch.mul)):
+            total = total + product.sum()
+        for product in parts(self.prices.join(constraints.values, torch.mul)):
+            total = total + product.sum()
+        return -total
+
+
+def solve_adjoint(
+    program: Program, delta: Tensor, multipliers: Multipliers, cotangent: Tensor, smoothing: float, tolerance: float
+) -> tuple[AdjointState, Tensor, int]:
+    """Solves `H w = cotangent` for finite programs; also the relative residuals, `(B,)` float64, and the CG steps.
+
+    Small images are treated in float64, whatever the dtype, and factored where conjugate gradients do not get
+    there. Pixels that nothing holds (rho = 0, no window, no pull) get w = 0.
+
+    Args:
+        program: of finite data.
+        delta, multipliers: its answer.
+        cotangent: `(B, C, H, W)`, finite.
+        smoothing: least slack of a constraint, relative to its squared radius.
+        tolerance: at which conjugate gradients stop.
+    """
+    dtype, pixels = cotangent.dtype, cotangent[0].numel()
+    if pixels <= MOST_PIXELS:
+        program, delta, multipliers = program.double, delta.double(), multipliers.map(Tensor.double)
+        cotangent = cotangent.double()
+    size = program.linear.flatten(1).abs().amax(1)
+    if program.anchor is not None:
+        size = size + program.rho.flatten() * program.anchor.flatten(1).abs().amax(1)
+    # Programs and cotangents of any scale: float32 has no room for the products of small ones.
+    unit = torch.where(size > 0, size, 1.0).reshape(-1, 1, 1, 1)
+    scaled = Program(program.ball, program.linear / unit, (program.rho / unit).flatten(), program.anchor)
+    scaled_prices = multipliers.map(lambda values: values / unit)
+    matrix = newton_matrix(scaled, delta, scaled_prices, smoothing)
+    largest = cotangent.flatten(1).abs().amax(1).reshape(-1, 1, 1, 1).clamp_min(_TINY)
+    right = torch.where(matrix.precondition.reached, cotangent / largest, 0.0)
+    direction, steps = torch.zeros_like(right), 0
+    if pixels > DENSE_PIXELS:
+        direction, steps = _conjugate_gradients(matrix, right, tolerance)
+    residual = _relative_residual(matrix, direction, right)
+    if pixels <= MOST_PIXELS:
+        for image in torch.nonzero(residual > tolerance):
+            prices = scaled_prices.map(partial(torch.index_select, dim=0, index=image))
+            alone = newton_matrix(scaled.select(image), delta[image], prices, smoothing)
+            direction[image] = _factored(alone, right[image])
+        residual = _relative_residual(matrix, direction, right)
+    prices = matrix.stiffness.join(matrix.constraints.along(direction), torch.mul)
+    state = AdjointState(
+        (direction * (largest / unit)).to(dtype),
+        prices.map(lambda values: (values * largest).to(dtype)),
+        (matrix.box * direction * largest).to(dtype),
+    )
+    return state, residual, steps
+
+
+def newton_matrix(program: Program, delta: Tensor, multipliers: Multipliers, smoothing: float) -> NewtonMatrix:
+    """H at an answer, with slacks of at least `smoothing * R_i^2`, evaluated in float64.
+
+    The multiplier of a pixel's range is what stationarity leaves over in its direction.
+    """
+    ball = program.ball
+    slacks = Constraints(ball.double, delta.double()).values.join(
+        squared_radii(ball.double), lambda h, squared: torch.maximum(-h, smoothing * squared)
+    )
+    stiffness = multipliers.join(slacks, lambda price, slack: (price / slack).to(delta.dtype))
+    equations = NormalEquations(program, multipliers)
+    excess = equations.right - equations.product(delta)
+    box = excess.clamp_min(0) / (ball.highest - delta).clamp_min(_NEAREST)
+    box += (-excess).clamp_min(0) / (delta - ball.lowest).clamp_min(_NEAREST)
+    return NewtonMatrix(equations, Constraints(ball, delta), stiffness, box)
+
+
+def _factored(matrix: NewtonMatrix, right: Tensor) -> Tensor:
+    """`H^-1 v` of one image by a dense factor and refinement; 0 if rounding makes H indefinite."""
+    free = matrix.precondition.reached
+    factor = Factor.of(matrix.dense() + torch.diag((~free).to(right.dtype).flatten()))
+    if factor is None:
+        return torch.zeros_like(right)
+    direction = free * factor.solve(right)
+    for _ in range(_REFINEMENTS):
+        direction = direction + free * factor.solve(right - free * matrix.product(direction))
+    return direction
+
+
+def _conjugate_gradients(matrix: NewtonMatrix, right: Tensor, tolerance: float) -> tuple[Tensor, int]:
+    """`H^-1 v`, each image to a relative residual of `tolerance`; also the steps taken."""
+    free, precondition = matrix.precondition.reached, matrix.precondition
+    solution, residual = torch.zeros_like(right), right
+    scaled = precondition(residual)
+    direction = scaled
+    weight = per_image(scaled * residual)
+    target = tolerance**2 * weight
+    for step in range(_MOST_STEPS):
+        running = weight > target
+        if not bool(running.any()):
+            return solution, step
+        product = free * matrix.product(direction)
+        curvature = per_image(direction * product)
+        length = torch.where(running & (curvature > 0), weight / curvature.clamp_min(_TINY), 0.0)
+        solution = torch.addcmul(solution, length, direction)
+        residual = torch.addcmul(residual, length, product, value=-1)
+        scaled = precondition(residual)
+        previous, weight = weight, per_image(scaled * residual)
+        direction = torch.addcmul(scaled, weight / previous.clamp_min(_TINY), direction)
+    return solution, _MOST_STEPS
+
+
+def _relative_residual(matrix: NewtonMatrix, direction: Tensor, right: Tensor) -> Tensor:
+    """`(B,)` float64, in the norm of the preconditioner's inverse; 0 where the right-hand side is 0."""
+    left = right - matrix.precondition.reached * matrix.product(direction)
+    size, whole = (per_image(matrix.precondition(v) * v).double().flatten() for v in (left, right))
+    return torch.where(whole > 0, (size.clamp_min(0) / whole.clamp_min(_TINY)).sqrt(), 0.0)

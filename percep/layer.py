@@ -1,0 +1,276 @@
+"""The program over an SSIM ball as a layer: solved in the forward pass, differentiated through its solution."""
+
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from percep.adjoint import DENSE_PIXELS, AdjointReport, solve_adjoint
+from percep.ball import Level, SSIMBall
+from percep.errors import AdjointWarning, InputError
+from percep.program import Multipliers, Program, Solution, Status
+from percep.solvers import Solver, solve
+from percep.solvers.interior_point import InteriorPoint
+from percep.unrolled import unrolled
+from percep.windows import Window
+
+Mode = Literal["implicit", "unrolled"]
+
+
+class SSIMBallLayer(nn.Module):
+    """Maps a reference and a linear term to the `percep.Program`'s solution, differentiably.
+
+        delta = argmax <g, d> - (rho / 2) |d - a|^2   over the SSIM ball of the reference
+
+    The gradient reaches the reference, g, a, rho, the floor and the mean. `mode="implicit"` differentiates the
+    optimality conditions (see `percep.adjoint`): one linear solve, matrix-free, memory for a fixed number of
+    images. `mode="unrolled"` lets autograd go through `percep.unrolled`, thousands of dense solves: a reference
+    for programs of some hundred pixels. Derivatives of derivatives are not supported by the implicit mode.
+
+    With a mean, the set is the ellipsoid of `SSIMBall` and its dependence on the reference is differentiated too;
+    it is not expanded again at the answer.
+
+    Where the solution map has kinks (a constraint active with multiplier 0, vertices at rho = 0), and at answers
+    that are only accurate to `tol`, the derivative is that of the program smoothed by logarithmic barriers, whose
+    parameter `smoothing` is the least slack of a constraint relative to its squared radius. `proximal > 0` makes
+    the program itself smooth, strictly concave in d, and is the recommended way. The derivative is as good as the
+    answer it is taken at: with the floor and rho = 0 a gap of 1e-3 leaves it tens of percent of error.
+
+    Floats are settings; a tensor given as `floor`, `mean` or `proximal` becomes a buffer and an `nn.Parameter` a
+    parameter, so that budgets can be learned and travel in the `state_dict`.
+
+    Args:
+        window: the SSIM window, `Window.gaussian()` by default.
+        floor, mean: levels as in `SSIMBall`, at least one of them here or in the call.
+        proximal: rho, a number or a tensor `()` or `(B,)`.
+        tol: relative gap at which the forward solve stops.
+        solver: as in `percep.solve`; None takes `InteriorPoint` up to 400 values per image and "dual" beyond.
+        smoothing: relative slack below which constraints are smoothed in the backward pass; None is `tol`.
+        mode: "implicit" or "unrolled" (which takes no solver and answers in the dtype it is given).
+        on_backward: called with an `AdjointReport` after each backward pass. An image whose adjoint is not
+            accurate is warned about (`AdjointWarning`) in any case.
+
+    Raises:
+        InputError: a `tol` or `smoothing` that is not positive, an unknown mode.
+    """
+
+    floor: Level | None
+    mean: Level | None
+    proximal: float | Tensor
+
+    def __init__(
+        self,
+        window: Window | None = None,
+        floor: Level | None = None,
+        mean: Level | None = None,
+        proximal: float | Tensor = 0.0,
+        tol: float = 1e-3,
+        solver: str | Solver | None = None,
+        smoothing: float | None = None,
+        mode: Mode = "implicit",
+        on_backward: Callable[[AdjointReport], None] | None = None,
+    ) -> None:
+        super().__init__()
+        if not tol > 0 or not (smoothing is None or smoothing > 0):
+            raise InputError(f"tol and smoothing must be positive, got {tol} and {smoothing}")
+        if mode not in ("implicit", "unrolled"):
+            raise InputError(f"mode must be 'implicit' or 'unrolled', got {mode!r}")
+        self.window = Window.gaussian() if window is None else window
+        self.tol, self.solver, self.mode, self.on_backward = tol, solver, mode, on_backward
+        self.smoothing = tol if smoothing is None else smoothing
+        for name, value in (("floor", floor), ("mean", mean), ("proximal", proximal)):
+            if isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
+                self.register_buffer(name, value)
+            else:
+                setattr(self, name, value)
+
+    def forward(
+        self,
+        reference: Tensor | tuple[Tensor, ...],
+        linear: Tensor | None = None,
+        anchor: Tensor | None = None,
+        *,
+        floor: Level | None = None,
+        mean: Level | None = None,
+        proximal: float | Tensor | None = None,
+    ) -> Tensor:
+        """The perturbation `(B, C, H, W)`, strictly inside the ball whatever the solver's status.
+
+        Args:
+            reference: `(B, C, H, W)` in [0, 1]; or a tuple `(reference, linear)` or `(reference, linear, anchor)`,
+                as a module before it in an `nn.Sequential` hands it on.
+            linear: g, of the reference's shape and dtype.
+            anchor: a, likewise; None is 0.
+            floor, mean, proximal: in place of the layer's own.
+
+        Raises:
+            InputError: as `SSIMBall`, `Program` and `solve` do.
+        """
+        if isinstance(reference, tuple):
+            return self.forward(*reference, floor=floor, mean=mean, proximal=proximal)
+        if linear is None:
+            raise InputError("the layer needs a reference and a linear term")
+        return self.solve(reference, linear, anchor, floor=floor, mean=mean, proximal=proximal).delta
+
+    def solve(
+        self,
+        reference: Tensor,
+        linear: Tensor,
+        anchor: Tensor | None = None,
+        *,
+        floor: Level | None = None,
+        mean: Level | None = None,
+        proximal: float | Tensor | None = None,
+    ) -> Solution:
+        """As `forward`, returning the whole `Solution`; its `delta` is differentiable, its figures are not."""
+        inputs = _Inputs(
+            reference,
+            linear,
+            anchor,
+            self.proximal if proximal is None else proximal,
+            self.floor if floor is None else floor,
+            self.mean if mean is None else mean,
+        )
+        program = inputs.program(self.window)
+        if self.mode == "unrolled":
+            return unrolled(program, inputs.attached(program), inputs.linear, inputs.anchor, inputs.rho, self.tol)
+        with torch.no_grad():
+            solution = solve(program, self._solver(program), self.tol)
+        work = _Work(self.window, solution.status, self.smoothing, 0.3 * math.sqrt(self.tol), self.on_backward)
+        return replace(solution, delta=_Implicit.apply(work, solution, *inputs))
+
+    def _solver(self, program: Program) -> str | Solver:
+        if self.solver is not None:
+            return self.solver
+        return InteriorPoint() if program.linear[0].numel() <= DENSE_PIXELS else "dual"
+
+    def extra_repr(self) -> str:
+        return f"floor={self.floor}, mean={self.mean}, proximal={self.proximal}, tol={self.tol}, mode={self.mode}"
+
+
+class _Inputs(NamedTuple):
+    """What the solution depends on; numbers and None where autograd has nothing to do."""
+
+    reference: Tensor
+    linear: Tensor
+    anchor: Tensor | None
+    proximal: float | Tensor
+    floor: Level | None
+    mean: Level | None
+
+    def program(self, window: Window) -> Program:
+        """The program, cut off from the graph."""
+        anchor = None if self.anchor is None else self.anchor.detach()
+        rho = self.proximal.detach() if isinstance(self.proximal, Tensor) else self.proximal
+        return Program(SSIMBall(self.reference, self.floor, self.mean, window), self.linear.detach(), rho, anchor)
+
+    def where(self, finite: Tensor) -> "_Inputs":
+        """These inputs, with 0 in the images that are not finite."""
+        if bool(finite.all()):
+            return self
+        mask = finite.reshape(-1, 1, 1, 1)
+        return self._replace(
+            reference=torch.where(mask, self.reference, 0.0),
+            linear=torch.where(mask, self.linear, 0.0),
+            anchor=None if self.anchor is None else torch.where(mask, self.anchor, 0.0),
+        )
+
+    def attached(self, program: Program) -> SSIMBall:
+        """The program's ball, in the graph."""
+        return program.ball.attached(self.reference, self.floor, self.mean)
+
+    @property
+    def rho(self) -> Tensor:
+        """`(B, 1, 1, 1)`, in the graph."""
+        rho = torch.as_tensor(self.proximal, dtype=self.linear.dtype, device=self.linear.device)
+        return rho.expand(len(self.linear)).reshape(-1, 1, 1, 1)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """How the adjoint of an answer is to be computed, and the status of that answer."""
+
+    window: Window
+    status: tuple[Status, ...]
+    smoothing: float
+    tolerance: float
+    on_backward: Callable[[AdjointReport], None] | None
+
+
+class _Implicit(torch.autograd.Function):
+    """Hands out a solution; its backward is the adjoint."""
+
+    @staticmethod
+    def forward(ctx: Any, work: _Work, solution: Solution, *inputs: Any) -> Tensor:
+        assert solution.multipliers is not None
+        ctx.work = work
+        ctx.plain = [None if isinstance(value, Tensor) else value for value in inputs]
+        prices = solution.multipliers
+        ctx.save_for_backward(
+            *(value if isinstance(value, Tensor) else None for value in inputs),
+            solution.delta,
+            prices.luminance,
+            prices.contrast,
+            prices.mean,
+        )
+        return solution.delta
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
+        *saved, delta, luminance, contrast, mean = ctx.saved_tensors
+        wanted = ctx.needs_input_grad[2:]
+        inputs = _Inputs(
+            *(
+                plain if value is None else value.detach().requires_grad_(needed)
+                for plain, value, needed in zip(ctx.plain, saved, wanted, strict=True)
+            )
+        )
+        multipliers = Multipliers(luminance, contrast, mean)
+        gradients = iter(_gradients(inputs, delta, multipliers, cotangent, ctx.work))
+        return (None, None, *(next(gradients) if needed else None for needed in wanted))
+
+
+def _gradients(
+    inputs: _Inputs, delta: Tensor, multipliers: Multipliers, cotangent: Tensor, work: _Work
+) -> tuple[Tensor, ...]:
+    """Gradients in those inputs that require one, in their order."""
+    sources = [value for value in inputs if isinstance(value, Tensor) and value.requires_grad]
+    finite = inputs.program(work.window).finite
+    with torch.enable_grad():
+        inputs = inputs.where(finite)
+    program = inputs.program(work.window)
+    healthy = torch.isfinite(cotangent).flatten(1).all(1)
+    sound = torch.where((healthy & finite).reshape(-1, 1, 1, 1), cotangent, 0.0)
+    state, residual, steps = solve_adjoint(program, delta, multipliers, sound, work.smoothing, work.tolerance)
+    # A cotangent that is not finite gives gradients that are not.
+    direction = torch.where((healthy | ~finite).reshape(-1, 1, 1, 1), state.direction, torch.nan)
+    _tell(work, torch.where(healthy & finite, residual, torch.nan), steps)
+    with torch.enable_grad():
+        contraction = replace(state, direction=direction).contract(
+            inputs.attached(program), inputs.linear, inputs.anchor, inputs.rho, delta, multipliers
+        )
+    return torch.autograd.grad(contraction, sources, materialize_grads=True)
+
+
+def _tell(work: _Work, residual: Tensor, steps: int) -> None:
+    """Reports the adjoint, and warns where it is not accurate."""
+    solved = torch.tensor([status is Status.SOLVED for status in work.status], device=residual.device)
+    report = AdjointReport(residual, work.tolerance, steps, work.smoothing, solved)
+    if not bool(report.accurate.all()):
+        poor = [
+            f"image {image}: forward {work.status[image]}, adjoint residual {float(residual[image]):.1e}"
+            for image in torch.nonzero(~report.accurate).flatten().tolist()
+        ]
+        warnings.warn(
+            f"inaccurate derivative (wanted a residual of {report.tolerance:.1e}); " + "; ".join(poor),
+            AdjointWarning,
+            stacklevel=2,
+        )
+    if work.on_backward is not None:
+        work.on_backward(report)

@@ -42,7 +42,8 @@ def test_linear_model_is_turned_just_within_reach_of_the_program(level, loss):
     ball = SSIMBall(x, **level)
     ball = ball if ball.mean is None else ball.expand(torch.zeros_like(x))
     reach = float(solve(Program(ball, gradient.reshape(x.shape)), tol=1e-3).objective)
-    near = FrankWolfe(Linear(x, 2, 0.85 * reach), loss=loss, **level)(x, torch.tensor([0]))
+    # Rounding to 8 bits may cost a floor a quarter of its reach.
+    near = FrankWolfe(Linear(x, 2, 0.7 * reach), loss=loss, **level)(x, torch.tensor([0]))
     assert near.success.tolist() == [True] and near.status == (AttackStatus.ADVERSARIAL,)
     assert near.certified.tolist() == [True]
     # The bound of one program is the most that any image of the ball can gain on a linear model.

@@ -58,7 +58,7 @@ def test_every_answer_is_feasible_and_bounded_whenever_it_stops(level, iteration
 
 def test_images_of_a_batch_do_not_meet():
     program = task("strided", "both", 1.0)
-    rho = torch.tensor([1.0, 2.0, 0.5, 4.0])
+    rho = torch.tensor([1.0, 2.0, 0.5, 4.0, 3.0])
     program = Program(program.ball, program.linear, rho, program.anchor)
     together = solve(program, ProjectedGradient(), tol=1e-3)
     for image in range(len(KINDS)):

@@ -1,4 +1,4 @@
-"""Reference images for the tests: photograph crops, flat, black, saturated and noise."""
+"""What the tests perturb: photograph crops, flat, black, saturated and noise images; and how far."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -9,6 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 KINDS = ("photograph", "flat", "black", "saturated", "noise")
+LEVELS = {"floor": {"floor": 0.95}, "mean": {"mean": 0.99}, "both": {"floor": 0.9, "mean": 0.99}}
 
 
 def photograph(index: int, size: int, channels: int = 3, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -35,3 +36,8 @@ def reference(kind: str, size: int, channels: int = 1, seed: int = 0) -> Tensor:
     if kind == "saturated":
         return (torch.rand(shape, dtype=torch.float64, generator=generator) > 0.5).double()
     return torch.rand(shape, dtype=torch.float64, generator=generator)
+
+
+def random_like(x: Tensor, seed: int) -> Tensor:
+    """Normal noise of the shape and dtype of x."""
+    return torch.randn(x.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)).to(x.dtype)

@@ -4,11 +4,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from references import KINDS, photograph, reference
-from torch import Tensor
+from programs import SHAPES, check, floor_map
+from references import KINDS, LEVELS, photograph, random_like, reference
 
-from percep import InputError, Program, SSIMBall, Status, Window, certify, solve
-from percep.solvers import ADMM, Dual, ProjectedGradient, Solver, Tiles
+from percep import InputError, Program, SSIMBall, Status, Window, solve
+from percep.solvers import ADMM, Dual, ProjectedGradient, Tiles
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 SOLVERS = {
     "dual": Dual(max_iterations=60),
@@ -16,51 +18,39 @@ SOLVERS = {
     "projected_gradient": ProjectedGradient(max_iterations=100),
     "tiles": Tiles(),
 }
-LEVELS = {"floor": {"floor": 0.95}, "mean": {"mean": 0.99}, "both": {"floor": 0.9, "mean": 0.99}}
-
-
-def check(solver: Solver, program: Program) -> Tensor:
-    """Solves, asserts that the answer is inside and below its bound, and returns the gaps."""
-    answer = solve(program, solver, tol=1e-2)
-    exact = program.ball.double
-    assert bool(torch.isfinite(answer.delta).all())
-    assert bool((exact.scale(answer.delta) == 1).all())
-    assert bool(exact.contains(exact.reference + answer.delta.double()).all())
-    assert bool((answer.objective <= answer.bound + 1e-12).all())
-    assert bool((answer.objective >= program.objective(torch.zeros_like(answer.delta)) - 1e-12).all())
-    return answer.gap
+# Bisections within bisections: Tiles takes half a minute for a floor and a mean.
+CASES = [(name, level) for name in SOLVERS for level in LEVELS if (name, level) != ("tiles", "both")]
 
 
 def rho_of(name: str) -> float:
     return 1.0 if name == "projected_gradient" else 0.0
 
 
-@pytest.mark.parametrize("level", LEVELS)
-@pytest.mark.parametrize("name", SOLVERS)
-def test_constant_images(name, level):
-    x = torch.stack([torch.full((3, 16, 16), value) for value in (0.0, 0.25, 1.0)]).double()
-    linear = torch.randn(x.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    check(SOLVERS[name], Program(SSIMBall(x, **LEVELS[level]), linear, rho_of(name)))
-
-
-@pytest.mark.parametrize("level", LEVELS)
-@pytest.mark.parametrize("name", SOLVERS)
-def test_one_hot_and_constant_linear_terms(name, level):
-    x = photograph(3, 16).expand(3, -1, -1, -1).contiguous()
-    linear = torch.zeros_like(x)
-    linear[0, 1, 7, 9] = 1.0
-    linear[1] = 1.0  # the luminance alone
-    linear[2, :, 0, 0] = -1e-12  # in a corner, and tiny
-    check(SOLVERS[name], Program(SSIMBall(x, **LEVELS[level]), linear, 1e-9 * rho_of(name)))
+@pytest.mark.parametrize(("name", "level"), CASES)
+def test_constant_images_and_one_hot_constant_and_tiny_linear_terms(name, level):
+    constant = torch.stack([torch.full((3, 16, 16), value) for value in (0.0, 0.25, 1.0)]).double()
+    x = torch.cat([constant, photograph(3, 16).expand(3, -1, -1, -1)])
+    linear = random_like(x, 0)
+    linear[3:] = 0
+    linear[3, 1, 7, 9] = 1.0
+    linear[4] = 1.0  # the luminance alone
+    linear[5, :, 0, 0] = -1e-12
+    rho = rho_of(name) * torch.tensor([1, 1, 1, 1, 1, 1e-12], dtype=torch.float64)
+    program = Program(SSIMBall(x, **LEVELS[level]), linear, rho)
+    answer = solve(program, SOLVERS[name], tol=1e-2)
+    check(program, answer)
+    # Doing nothing has a gap of 1.
+    assert name == "tiles" or bool((answer.gap < 0.5).all()), answer.gap
 
 
 @pytest.mark.parametrize("name", SOLVERS)
 def test_the_smallest_and_oblong_images(name):
-    generator = torch.Generator().manual_seed(0)
     for height, width in ((11, 11), (11, 40), (37, 12)):
-        x = torch.rand(2, 1, height, width, dtype=torch.float64, generator=generator)
-        linear = torch.randn(x.shape, dtype=torch.float64, generator=generator)
-        check(SOLVERS[name], Program(SSIMBall(x, floor=0.95), linear, rho_of(name)))
+        x = torch.rand(2, 1, height, width, dtype=torch.float64, generator=torch.Generator().manual_seed(height))
+        program = Program(SSIMBall(x, floor=0.95), random_like(x, 0), rho_of(name))
+        answer = solve(program, SOLVERS[name], tol=1e-2)
+        check(program, answer)
+        assert bool((answer.gap < (0.7 if name == "tiles" else 0.05)).all()), answer.gap
 
 
 @pytest.mark.parametrize("name", SOLVERS)
@@ -76,10 +66,10 @@ def test_a_floor_per_window(name):
     x = photograph(3, 16, channels=1)
     floor = torch.full((1, 1, 16, 16), 0.9, dtype=torch.float64)
     floor[..., 8:] = 0.999
-    linear = torch.randn(x.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     ball = SSIMBall(x, floor=floor)
-    check(SOLVERS[name], Program(ball, linear, rho_of(name)))
-    answer = solve(Program(ball, linear, rho_of(name)), SOLVERS[name], tol=1e-2)
+    program = Program(ball, random_like(x, 0), rho_of(name))
+    answer = solve(program, SOLVERS[name], tol=1e-2)
+    check(program, answer)
     below = ball.ssim_map(x + answer.delta) < 0.99
     assert bool(below[..., :7].any()) and not bool(below[..., 8:].any())
 
@@ -103,25 +93,25 @@ def test_auto_takes_admm_where_windows_do_not_overlap_and_dual_elsewhere():
         torch.testing.assert_close(chosen.delta, named.delta, rtol=0, atol=0)
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=16, deadline=None)
 @given(
     seed=st.integers(0, 2**31),
-    name=st.sampled_from(["dual", "admm"]),
-    level=st.sampled_from(sorted(LEVELS)),
+    solver=st.sampled_from(
+        [Dual(max_iterations=3), ADMM(max_iterations=5), ProjectedGradient(max_iterations=5), Dual(max_iterations=12)]
+    ),
+    window=st.sampled_from(sorted(SHAPES)),
+    level=st.sampled_from([*LEVELS, "map"]),
     dtype=st.sampled_from([torch.float32, torch.float64]),
     size=st.floats(-4, 1),
 )
-def test_a_hundred_random_images_at_a_time_stay_inside(seed, name, level, dtype, size):
+def test_a_hundred_random_images_at_a_time_stay_inside(seed, solver, window, level, dtype, size):
     generator = torch.Generator().manual_seed(seed)
     kinds = [reference(kind, 12, 1, seed % 1000) for kind in KINDS]
     noise = torch.rand(95, 1, 12, 12, dtype=torch.float64, generator=generator)
     contrast = torch.rand(95, 1, 1, 1, dtype=torch.float64, generator=generator)
     x = torch.cat([*kinds, contrast * noise]).to(dtype)
-    linear = 10**size * torch.randn(x.shape, dtype=torch.float64, generator=generator).to(dtype)
-    ball = SSIMBall(x, **LEVELS[level])
-    solver = Dual(max_iterations=3) if name == "dual" else ADMM(max_iterations=5)
-    answer = solve(Program(ball, linear), solver, tol=1e-9)
-    assert bool((ball.scale(answer.delta) == 1).all())
-    assert bool((answer.objective <= answer.bound * (1 + 1e-12)).all())
-    report = certify(x.double(), x.double() + answer.delta.double(), **LEVELS[level])
-    assert bool(report.within.all())
+    shape = SHAPES[window][1]
+    levels = LEVELS[level] if level != "map" else {"floor": floor_map(x, shape, seed)}
+    rho = 1.0 if isinstance(solver, ProjectedGradient) or seed % 2 else 0.0
+    program = Program(SSIMBall(x, window=shape, **levels), 10**size * random_like(x, seed), rho)
+    check(program, solve(program, solver, tol=1e-9))

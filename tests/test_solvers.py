@@ -4,18 +4,13 @@ import hypothesis.strategies as st
 import pytest
 import torch
 from hypothesis import given, settings
-from references import KINDS, photograph, reference
+from references import KINDS, LEVELS, photograph, random_like, reference
 
 from percep import InputError, Multipliers, Program, SSIMBall, Status, Window, solve
 from percep.solvers import Dual, Oracle, Tiles
 from percep.solvers.lagrangian import NormalEquations, dual_bound, per_image
 
-LEVELS = {"floor": {"floor": 0.95}, "mean": {"mean": 0.99}, "both": {"floor": 0.9, "mean": 0.99}}
 SEEDS = st.integers(0, 2**31)
-
-
-def random_like(x: torch.Tensor, seed: int) -> torch.Tensor:
-    return torch.randn(x.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)).to(x.dtype)
 
 
 def program(kind: str, seed: int, rho: float, ball: dict, size: int = 24, dtype=torch.float64, channels=1) -> Program:

@@ -46,7 +46,9 @@ class ADMM:
     certificate. The bound is the dual function at `y = s (K d - k K x - 2 z + v)`, whose residual
     `g - K'y - rho (d - a)` is by the d-step exactly a multiplier of the pixel range.
 
-    Memory is `size^2` numbers per window and block, and up to seven times that at a certificate.
+    Memory is `size^2` numbers per window and block, and up to seven times that at a certificate. On images of 16
+    to 20 pixels a gap of 1e-4 takes 20 to 1100 iterations for 8x8 windows at stride 4, tiles and means; for a floor
+    on every 11-tap window at rho = 0, 500 leave 1e-3 to 1e-2 and 2000 leave 1e-4 to 1e-3: use `Dual` there.
 
     Attributes:
         max_iterations: iterations before an image is given up as `iteration_limit`.

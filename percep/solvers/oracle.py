@@ -14,6 +14,7 @@ from percep.ball import SSIMBall
 from percep.errors import InputError, UnavailableError
 from percep.program import Multipliers, Program, Solution
 from percep.solvers.answers import Answers
+from percep.solvers.lagrangian import feasible_multipliers
 from percep.solvers.recovery import shrink
 from percep.windows import Window
 
@@ -41,16 +42,22 @@ class Oracle:
     def solve(self, program: Program, tol: float, warm_start: Solution | None = None) -> Solution:
         """See `percep.solve`. The answer gets the same certificate as any other solver's.
 
+        An image on which the backend fails is answered with d = 0, certified as such.
+
         Raises:
-            InputError: a backend that is not installed, an image too large, a backend that gives no answer.
+            UnavailableError: cvxpy is not installed.
+            InputError: a backend that is not installed, an image too large.
         """
         answers = Answers(program)
         for image in range(program.ball.batch):
             index = torch.tensor([image], device=program.linear.device)
             part = program.select(index)
             lifted = Lifted(part, self.backend)
-            lifted.run(dict(self.options))
-            delta, multipliers = lifted.answer()
+            try:
+                lifted.run(dict(self.options))
+                delta, multipliers = lifted.answer()
+            except InputError:
+                delta, multipliers = torch.zeros_like(part.linear), feasible_multipliers(part)
             answers.offer(index, part, shrink(part.ball, delta), delta, multipliers, 1)
         return answers.solution(tol)
 

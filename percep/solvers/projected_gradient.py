@@ -30,7 +30,9 @@ class ProjectedGradient:
     onto the ball: with a warm start it serves as an inner projector. Each certificate costs one float64 evaluation
     of the dual at w, whose maximiser d(s w) is the primal candidate.
 
-    Memory is three times `size^2` numbers per window and block, and up to eight times at a certificate.
+    Memory is three times `size^2` numbers per window and block, and up to eight times at a certificate. On images
+    of 16 to 20 pixels a gap of 1e-4 takes 10 to 500 iterations for 8x8 windows at stride 4, tiles and means; for a
+    floor on every 11-tap window, 500 leave up to 3e-2 and 2000 up to 1e-3.
 
     Attributes:
         max_iterations: iterations before an image is given up as `iteration_limit`.

@@ -115,12 +115,9 @@ def solve_adjoint(
     if pixels <= MOST_PIXELS:
         program, delta, multipliers = program.double, delta.double(), multipliers.map(Tensor.double)
         cotangent = cotangent.double()
-    size = program.linear.flatten(1).abs().amax(1)
-    if program.anchor is not None:
-        size = size + program.rho.flatten() * program.anchor.flatten(1).abs().amax(1)
     # Programs and cotangents of any scale: float32 has no room for the products of small ones.
-    unit = torch.where(size > 0, size, 1.0).reshape(-1, 1, 1, 1)
-    scaled = Program(program.ball, program.linear / unit, (program.rho / unit).flatten(), program.anchor)
+    scaled, unit = program.normalized()
+    unit = torch.where(unit > 0, unit, 1.0).reshape(-1, 1, 1, 1)
     scaled_prices = multipliers.map(lambda values: values / unit)
     matrix = newton_matrix(scaled, delta, scaled_prices, smoothing)
     largest = cotangent.flatten(1).abs().amax(1).reshape(-1, 1, 1, 1).clamp_min(_TINY)

@@ -65,6 +65,11 @@ class Program:
         return rho.expand(self.ball.batch).reshape(-1, 1, 1, 1)
 
     @property
+    def pull(self) -> Tensor:
+        """`g + rho a`, the objective's gradient at d = 0, `(B, C, H, W)`."""
+        return self.linear if self.anchor is None else self.linear + self.rho * self.anchor
+
+    @property
     def finite(self) -> Tensor:
         """`(B,)` bool: whose reference, linear term and anchor are finite."""
         finite = self.ball.finite & torch.isfinite(self.linear).flatten(1).all(1)
@@ -95,6 +100,19 @@ class Program:
         """The same program in float64, of exactly the same values."""
         anchor = None if self.anchor is None else self.anchor.double()
         return Program(self.ball.double, self.linear.double(), self.rho.double().flatten(), anchor)
+
+    def normalized(self) -> tuple["Program", Tensor]:
+        """The same programs in units `(B,)` of the objective in which the terms of the pull are of order 1.
+
+        Units are powers of two, so that nothing is rounded; 0 where nothing pulls, and the program then unchanged.
+        """
+        size = self.linear.flatten(1).abs().amax(1)
+        if self.anchor is not None:
+            size = size + self.rho.flatten() * self.anchor.flatten(1).abs().amax(1)
+        mantissa = torch.frexp(size).mantissa
+        unit = torch.where(size > 0, size / (2 * mantissa), 0.0)
+        factor = torch.where(unit > 0, unit, 1.0).reshape(-1, 1, 1, 1)
+        return Program(self.ball, self.linear / factor, (self.rho / factor).flatten(), self.anchor), unit
 
     def select(self, images: Tensor) -> "Program":
         """The programs of some of the images."""

@@ -70,14 +70,12 @@ def solve(
     if not tol > 0:
         raise InputError(f"tol must be positive, got {tol}")
 
-    size = program.linear.flatten(1).abs().amax(1)
-    if program.anchor is not None:
-        size = size + program.rho.flatten() * program.anchor.flatten(1).abs().amax(1)
     finite = program.finite
-    images = torch.nonzero(finite & (size > 0)).flatten()
+    normalized, unit = program.normalized()
+    images = torch.nonzero(finite & (unit > 0)).flatten()
     groups = _groups(program, images)
     if len(groups) == 1 and len(images) == program.ball.batch:
-        return _solved(program, size, solver, tol, warm_start)
+        return _in_units(solver.solve(normalized, tol, warm_start), program, unit)
     # Where nothing pulls, d = 0 is optimal and the bound of zero multipliers is exact.
     delta = torch.zeros_like(program.linear)
     objective = torch.where(finite, 0.0, torch.nan).to(torch.float64)
@@ -88,8 +86,8 @@ def solve(
     )
     for group in groups:
         earlier = None if warm_start is None else warm_start.select(group)
-        part = _solved(program.select(group), size[group], solver, tol, earlier)
-        answer.update(group, part)
+        part = solver.solve(normalized.select(group), tol, earlier)
+        answer.update(group, _in_units(part, program, unit[group]))
         for image, state in zip(group.tolist(), part.status, strict=True):
             status[image] = state
     return replace(answer, status=tuple(status))
@@ -104,17 +102,14 @@ def _groups(program: Program, images: Tensor) -> tuple[Tensor, ...]:
     return images.split(max(1, _CACHED // program.linear[0].numel()))
 
 
-def _solved(program: Program, size: Tensor, solver: Solver, tol: float, warm_start: Solution | None) -> Solution:
-    """The answer to a program whose data are finite, by way of one whose pull is of order 1."""
-    factor = size.reshape(-1, 1, 1, 1)
-    scaled = Program(program.ball, program.linear / factor, (program.rho / factor).flatten(), program.anchor)
-    answer = solver.solve(scaled, tol, warm_start)
+def _in_units(answer: Solution, program: Program, unit: Tensor) -> Solution:
+    """An answer to normalized programs as one to the programs themselves."""
     prices = answer.multipliers or _zero_multipliers(program)
     return replace(
         answer,
-        objective=answer.objective * size.double(),
-        bound=answer.bound * size.double(),
-        multipliers=prices.map(lambda values: values * factor),
+        objective=answer.objective * unit.double(),
+        bound=answer.bound * unit.double(),
+        multipliers=prices.map(lambda values: values * unit.reshape(-1, 1, 1, 1)),
     )
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from percep.program import Multipliers, Program, Solution
-from percep.solvers.answers import Answers
+from percep.solvers.answers import Answers, unfinished
 from percep.solvers.lagrangian import best_uncovered, per_image
 from percep.solvers.patches import (
     Affine,
@@ -77,11 +77,9 @@ class ADMM:
                 bound, multipliers = state.certificate()
                 restored = restore(state.program.ball, state.delta, min(1e-3, 0.05 * tol))
                 gap = answers.record(images, state.program, restored, bound, multipliers, iteration)
-                keep = gap > tol
-                if not bool(keep.all()):
-                    images, state = images[keep], state.select(keep)
-                    if not len(images):
-                        break
+                images, state = unfinished(images, state, gap > tol)
+                if not len(images):
+                    break
             state.relax(self.relaxation)
             if last:
                 state.balance()
@@ -95,7 +93,7 @@ class _State:
         self.program, self.copies, self.penalties = program, copies, penalties
         self.patches, self.blocks = Patches(program.ball), blocks_of(program.ball)
         self.delta = best_uncovered(program)
-        self.pull = program.linear if program.anchor is None else program.linear + program.rho * program.anchor
+        self.pull = program.pull
         self.projections: list[Affine] = []
 
     def select(self, images: Tensor) -> "_State":
@@ -171,14 +169,12 @@ def _start(program: Program, warm_start: Solution | None) -> _State:
     """Penalties of the size of the pull over that of the radii, and `v` from 0 or from an earlier answer."""
     ball = program.ball
     patches, blocks = Patches(ball), blocks_of(ball)
-    pull = program.linear if program.anchor is None else program.linear + program.rho * program.anchor
-    squared = (per_image(pull * pull) / pull[0].numel()).clamp_min(_TINY)
+    squared = (per_image(program.pull**2) / program.pull[0].numel()).clamp_min(_TINY)
     typical = Moments(torch.zeros_like(squared), squared.expand(ball.map_shape))
     # What the multipliers of dual copies of the pull's size would add to the curvature.
     penalties = [block.dual(typical, block.priced(typical, Multipliers())).factor for block in blocks]
     if warm_start is None or warm_start.multipliers is None:
-        shape = (*ball.map_shape[:2], ball.window.size, ball.window.size, *ball.map_shape[2:])
-        return _State(program, [program.linear.new_zeros(shape) for _ in blocks], penalties)
+        return _State(program, [patches.zeros() for _ in blocks], penalties)
     delta = warm_start.delta.to(program.linear.dtype)
     copies = [
         patches.about(block.k, delta) + dual / over_copies(penalty)

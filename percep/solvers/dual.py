@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from percep.program import Multipliers, Program, Solution
-from percep.solvers.answers import Answers
+from percep.solvers.answers import Answers, unfinished
+from percep.solvers.constraints import parts, squared_radii
 from percep.solvers.lagrangian import NormalEquations, best_uncovered, feasible_multipliers, no_less, per_image
 from percep.solvers.recovery import restore
 
@@ -75,11 +76,9 @@ class Dual:
                 before = answers.gap(images)
                 gap = answers.offer(images, state.program, restored, state.delta, state.multipliers, iteration)
                 state.slow_down(gap > _STALLED * before)
-                keep = gap > tol
-                if not bool(keep.all()):
-                    images, state = images[keep], state.select(keep)
-                    if not len(images):
-                        break
+                images, state = unfinished(images, state, gap > tol)
+                if not len(images):
+                    break
             if not single:
                 state.update(self.eta, self.momentum)
         return answers.solution(tol)
@@ -180,18 +179,10 @@ class _State:
 
     def typical_violation(self) -> Tensor:
         """How far |K d - c| is above R, as the multipliers weigh it: `(B, 1, 1, 1)`, 1 at an optimum."""
-        ball = self.program.ball
-        limits = Multipliers(
-            None if ball.luminance is None else ball.luminance.radius**2,
-            None if ball.contrast is None else ball.contrast.radius**2,
-            None if ball.ellipsoid is None else ball.ellipsoid.budget,
-        ).join(self.multipliers, torch.mul)
+        limits = squared_radii(self.program.ball).join(self.multipliers, torch.mul)
         spent = limits.join(self.violations(), lambda limit, violation: limit * violation.exp())
-        total = [
-            sum(per_image(part) for part in (m.luminance, m.contrast, m.mean) if part is not None)
-            for m in (spent, limits)
-        ]
-        return torch.as_tensor(total[0] / total[1]).clamp(1e-12, 1e12).sqrt()
+        above, below = (torch.stack([per_image(part) for part in parts(total)]).sum(0) for total in (spent, limits))
+        return (above / below).clamp(1e-12, 1e12).sqrt()
 
     def violations(self) -> Multipliers:
         """`log(|K d - c|^2 / R^2)` of every constraint, clamped to +-10."""

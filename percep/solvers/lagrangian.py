@@ -41,9 +41,7 @@ class NormalEquations:
         self.size = (int(ball.reference.shape[-2]), int(ball.reference.shape[-1]))
         mean_price: Tensor | float = 0.0
         variance_price: Tensor | float = 0.0
-        self.right = program.linear
-        if program.anchor is not None:
-            self.right = self.right + program.rho * program.anchor
+        self.right = program.pull
         if multipliers.luminance is not None and multipliers.contrast is not None:
             assert ball.luminance is not None and ball.contrast is not None
             mean_price, variance_price = multipliers.luminance, multipliers.contrast
@@ -237,8 +235,7 @@ def feasible_multipliers(program: Program) -> Multipliers:
     ball, window = program.ball, program.ball.window
     height, width = (int(side) for side in ball.reference.shape[-2:])
     coverage = window.adjoint(program.linear.new_ones(1, 1, *ball.map_shape[2:]), height, width)
-    pull = program.linear if program.anchor is None else program.linear + program.rho * program.anchor
-    pull = pull / coverage.clamp_min(1e-3)
+    pull = program.pull / coverage.clamp_min(1e-3)
     mean_g = window.mean(pull)
     variance_g = variance(window, pull, mean_g)
     share = 1.0 if ball.ellipsoid is None or ball.contrast is None else 0.5

@@ -37,6 +37,7 @@ class Patches:
         self.weights = torch.outer(taps, taps).to(like.dtype)
         self.before = (size - 1) // 2 if self.window.padding == "reflect" else 0
         self.after = size - 1 - self.before if self.window.padding == "reflect" else 0
+        self.shape = (*ball.map_shape[:2], size, size, *ball.map_shape[2:])
         # Where each pixel of the padded image comes from.
         self.origin = tuple(_mirrored(side, self.before, self.after, like) for side in self.size)
 
@@ -46,6 +47,10 @@ class Patches:
         padded = F.pad(image, margins, mode="reflect") if self.before or self.after else image
         size, stride = self.window.size, self.window.stride
         return padded.unfold(2, size, stride).unfold(3, size, stride).permute(0, 1, 4, 5, 2, 3)
+
+    def zeros(self) -> Tensor:
+        """Copies of nothing, to be written to."""
+        return self.reference.new_zeros(self.shape)
 
     def about(self, k: Tensor | None, image: Tensor) -> Tensor:
         """`K d - k K x`, the copies that a block constrains."""

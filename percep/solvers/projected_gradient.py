@@ -7,7 +7,7 @@ from torch import Tensor
 
 from percep.errors import InputError
 from percep.program import Multipliers, Program, Solution
-from percep.solvers.answers import Answers
+from percep.solvers.answers import Answers, unfinished
 from percep.solvers.lagrangian import per_image
 from percep.solvers.patches import Affine, Patches, blocks_of, copies_bound, earlier_duals, over_copies, refuse_large
 from percep.solvers.recovery import restore
@@ -59,11 +59,9 @@ class ProjectedGradient:
                 bound, multipliers = state.certificate()
                 restored = restore(state.program.ball, state.delta, min(1e-3, 0.05 * tol))
                 gap = answers.record(images, state.program, restored, bound, multipliers, iteration)
-                keep = gap > tol
-                if not bool(keep.all()):
-                    images, state = images[keep], state.select(keep)
-                    if not len(images):
-                        break
+                images, state = unfinished(images, state, gap > tol)
+                if not len(images):
+                    break
             state.step()
         return answers.solution(tol)
 
@@ -75,7 +73,7 @@ class _State:
         self.program, self.duals, self.ahead, self.clock = program, duals, ahead, clock
         self.patches, self.blocks = Patches(program.ball), blocks_of(program.ball)
         self.scale = _step_size(program, self.patches, len(self.blocks))
-        self.pull = program.linear if program.anchor is None else program.linear + program.rho * program.anchor
+        self.pull = program.pull
         self.delta = torch.zeros_like(self.pull)
 
     def select(self, images: Tensor) -> "_State":
@@ -131,8 +129,7 @@ def _start(program: Program, warm_start: Solution | None) -> _State:
     """From zero duals, or those of an earlier answer."""
     ball, blocks = program.ball, blocks_of(program.ball)
     if warm_start is None or warm_start.multipliers is None:
-        shape = (*ball.map_shape[:2], ball.window.size, ball.window.size, *ball.map_shape[2:])
-        duals = [program.linear.new_zeros(shape) for _ in blocks]
+        duals = [Patches(ball).zeros() for _ in blocks]
     else:
         scale = over_copies(_step_size(program, Patches(ball), len(blocks)))
         duals = [dual / scale for dual in earlier_duals(program, warm_start)]

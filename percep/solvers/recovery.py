@@ -72,7 +72,10 @@ class _Repair:
         shift = mean_d - self.luminance.k * mean_x
         too_varied, too_bright = var_v > squared, shift.abs() > self.luminance.radius
         most = 1 + self.tightening
-        if bool((var_v <= most * squared).all()) and bool((shift**2 <= most * self.luminance.radius**2).all()):
+        exceeded = (var_v > most * squared) | (shift**2 > most * self.luminance.radius**2)
+        # An image that needs no more repair is left alone whatever its batch mates need.
+        pending = exceeded.flatten(1).any(1).reshape(-1, 1, 1, 1)
+        if not bool(pending.any()):
             return None
         mean_v = mean_d - k * mean_x
         if self.rounds % _NORM_EVERY == 0:
@@ -87,7 +90,7 @@ class _Repair:
             target = (1 - self.tightening) * self.luminance.radius
             excess = torch.where(too_bright, shift - shift.clamp(-target, target), 0.0)
             step = step + self._spread(excess / (self.weight * self._crowd(too_bright)))
-        return step
+        return torch.where(pending, step, 0.0)
 
     def _squared_gradient(self, values: Tensor, mean: Tensor) -> Tensor:
         """`4 sum_j w_j^2 (v_j - mean v)^2` per window."""

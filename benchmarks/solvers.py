@@ -3,6 +3,7 @@
 import json
 import time
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,7 @@ def _mean(settings: DictConfig, photographs: Photographs) -> list[float]:
         return solve(Program(ball, photographs.gradients[index : index + 1]), "dual", tol=1e-3)
 
     one(0)
-    return [clock(lambda index=index: one(index)) for index in range(len(photographs.images))]  # type: ignore[misc]
+    return [clock(partial(one, index)) for index in range(len(photographs.images))]
 
 
 def _warm(settings: DictConfig, photographs: Photographs) -> list[float]:

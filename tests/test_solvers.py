@@ -3,6 +3,7 @@
 import hypothesis.strategies as st
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from references import KINDS, LEVELS, photograph, random_like, reference
 
@@ -85,6 +86,19 @@ def test_gaussian_tiles_are_exact_at_the_pixel_range():
     exact, answer = solve(task, Oracle(), tol=1e-5), solve(task, Tiles(), tol=1e-5)
     assert answer.status == (Status.SOLVED,), float(answer.gap)
     assert float(answer.objective) == pytest.approx(float(exact.objective), rel=1e-5)
+
+
+@pytest.mark.parametrize("levels", [{"floor": 0.9}, {"floor": 0.97, "mean": 0.99}], ids=["floor", "both"])
+def test_tiles_price_what_only_the_pixel_range_makes_scarce(levels):
+    """Clipping can take a tile out of its floor that would be inside it without the range."""
+    seeds = torch.Generator().manual_seed(0)
+    x = (torch.rand(200, 1, 16, 16, generator=seeds, dtype=torch.float64) * 1.6 - 0.3).clamp(0, 1)
+    tiles = torch.rand(200, 1, 2, 2, generator=seeds, dtype=torch.float64)
+    noise = torch.randn(x.shape, generator=seeds, dtype=torch.float64)
+    pull = (x * noise[:, :, :1, :1].sign() + 0.1 * noise) * F.interpolate(10 ** (-3 * tiles), scale_factor=8)
+    ball = SSIMBall(x, window=Window.uniform(8, stride=8, padding="valid"), **levels)
+    answer = solve(Program(ball, pull), Tiles(), tol=1e-6)
+    assert float(answer.gap.max()) <= 1e-6
 
 
 @pytest.mark.parametrize(

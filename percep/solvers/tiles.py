@@ -1,7 +1,6 @@
 """Non-overlapping windows: the program separates, and each tile is solved by one-dimensional searches."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -13,17 +12,17 @@ from percep.program import Multipliers, Program, Solution
 from percep.solvers.answers import Answers
 from percep.solvers.lagrangian import best_uncovered, feasible_multipliers, per_image
 from percep.solvers.recovery import restore, shrink
+from percep.solvers.roots import bracketed, least_price
 from percep.windows import Window
 
-_HALVINGS = 50
-_DOUBLINGS = 20
+_TINY = 1e-300
 
 
 @dataclass(frozen=True)
 class Tiles:
     """Solves tile by tile: exactly where windows do not overlap, as a fast approximation where they do.
 
-    With `padding="valid"` and `stride == size` the answer is exact up to bisection, pixel range included: at a
+    With `padding="valid"` and `stride == size` the answer is exact up to rounding, pixel range included: at a
     price of a tile's variance and an offset common to its pixels, each pixel is a clipped linear function, the
     offset follows from the mean's constraint and the price from the variance's, and the price of the mean ball,
     if there is one, from its budget. Where the pixel range is inactive all but the last have a closed form.
@@ -80,12 +79,12 @@ class _Tiling:
 
             def over(price: Tensor) -> Tensor:
                 mean, spread = self._moments(self._answer(price)[0])
-                return per_image(ellipsoid.luminance * mean**2 + ellipsoid.contrast * spread) > ellipsoid.budget
+                return _excess(per_image(ellipsoid.luminance * mean**2 + ellipsoid.contrast * spread), ellipsoid.budget)
 
             mean, spread = self._moments(self.pull)
             squared = per_image(mean**2 / ellipsoid.luminance + spread / ellipsoid.contrast)
             # Exact where no other constraint is active and rho = 0.
-            price = _bisected(over, torch.zeros_like(squared), (squared / ellipsoid.budget).sqrt() / 2)
+            price = least_price(over, (squared / ellipsoid.budget).sqrt() / 2)
         delta, luminance, contrast = self._answer(price)
         multipliers = Multipliers(luminance, contrast, price).map(lambda values: values.to(self.program.linear.dtype))
         return self._scatter(delta), multipliers
@@ -107,7 +106,8 @@ class _Tiling:
         offset = self.pull - spread_bend * k * self.x
         _, spread = self._moments(offset)
         # Exact without the pixel range.
-        closed = ((spread.sqrt()[..., None] / radius - spread_bend) / 2).clamp_min(0)
+        needed = spread.sqrt()[..., None] / radius
+        closed = ((needed - spread_bend) / 2).clamp_min(0)
         mean_ball = (ball.luminance.k * ball.reference_mean, ball.luminance.radius)
         high = closed
         pixels, shift = self._pixels(closed, k, mean_bend, spread_bend, mean_ball)
@@ -115,9 +115,10 @@ class _Tiling:
 
             def over(price: Tensor) -> Tensor:
                 pixels, _ = self._pixels(price, k, mean_bend, spread_bend, mean_ball)
-                return self._moments(pixels - k * self.x)[1].sqrt()[..., None] > radius
+                return _excess(self._moments(pixels - k * self.x)[1][..., None], radius**2)
 
-            high = _bisected(over, torch.zeros_like(closed), closed)
+            # The pixel range may ask for a price where there would be none.
+            high = least_price(over, torch.maximum(closed, 1e-3 * needed))
             pixels, shift = self._pixels(high, k, mean_bend, spread_bend, mean_ball)
         return pixels, shift, high.squeeze(-1)
 
@@ -133,7 +134,7 @@ class _Tiling:
 
         Stationarity in a pixel is `d_j = clip((h_j + 2 l k x_j + q) / (c + 2 l))`, where the offset q gathers what
         is common to a tile, `q = (c + 2 l - c1) m - 2 l k m_x - 2 l1 (m - k1 m_x)` with m the tile's mean: m grows
-        with q, so q is found by bisection on the sign of the difference, within the interval of the mean's ball.
+        with q, so q is the root of the difference, within the interval of the mean's ball.
         """
         bottom = spread_bend + 2 * contrast
         safe = torch.where(bottom > 0, bottom, 1.0)
@@ -151,11 +152,12 @@ class _Tiling:
 
         low = (self.low * safe - top).amin(-1) - 1e-9
         high = (self.high * safe - top).amax(-1) + 1e-9
-        for _ in range(_HALVINGS):
-            middle = (low + high) / 2
-            mean, _ = self._moments(pixels(middle))
-            over = (mean > most) | ((mean > least) & (middle > slope * mean - common))
-            low, high = torch.where(over, low, middle), torch.where(over, middle, high)
+
+        def beyond(shift: Tensor) -> Tensor:
+            mean = (pixels(shift) * self.weights).sum(-1)
+            return torch.maximum(mean - most, torch.minimum(mean - least, shift - slope * mean + common))
+
+        low, high = bracketed(beyond, low, high)
         # The two ends straddle the answer; where it is an interval they are mixed to land in the mean's ball.
         first, second = pixels(low), pixels(high)
         found = (first + second) / 2
@@ -195,18 +197,9 @@ class _Tiling:
         return image
 
 
-def _bisected(over: Callable[[Tensor], Tensor], low: Tensor, high: Tensor) -> Tensor:
-    """The least price that keeps a budget, spending falling as the price grows."""
-    for _ in range(_DOUBLINGS):
-        short = over(high)
-        if not bool(short.any()):
-            break
-        low, high = torch.where(short, high, low), torch.where(short, 2 * high, high)
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        spent = over(middle)
-        low, high = torch.where(spent, middle, low), torch.where(spent, high, middle)
-    return high
+def _excess(spent: Tensor, budget: Tensor) -> Tensor:
+    """Positive above the budget, and close to linear in the price that a quadratic form is kept in budget by."""
+    return 1 - (budget / spent.clamp_min(_TINY)).sqrt()
 
 
 def _tiled(ball: SSIMBall) -> SSIMBall:

@@ -8,7 +8,6 @@ its compilation, and multiplied.
 """
 
 import json
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -20,6 +19,7 @@ from torch import Tensor
 from benchmarks.cases import Photographs
 from benchmarks.lifted_layer import LiftedLayer
 from benchmarks.machine import describe
+from benchmarks.memory import peak_rise, printed_alone
 from benchmarks.timing import quartiles
 from percep import AdjointReport, SSIMBall, SSIMBallLayer
 
@@ -33,7 +33,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 BARS = {"backward_over_forward": 1.0, "times_faster_than_cvxpylayers": 50.0, "gibibytes": 2.0}
 _PHOTOGRAPHS = 10
-_STATUS = Path("/proc/self/status")
 
 
 def passes(layer: SSIMBallLayer, reference: Tensor, linear: Tensor, cotangent: Tensor) -> tuple[float, float]:
@@ -49,7 +48,7 @@ def passes(layer: SSIMBallLayer, reference: Tensor, linear: Tensor, cotangent: T
 def against_forward(photographs: Photographs, count: int) -> list[dict[str, object]]:
     """The backward pass beside the forward one, photograph by photograph."""
     rows = []
-    unit = photographs.gradients / photographs.gradients.flatten(1).abs().amax(1).reshape(-1, 1, 1, 1)
+    unit = _unit(photographs.gradients)
     for name, settings in SETTINGS.items():
         reports: list[AdjointReport] = []
         layer = SSIMBallLayer(on_backward=reports.append, **settings)
@@ -77,7 +76,7 @@ def against_cvxpylayers(photographs: Photographs, solver: str, options: dict[str
     """Forward and backward of sixteen gray 32x32 programs with every window."""
     pairs = [photographs.crop(32, 1, first) for first in range(16)]
     reference, linear = (torch.cat(parts).float() for parts in zip(*pairs, strict=True))
-    linear = linear / linear.flatten(1).abs().amax(1).reshape(-1, 1, 1, 1)
+    linear = _unit(linear)
     cotangent = torch.randn(reference.shape, generator=torch.Generator().manual_seed(0))
     layer = SSIMBallLayer(floor=0.95, proximal=0.5)
     ours = quartiles([sum(passes(layer, reference, linear, cotangent)) for _ in range(5)])
@@ -110,24 +109,19 @@ def against_cvxpylayers(photographs: Photographs, solver: str, options: dict[str
 
 def memory(settings: dict[str, Any]) -> float:
     """Peak memory of forward and backward of eight photographs, in GiB above what the imports and the data take."""
-    command = [sys.executable, "-m", "benchmarks.layer", json.dumps(settings)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1])
-    return float(done.stdout)
+    return printed_alone("benchmarks.layer", json.dumps(settings)) / 2**30
 
 
-def _measure(settings: dict[str, Any]) -> float:
+def _measure(settings: dict[str, Any]) -> int:
     torch.set_num_threads(1)
     photographs = Photographs()
-    layer = SSIMBallLayer(**settings)
-    unit = photographs.gradients / photographs.gradients.flatten(1).abs().amax(1).reshape(-1, 1, 1, 1)
-    Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
-    before = _kibibytes("VmRSS")
-    passes(layer, photographs.images[:8], unit[:8], photographs.gradients[8:16])
-    return (_kibibytes("VmHWM") - before) / 2**20
+    layer, pull = SSIMBallLayer(**settings), _unit(photographs.gradients[:8])
+    return peak_rise(lambda: passes(layer, photographs.images[:8], pull, photographs.gradients[8:16]))
 
 
-def _kibibytes(name: str) -> int:
-    return next(int(line.split()[1]) for line in _STATUS.read_text().splitlines() if line.startswith(name + ":"))
+def _unit(gradients: Tensor) -> Tensor:
+    """Each divided by its largest value, so that one rho weighs alike in all."""
+    return gradients / gradients.abs().amax((1, 2, 3), keepdim=True)
 
 
 def main() -> None:

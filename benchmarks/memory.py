@@ -1,4 +1,4 @@
-"""Peak memory of `Dual`, measured in a process of its own: `python -m benchmarks.memory SIDE FLOOR`.
+"""Peak memory, measured in a process of its own; of `Dual`: `python -m benchmarks.memory SIDE FLOOR`.
 
 Linux's high-water mark of resident memory is cleared after the imports and a small warm-up solve; the figure is
 how far it rises above the resident memory of that moment. It thus includes the image, the linear term and the float64
@@ -9,6 +9,7 @@ about half as much again, is no need of the solver.
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -21,20 +22,30 @@ _STATUS = Path("/proc/self/status")
 
 def peak_in_images(side: int, floor: float) -> float:
     """Peak memory of a `(1, 3, side, side)` floor solve, in image-sized float32 tensors."""
-    command = [sys.executable, "-m", "benchmarks.memory", str(side), str(floor)]
+    return printed_alone("benchmarks.memory", str(side), str(floor)) / (3 * side * side * 4)
+
+
+def printed_alone(module: str, *arguments: str) -> float:
+    """The number that a module prints in a process of its own."""
+    command = [sys.executable, "-m", module, *arguments]
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "500000"}
     root = Path(__file__).parents[1]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=root, env=environment)
     return float(done.stdout)
 
 
-def _measure(side: int, floor: float) -> float:
-    torch.set_num_threads(1)
-    _solve(128, floor)
+def peak_rise(work: Callable[[], object]) -> int:
+    """By how many bytes resident memory rises, at most, while `work` runs."""
     Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
     before = _kibibytes("VmRSS")
-    _solve(side, floor)
-    return (_kibibytes("VmHWM") - before) * 1024 / (3 * side * side * 4)
+    work()
+    return (_kibibytes("VmHWM") - before) * 1024
+
+
+def _measure(side: int, floor: float) -> int:
+    torch.set_num_threads(1)
+    _solve(128, floor)
+    return peak_rise(lambda: _solve(side, floor))
 
 
 def _solve(side: int, floor: float) -> None:

@@ -20,6 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import percep
+from percep.attacks import quantise
+from percep.attacks.criteria import achieved, margin
 
 
 class Generator(nn.Module):
@@ -53,12 +55,6 @@ def block(before: int, after: int, stride: int = 1) -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(before, after, 3, stride, padding=1), nn.GroupNorm(8, after), nn.ReLU())
 
 
-def margin(logits: Tensor, labels: Tensor) -> Tensor:
-    """How far the true class is above the best other one, `(B,)`; negative once the image is adversarial."""
-    own = logits.gather(1, labels[:, None]).squeeze(1)
-    return own - logits.scatter(1, labels[:, None], -torch.inf).amax(1)
-
-
 def crops(images: Tensor) -> Tensor:
     """Each image's part at a random place and scale, mirrored or not, brought to the size of the whole."""
     parts = []
@@ -72,7 +68,7 @@ def crops(images: Tensor) -> Tensor:
 
 
 def train(model: nn.Module, layer: percep.SSIMBallLayer, images: Tensor, steps: int, batch: int) -> Generator:
-    """Minimises the margin of the class that the model sees, down to -2, over random crops of the images."""
+    """Raises the margin against the class that the model sees, up to 2, over random crops of the images."""
     generator = Generator()
     optimizer = torch.optim.Adam(generator.parameters())
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=steps)
@@ -80,7 +76,7 @@ def train(model: nn.Module, layer: percep.SSIMBallLayer, images: Tensor, steps: 
         x = crops(images[torch.randperm(len(images))[:batch]])
         with torch.no_grad():
             labels = model(x).argmax(1)
-        loss = F.relu(margin(model(x + layer(x, generator(x))), labels) + 2).mean()
+        loss = F.relu(2 - margin(model(x + layer(x, generator(x))), labels, None)).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -97,10 +93,10 @@ def judge(
     start = time.perf_counter()
     made = torch.cat([attack(x[None], label[None]) for x, label in zip(images, labels, strict=True)])
     seconds = (time.perf_counter() - start) / len(images)
-    saved = (made * 255).round() / 255
+    saved = quantise(made)
     within = percep.certify(images, saved, mean=mean).within
     with torch.no_grad():
-        fooled = margin(model(saved), labels) < 0
+        fooled = achieved(model(saved), labels, None)
     success, inside = (float(flags.double().mean()) for flags in (fooled & within, within))
     return saved, {"success": success, "within": inside, "seconds_per_image": seconds}
 

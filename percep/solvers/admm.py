@@ -169,7 +169,7 @@ def _start(program: Program, warm_start: Solution | None) -> _State:
     """Penalties of the size of the pull over that of the radii, and `v` from 0 or from an earlier answer."""
     ball = program.ball
     patches, blocks = Patches(ball), blocks_of(ball)
-    squared = (per_image(program.pull**2) / program.pull[0].numel()).clamp_min(_TINY)
+    squared = (per_image(program.pull**2) / program.linear[0].numel()).clamp_min(_TINY)
     typical = Moments(torch.zeros_like(squared), squared.expand(ball.map_shape))
     # What the multipliers of dual copies of the pull's size would add to the curvature.
     penalties = [block.dual(typical, block.priced(typical, Multipliers())).factor for block in blocks]

@@ -171,8 +171,6 @@ class _Inputs(NamedTuple):
 
     def where(self, finite: Tensor) -> "_Inputs":
         """These inputs, with 0 in the images that are not finite."""
-        if bool(finite.all()):
-            return self
         mask = finite.reshape(-1, 1, 1, 1)
         return self._replace(
             reference=torch.where(mask, self.reference, 0.0),
@@ -241,10 +239,11 @@ def _gradients(
 ) -> tuple[Tensor, ...]:
     """Gradients in those inputs that require one, in their order."""
     sources = [value for value in inputs if isinstance(value, Tensor) and value.requires_grad]
-    finite = inputs.program(work.window).finite
-    with torch.enable_grad():
-        inputs = inputs.where(finite)
     program = inputs.program(work.window)
+    if not bool((finite := program.finite).all()):
+        with torch.enable_grad():
+            inputs = inputs.where(finite)
+        program = inputs.program(work.window)
     healthy = torch.isfinite(cotangent).flatten(1).all(1)
     sound = torch.where((healthy & finite).reshape(-1, 1, 1, 1), cotangent, 0.0)
     state, residual, steps = solve_adjoint(program, delta, multipliers, sound, work.smoothing, work.tolerance)

@@ -49,9 +49,14 @@ class Constraints:
             self.shift = self.mean - ball.luminance.k * ball.reference_mean
             self.mean_about = self.mean - k * ball.reference_mean
             self.about = delta - k * ball.reference if self.uniform else delta
-        if ball.ellipsoid is not None:
-            self.row = 2 * self._spread((ball.ellipsoid.luminance - ball.ellipsoid.contrast) * self.mean)
-            self.row = self.row + 2 * delta * self._spread(ball.ellipsoid.contrast)
+
+    @cached_property
+    def row(self) -> Tensor:
+        """The mean's row of J, `(B, C, H, W)`."""
+        weights = self.ball.ellipsoid
+        assert weights is not None
+        of_mean = self._spread((weights.luminance - weights.contrast) * self.mean)
+        return 2 * of_mean + 2 * self.delta * self._spread(weights.contrast)
 
     @property
     def values(self) -> Multipliers:

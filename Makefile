@@ -19,8 +19,8 @@ lint: .venv/installed
 # About twenty minutes on a quiet machine.
 bench: .venv/installed
 	$(BIN)/python -m benchmarks.solvers preset=full
-	$(BIN)/python -m benchmarks.table
 	$(BIN)/python -m benchmarks.layer
+	$(BIN)/python -m benchmarks.table
 
 # A generator of perturbations trained through the differentiable layer, into outputs/generator.
 example: .venv/installed

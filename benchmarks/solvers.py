@@ -173,7 +173,7 @@ def main(settings: DictConfig) -> None:
     path.write_text(json.dumps(result, indent=1) + "\n")
     for plot in plots.save(result, folder):
         _CONSOLE.print(str(plot))
-    _CONSOLE.print(str(path), bars.table(result), sep="\n", markup=False)
+    _CONSOLE.print(str(path), bars.table(result["bars"]), sep="\n", markup=False)
 
 
 if __name__ == "__main__":

@@ -1,33 +1,69 @@
 """Puts the tables of the committed results into the README: `python -m benchmarks.table`."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from benchmarks import bars
 
 ROOT = Path(__file__).parent.parent
-RESULT = ROOT / "benchmarks" / "results" / "solvers-full.json"
-_BEGIN, _END = "<!-- benchmarks:begin -->", "<!-- benchmarks:end -->"
+RESULTS = ROOT / "benchmarks" / "results"
 
 
 def updated(readme: str) -> str:
-    """`readme` with what lies between the markers replaced."""
-    result = json.loads(RESULT.read_text())
-    before, rest = readme.split(_BEGIN)
-    _, after = rest.split(_END)
+    """`readme` with what lies between the markers of each section replaced."""
+    for name, text in _SECTIONS.items():
+        begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+        before, rest = readme.split(begin)
+        _, after = rest.split(end)
+        readme = f"{before}{begin}\n{text()}\n{end}{after}"
+    return readme
+
+
+def _solvers() -> str:
+    result = _result("solvers-full")
     machine, figures = result["machine"], result["figures"]
     losses = ", ".join(f"{100 * loss:.1f}%" for loss in figures["tiles_loss"])
     copies = figures["product_s"][1] * figures["copy_gigabytes_per_s"] * 1e9 / (2 * 4 * 3 * 224 * 224)
     gradient, product = 1e3 * figures["gradient_s"][1], 1e3 * figures["product_s"][1]
-    text = (
-        f"{bars.table(result)}\n\n"
-        f"{machine['cpu']}, one thread, torch {machine['versions']['torch']}, {machine['date'][:10]}. "
+    return (
+        f"{bars.table(result['bars'])}\n\n"
+        f"{_where(machine)} "
         f"A gradient is EfficientNet-Lite0's at 224x224, {gradient:.0f} ms.\n"
         f"What limits `Dual` is the product with its matrix: {product:.2f} ms at 224x224x3, {copies:.0f} times a copy "
         f"of the image at {figures['copy_gigabytes_per_s']:.0f} GB/s.\n"
         f"The tile approximation misses {losses} of the exact objective on the first photographs."
     )
-    return f"{before}{_BEGIN}\n{text}\n{_END}{after}"
+
+
+def _layer() -> str:
+    result = _result("layer")
+    return f"{bars.table(bars.judge_layer(result))}\n\n{_where(result['machine'])}"
+
+
+def _generator() -> str:
+    result = _result("generator")
+    lines = ["| photographs | one forward pass | iterated attack | random linear term |", "|---|---|---|---|"]
+    for name in ("trained on", "held out"):
+        part = result[name]
+        cells = [
+            f"{100 * part[attack]['success']:.0f}%, {part[attack]['seconds_per_image']:.2f} s"
+            for attack in ("one pass", "iterated", "random linear term")
+        ]
+        lines.append(f"| {part['photographs']} {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+_SECTIONS: dict[str, Callable[[], str]] = {"benchmarks": _solvers, "layer": _layer, "generator": _generator}
+
+
+def _result(name: str) -> Any:
+    return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+def _where(machine: dict[str, Any]) -> str:
+    return f"{machine['cpu']}, one thread, torch {machine['versions']['torch']}, {machine['date'][:10]}."
 
 
 def main() -> None:

@@ -28,9 +28,11 @@ from torch import Tensor
 
 from percep.ball import SSIMBall
 from percep.program import Multipliers, Program
+from percep.solvers.conjugate_gradients import conjugate_gradients
 from percep.solvers.constraints import Constraints, NewtonMatrix, parts, squared_radii
 from percep.solvers.interior_point import MOST_PIXELS, Factor
-from percep.solvers.lagrangian import NormalEquations, per_image
+from percep.solvers.lagrangian import NormalEquations
+from percep.solvers.quadratic import per_image
 
 # Up to here a dense factor is as quick as conjugate gradients, and exact.
 DENSE_PIXELS = 400
@@ -124,7 +126,10 @@ def solve_adjoint(
     right = torch.where(matrix.precondition.reached, cotangent / largest, 0.0)
     direction, steps = torch.zeros_like(right), 0
     if pixels > DENSE_PIXELS:
-        direction, steps = _conjugate_gradients(matrix, right, tolerance)
+        free = matrix.precondition.reached
+        direction, steps = conjugate_gradients(
+            lambda values: free * matrix.product(values), matrix.precondition, right, tolerance, _MOST_STEPS
+        )
     residual = _relative_residual(matrix, direction, right)
     if pixels <= MOST_PIXELS:
         for image in torch.nonzero(residual > tolerance):
@@ -168,29 +173,6 @@ def _factored(matrix: NewtonMatrix, right: Tensor) -> Tensor:
     for _ in range(_REFINEMENTS):
         direction = direction + free * factor.solve(right - free * matrix.product(direction))
     return direction
-
-
-def _conjugate_gradients(matrix: NewtonMatrix, right: Tensor, tolerance: float) -> tuple[Tensor, int]:
-    """`H^-1 v`, each image to a relative residual of `tolerance`; also the steps taken."""
-    free, precondition = matrix.precondition.reached, matrix.precondition
-    solution, residual = torch.zeros_like(right), right
-    scaled = precondition(residual)
-    direction = scaled
-    weight = per_image(scaled * residual)
-    target = tolerance**2 * weight
-    for step in range(_MOST_STEPS):
-        running = weight > target
-        if not bool(running.any()):
-            return solution, step
-        product = free * matrix.product(direction)
-        curvature = per_image(direction * product)
-        length = torch.where(running & (curvature > 0), weight / curvature.clamp_min(_TINY), 0.0)
-        solution = torch.addcmul(solution, length, direction)
-        residual = torch.addcmul(residual, length, product, value=-1)
-        scaled = precondition(residual)
-        previous, weight = weight, per_image(scaled * residual)
-        direction = torch.addcmul(scaled, weight / previous.clamp_min(_TINY), direction)
-    return solution, _MOST_STEPS
 
 
 def _relative_residual(matrix: NewtonMatrix, direction: Tensor, right: Tensor) -> Tensor:

@@ -1,5 +1,8 @@
 """The errors percep raises on purpose; the text of each is one line that says what to do."""
 
+PEERS_REMEDY = "pip install 'percep[peers]' and pip install --no-deps torchattacks adv-lib"
+"""How to get the libraries that percep's attacks are compared with: two of them ask for versions that do not build."""
+
 
 class PercepError(Exception):
     """Base of every error percep raises on purpose."""

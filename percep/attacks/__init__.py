@@ -2,6 +2,7 @@
 
 from percep.attacks.frank_wolfe import FrankWolfe
 from percep.attacks.lattice import quantise
-from percep.attacks.result import AttackResult, AttackStatus
+from percep.attacks.minimal import MinimalPerturbation
+from percep.attacks.result import AttackResult, AttackStatus, MinimalResult
 
-__all__ = ["AttackResult", "AttackStatus", "FrankWolfe", "quantise"]
+__all__ = ["AttackResult", "AttackStatus", "FrankWolfe", "MinimalPerturbation", "MinimalResult", "quantise"]

@@ -1,36 +1,74 @@
 """What an attack maximises, and when it has succeeded."""
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Loss = Literal["margin", "cross_entropy"]
+Loss = Literal["margin", "cross_entropy", "dlr"]
+
+GradientFunction = Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]
+"""`(images, labels, targets)` to what is to be increased, `(B,)`, and its gradients `(B, C, H, W)`."""
+
+_TINY = 1e-12
 
 
-def margin(logits: Tensor, labels: Tensor, targets: Tensor | None) -> Tensor:
-    """`(B,)`, positive where the goal is met: best other logit minus the label's, or target's minus best other.
+def margin(logits: Tensor, labels: Tensor, targets: Tensor | None, top_k: int = 1) -> Tensor:
+    """`(B,)`, positive where the goal is met: the label is not among the k best classes, or the target is.
 
-    `logits` is `(B, K)`; `labels` and `targets` are `(B,)` class indices.
+    Untargeted it is the k-th best other logit minus the label's, targeted the target's minus the k-th best other.
+
+    Args:
+        logits: `(B, K)`, K > top_k.
+        labels, targets: `(B,)` class indices.
+        top_k: k.
     """
     goal = labels if targets is None else targets
     chosen = logits.gather(1, goal[:, None]).squeeze(1)
-    others = logits.scatter(1, goal[:, None], -torch.inf).amax(1)
-    return others - chosen if targets is None else chosen - others
+    others = logits.scatter(1, goal[:, None], -torch.inf)
+    rival = others.amax(1) if top_k == 1 else others.topk(top_k, 1).values[:, -1]
+    return rival - chosen if targets is None else chosen - rival
 
 
-def loss(name: Loss, logits: Tensor, labels: Tensor, targets: Tensor | None) -> Tensor:
-    """The quantity to increase, `(B,)`: the margin, or the cross-entropy of the label (minus the target's)."""
+def lead(logits: Tensor, labels: Tensor, rivals: Tensor) -> Tensor:
+    """`(B,)`: a rival's logit minus the label's; `rivals` are `(B,)` class indices."""
+    return (logits.gather(1, rivals[:, None]) - logits.gather(1, labels[:, None])).squeeze(1)
+
+
+def difference_of_logits_ratio(logits: Tensor, labels: Tensor, targets: Tensor | None) -> Tensor:
+    """The margin over a spread of the logits, `(B,)`, so that the model's scale does not matter.
+
+    Croce and Hein, ICML 2020, equations 6 and 7: the spread is best minus third best, and targeted best minus
+    the mean of the third and the fourth. With fewer classes the last one stands in.
+    """
+    ranked = logits.sort(1, descending=True).values
+    third, fourth = (ranked[:, min(place, ranked.shape[1]) - 1] for place in (3, 4))
+    spread = ranked[:, 0] - (third if targets is None else (third + fourth) / 2)
+    if targets is None:
+        return margin(logits, labels, None) / spread.clamp_min(_TINY)
+    return lead(logits, labels, targets) / spread.clamp_min(_TINY)
+
+
+def loss(name: Loss, logits: Tensor, labels: Tensor, targets: Tensor | None, top_k: int = 1) -> Tensor:
+    """The quantity to increase, `(B,)`.
+
+    "margin", "dlr" (difference of logits ratio), or "cross_entropy": the label's, or minus the target's. Only the
+    margin depends on `top_k`.
+    """
     if name == "margin":
-        return margin(logits, labels, targets)
+        return margin(logits, labels, targets, top_k)
+    if name == "dlr":
+        return difference_of_logits_ratio(logits, labels, targets)
     if targets is None:
         return F.cross_entropy(logits, labels, reduction="none")
     return -F.cross_entropy(logits, targets, reduction="none")
 
 
-def achieved(logits: Tensor, labels: Tensor, targets: Tensor | None) -> Tensor:
-    """`(B,)` bool: the prediction is not the label, or is the target. False for logits that are not finite."""
-    prediction = logits.argmax(1)
-    met = prediction != labels if targets is None else prediction == targets
-    return met & torch.isfinite(logits).all(1)
+def achieved(logits: Tensor, labels: Tensor, targets: Tensor | None, top_k: int = 1) -> Tensor:
+    """`(B,)` bool: the label is not among the `top_k` best classes, or the target is. False for logits not finite."""
+    finite = torch.isfinite(logits).all(1)
+    best = torch.nan_to_num(logits).topk(top_k, 1).indices
+    found = (best == (labels if targets is None else targets)[:, None]).any(1)
+    return (~found if targets is None else found) & finite

@@ -2,12 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from percep.attacks.criteria import Loss, achieved, loss, margin
-from percep.attacks.lattice import to_lattice
+from percep.attacks.criteria import GradientFunction, Loss, margin
+from percep.attacks.inputs import check_images
+from percep.attacks.lattice import lattice_optimum
+from percep.attacks.objective import Objective
 from percep.attacks.result import AttackResult, AttackStatus
 from percep.ball import SSIMBall
 from percep.certificate import certify
@@ -22,20 +25,27 @@ from percep.windows import Window
 class FrankWolfe:
     """Frank-Wolfe over the SSIM ball (Pochimireddy et al., IEEE JSTSP 2022), judged on saved 8-bit images.
 
-    Each step takes the loss's gradient at the 8-bit image of the current perturbation, solves the linear program
-    over the ball, and moves to `(1 - s) d + s d*` with `s = 2 / (t + 2)`: a convex combination, hence inside. The
-    new perturbation is brought to the 8-bit lattice inside the true ball, and an image whose saved version is
-    adversarial is finished. With a mean, the ellipsoid is expanded at the reference and the rounded image is
-    scaled to the budget, so that the whole of it is used.
+    Each step takes the loss's gradient at the 8-bit image of the current perturbation, adds it to the running
+    average of gradients with Frank-Wolfe's weight `2 / (t + 2)`, and solves the linear program over the ball for
+    that average. Averaging gradients rather than their solutions (dual averaging, Nesterov, Math. Program. 2009) takes
+    as many steps, and leaves the multipliers of the perturbation, by which it is brought to the 8-bit
+    lattice inside the true ball (`lattice_optimum`). An image whose saved version is adversarial is finished. With a
+    mean, the ellipsoid is expanded at the reference.
 
     Attributes:
         model: maps `(B, C, H, W)` images in [0, 1] to `(B, K)` logits; a module must be in eval mode.
         floor: least SSIM in any window, in (0, 1), or None.
         mean: least mean SSIM, in (0, 1), or None. At least one of floor and mean is needed.
-        steps: most gradients per image.
-        loss: "margin" (best other logit minus the label's) or "cross_entropy".
+        steps: most gradients per image and run.
+        loss: "margin" (best other logit minus the label's), "cross_entropy" or "dlr" (difference of logits ratio).
         window: the SSIM window, `Window.gaussian()` by default.
         tol: certified relative gap asked of each program.
+        restarts: further runs of an untargeted attack that has not succeeded, each towards the next of the classes
+            that were likeliest at the reference.
+        top_k: the label must leave the k best classes, or the target enter them.
+        gradient: a function of `(images, labels, targets)` that gives what is to be increased, `(B,)`, and its
+            gradient, instead of the loss of the model: an ensemble, an expectation over transformations. `model`
+            remains the judge.
     """
 
     model: Callable[[Tensor], Tensor]
@@ -45,6 +55,9 @@ class FrankWolfe:
     loss: Loss = "margin"
     window: Window | None = None
     tol: float = 1e-2
+    restarts: int = 0
+    top_k: int = 1
+    gradient: GradientFunction | None = None
 
     def __post_init__(self) -> None:
         if self.floor is None and self.mean is None:
@@ -52,10 +65,13 @@ class FrankWolfe:
         for name, level in (("floor", self.floor), ("mean", self.mean)):
             if level is not None and not 0 < level < 1:
                 raise InputError(f"{name} must lie in (0, 1), got {level}")
-        if self.steps < 1:
-            raise InputError(f"steps must be at least 1, got {self.steps}")
-        if self.loss not in ("margin", "cross_entropy"):
-            raise InputError(f"loss must be 'margin' or 'cross_entropy', got {self.loss!r}")
+        for name, value, least in (("steps", self.steps, 1), ("restarts", self.restarts, 0), ("top_k", self.top_k, 1)):
+            if value < least:
+                raise InputError(f"{name} must be at least {least}, got {value}")
+        if self.loss not in get_args(Loss):
+            raise InputError(f"loss must be one of {', '.join(get_args(Loss))}, got {self.loss!r}")
+        if self.restarts and self.gradient is not None:
+            raise InputError("restarts follow single classes of the model: they need its own gradient")
 
     def __call__(self, images: Tensor, labels: Tensor, targets: Tensor | None = None) -> AttackResult:
         """Attacks a batch.
@@ -70,78 +86,99 @@ class FrankWolfe:
             InputError: images outside [0, 1] or off the 8-bit lattice, labels or targets outside the model's
                 classes or of a wrong shape, a module in train mode.
         """
-        if isinstance(self.model, nn.Module) and self.model.training:
-            raise InputError("the model is in train mode, where its answers change: call model.eval() first")
+        check_images(images, eight_bit=True)
         ball = SSIMBall(images, self.floor, self.mean, self.window)
-        if bool(((ball.reference * 255 - (ball.reference * 255).round()).abs() > 1e-2).any()):
-            raise InputError("images must be multiples of 1/255 (8-bit): round them with percep.attacks.quantise")
-        run = _Run(self, ball, labels, targets)
-        for step in range(self.steps):
-            if not run.advance(step):
-                break
-        run.judge()
+        objective = Objective(self.model, self.gradient, self.loss, self.top_k, labels, targets, images)
+        run = _Run(self, ball, objective)
+        runs = 1 + (self.restarts if targets is None else 0)
+        for number in range(runs):
+            run.restart(number)
+            for step in range(self.steps):
+                if not run.advance(step):
+                    break
+            run.judge()
         return run.result()
 
 
 class _Run:
     """The state of one batch. Tensors hold every image; `active` indexes those still attacked."""
 
-    def __init__(self, attack: FrankWolfe, ball: SSIMBall, labels: Tensor, targets: Tensor | None) -> None:
+    def __init__(self, attack: FrankWolfe, ball: SSIMBall, objective: Objective) -> None:
         batch, device = ball.batch, ball.reference.device
-        self.attack = attack
+        self.attack, self.objective = attack, objective
         self.ball = ball if ball.mean is None else ball.expand(torch.zeros_like(ball.reference))
-        self.labels, self.targets = labels.to(device), None if targets is None else targets.to(device)
-        self.delta = torch.zeros_like(ball.reference)
+        self.average = torch.zeros_like(ball.reference)
         self.candidate = ball.reference.clone()
         self.best = ball.reference.clone()
         self.best_margin = torch.full((batch,), -torch.inf, dtype=ball.reference.dtype, device=device)
         self.status = [AttackStatus.NOT_FOUND if ok else AttackStatus.NOT_FINITE for ok in ball.finite.tolist()]
         self.active = torch.nonzero(ball.finite).flatten()
         self.before = torch.full((batch,), -1, dtype=torch.int64, device=device)
-        self.after = self.before.clone()
+        self.after, self.rivals = self.before.clone(), self.before.clone()
+        self.likely: list[list[int]] = [[] for _ in range(batch)]
         self.gap = torch.full((batch,), torch.nan, dtype=torch.float64, device=device)
         self.gradient_calls = torch.zeros(batch, dtype=torch.int64, device=device)
         self.forward_calls = torch.zeros(batch, dtype=torch.int64, device=device)
         self.solution: Solution | None = None
-        for name, classes in (("labels", self.labels), ("targets", self.targets)):
-            if classes is not None and (classes.shape != (batch,) or classes.dtype != torch.int64):
-                raise InputError(
-                    f"{name} must be int64 of shape ({batch},), got {classes.dtype} {tuple(classes.shape)}"
-                )
+
+    def restart(self, number: int) -> None:
+        """Starts a run of the images that are left: the first towards any class, later ones towards a likely one."""
+        if number == 0:
+            return
+        self.active = torch.tensor(
+            [i for i, s in enumerate(self.status) if s is AttackStatus.NOT_FOUND and len(self.likely[i]) >= number],
+            dtype=torch.int64,
+            device=self.before.device,
+        )
+        self.candidate[self.active] = self.ball.reference[self.active]
+        for image in self.active.tolist():
+            self.rivals[image] = self.likely[image][number - 1]
+        self.solution = None
 
     def advance(self, step: int) -> bool:
         """One gradient and one program for every active image; False when none is left."""
-        inputs = self.candidate[self.active].requires_grad_()
+        if not len(self.active):
+            return False
+        images, own = self.active, self.attack.gradient is not None
+        inputs = self.candidate[images].requires_grad_(not own)
         with torch.enable_grad():
-            logits = self._logits(inputs)
-            going = self._settle(logits.detach(), first=step == 0)
-            if not bool(going.any()):
-                self.active = self.active[going]
+            logits = self.objective.logits(inputs, images)
+            going = self._settle(logits.detach())
+            kept = torch.nonzero(going).flatten()
+            self.active = images[kept]
+            self.forward_calls[images if own else images[~going]] += 1
+            if self.solution is not None:
+                self.solution = self.solution.select(kept)
+            if not len(kept):
                 return False
-            labels, targets = self._goals()
-            values = loss(self.attack.loss, logits, labels, targets)
-            (gradient,) = torch.autograd.grad(values[going].sum(), inputs)
-        self.gradient_calls[self.active[going]] += 1
-        self.forward_calls[self.active[~going]] += 1
+            _, gradient = self.objective.differentiate(inputs, logits, images, kept, self.rivals[self.active])
+        self.gradient_calls[self.active] += 1
+        return self._step(step, gradient)
+
+    def _step(self, step: int, gradient: Tensor) -> bool:
+        """The next perturbation of the active images, from their gradients."""
         finite = torch.isfinite(gradient).flatten(1).all(1)
-        for image in self.active[going & ~finite].tolist():
-            self.status[image] = AttackStatus.NOT_FINITE
-        going &= finite
-        kept = torch.nonzero(going).flatten()
+        moving = (gradient != 0).flatten(1).any(1)
+        for place in torch.nonzero(~(finite & moving)).flatten().tolist():
+            self.status[int(self.active[place])] = (
+                AttackStatus.NO_GRADIENT if bool(finite[place]) else AttackStatus.NOT_FINITE
+            )
+        kept = torch.nonzero(finite & moving).flatten()
         self.active, gradient = self.active[kept], gradient[kept]
         if self.solution is not None:
             self.solution = self.solution.select(kept)
         if not len(self.active):
             return False
-
+        # Of the size of the first gradient, so that a loss whose gradients vary in size is averaged over directions.
+        size = gradient.flatten(1).norm(dim=1).reshape(-1, 1, 1, 1)
+        pull = torch.lerp(self.average[self.active], gradient / size, 2 / (step + 2))
+        self.average[self.active] = pull
         ball = self.ball.select(self.active)
         warm_start = self.solution if ball.floor is not None else None
-        self.solution = solve(Program(ball, gradient), tol=self.attack.tol, warm_start=warm_start)
+        self.solution = solve(Program(ball, pull), tol=self.attack.tol, warm_start=warm_start)
         self.gap[self.active] = self.solution.gap
-        share = 2 / (step + 2)
-        delta = torch.lerp(self.delta[self.active], self.solution.delta, share)
-        self.delta[self.active] = delta
-        self.candidate[self.active] = to_lattice(ball, delta, fill=True)
+        assert self.solution.multipliers is not None
+        self.candidate[self.active] = lattice_optimum(ball, pull, self.solution.multipliers, self.solution.delta)
         return True
 
     def judge(self) -> None:
@@ -149,41 +186,33 @@ class _Run:
         if not len(self.active):
             return
         with torch.no_grad():
-            logits = self._logits(self.candidate[self.active])
+            logits = self.objective.logits(self.candidate[self.active], self.active)
         self.forward_calls[self.active] += 1
-        self.active = self.active[self._settle(logits, first=False)]
+        self.active = self.active[self._settle(logits)]
 
-    def _logits(self, inputs: Tensor) -> Tensor:
-        logits = self.attack.model(inputs)
-        if logits.ndim != 2 or logits.shape[0] != inputs.shape[0]:
-            raise InputError(f"the model must answer ({inputs.shape[0]}, K) logits, got {tuple(logits.shape)}")
-        for name, classes in (("labels", self.labels), ("targets", self.targets)):
-            if classes is not None and bool(((classes < 0) | (classes >= logits.shape[1])).any()):
-                raise InputError(f"{name} must be class indices in [0, {logits.shape[1] - 1}]")
-        return logits
-
-    def _goals(self) -> tuple[Tensor, Tensor | None]:
-        targets = None if self.targets is None else self.targets[self.active]
-        return self.labels[self.active], targets
-
-    def _settle(self, logits: Tensor, first: bool) -> Tensor:
+    def _settle(self, logits: Tensor) -> Tensor:
         """Records what the model says of the active candidates; which of them go on."""
-        labels, targets = self._goals()
+        images = self.active
+        labels, targets = self.objective.goals(images)
         finite = torch.isfinite(logits).all(1)
-        prediction = torch.where(finite, logits.argmax(1), -1)
-        met = achieved(logits, labels, targets)
-        value = torch.where(finite, margin(torch.nan_to_num(logits), labels, targets), -torch.inf)
-        better = value > self.best_margin[self.active]
-        images = self.active[better]
-        self.best[images] = self.candidate[images]
-        self.best_margin[images] = value[better].to(self.best_margin.dtype)
-        self.after[images] = prediction[better]
-        if first:
-            self.before[self.active] = prediction
-        done = AttackStatus.ALREADY_ADVERSARIAL if first else AttackStatus.ADVERSARIAL
-        for image, ok, hit in zip(self.active.tolist(), finite.tolist(), met.tolist(), strict=True):
-            if hit or not ok:
-                self.status[image] = done if hit else AttackStatus.NOT_FINITE
+        prediction = torch.where(finite, torch.nan_to_num(logits).argmax(1), -1)
+        met = self.objective.achieved(logits, images)
+        value = torch.where(finite, margin(torch.nan_to_num(logits), labels, targets, self.attack.top_k), -torch.inf)
+        better = value > self.best_margin[images]
+        improved = images[better]
+        self.best[improved] = self.candidate[improved]
+        self.best_margin[improved] = value[better].to(self.best_margin.dtype)
+        self.after[improved] = prediction[better]
+        first = self.gradient_calls[images] == 0
+        self.before[images] = torch.where(first, prediction, self.before[images])
+        for place, image in enumerate(images.tolist()):
+            if bool(met[place]):
+                fresh = bool(first[place])
+                self.status[image] = AttackStatus.ALREADY_ADVERSARIAL if fresh else AttackStatus.ADVERSARIAL
+            elif not bool(finite[place]):
+                self.status[image] = AttackStatus.NOT_FINITE
+            elif bool(first[place]) and self.attack.restarts:
+                self.likely[image] = self.objective.likely(logits[place], int(labels[place]), self.attack.restarts)
         return finite & ~met
 
     def result(self) -> AttackResult:
@@ -195,7 +224,7 @@ class _Run:
         nan = torch.where(self.ball.finite, 0.0, torch.nan)
         return AttackResult(
             images=self.best,
-            success=torch.tensor(hit, device=reference.device) & certified,
+            success=torch.tensor(hit, dtype=torch.bool, device=reference.device) & certified,
             labels_before=self.before,
             labels_after=self.after,
             certified=certified,

@@ -4,11 +4,20 @@ import torch
 from torch import Tensor
 
 from percep.ball import SSIMBall
-from percep.ssim import Losses, ssim_losses
+from percep.program import Multipliers
+from percep.solvers.quadratic import WindowQuadratic, per_image
+from percep.ssim import C1, C2, Losses, ssim_losses
+
+LEVEL = 1 / 255
+"""The step of the 8-bit lattice."""
 
 # SSIM losses of float32 images are good to about 1e-4 of themselves, so this much of a budget stays unused.
 _RESERVE = 1e-3
-_ROUNDS = 40
+# Prices first find their balance in rounds that raise and lower them, then only rise until every window is inside.
+_BALANCING, _RAISING = 4, 28
+_RAISED = 1.15
+_RETREATS = 60
+_TINY = 1e-30
 
 
 def quantise(images: Tensor) -> Tensor:
@@ -16,46 +25,126 @@ def quantise(images: Tensor) -> Tensor:
     return (images.clamp(0, 1) * 255).round() / 255
 
 
-def to_lattice(ball: SSIMBall, delta: Tensor, fill: bool) -> Tensor:
+def to_level(delta: Tensor, reference: Tensor) -> Tensor:
+    """The nearest perturbation between 8-bit images, for a reference that is one."""
+    return (delta.clamp(-reference, 1 - reference) / LEVEL).round() * LEVEL
+
+
+def descend(quadratic: WindowQuadratic, pull: Tensor, delta: Tensor, reference: Tensor) -> Tensor:
+    """Lowers `<d, M d> / 2 - <pull, d>` over perturbations between 8-bit images.
+
+    It minimises over the lattice the separable function that lies above this one and touches it at `delta`, so the
+    value does not rise. One product with M.
+
+    Args:
+        quadratic: M.
+        pull: `(B, C, H, W)`.
+        delta: where to start, on the lattice.
+        reference: `(B, C, H, W)` in [0, 1], multiples of 1/255.
+    """
+    residual = pull - quadratic.product(delta)
+    return to_level(delta + residual / quadratic.majorizer.clamp_min(_TINY), reference)
+
+
+def lattice_optimum(ball: SSIMBall, pull: Tensor, prices: Multipliers, delta: Tensor) -> Tensor:
+    """8-bit images inside the true ball with a large `<pull, y - x>`: `(B, C, H, W)`.
+
+    The Lagrangian of the program over the ball is lowered on the lattice, so that a rounding is chosen by what it
+    does to the objective against what its windows charge, while the prices of the constraints follow the true SSIM
+    of the rounded image: windows that lose more than they may become dearer, others cheaper. The true floor is wider
+    than the program's, which splits it between luminance and contrast in advance, so that the objective may
+    exceed the program's optimum. What cannot be had by prices is left to `to_lattice`.
+
+    Args:
+        ball: the ball of references that are multiples of 1/255.
+        pull: `(B, C, H, W)`, finite, the linear term of a program.
+        prices: the multipliers of its solution.
+        delta: its solution.
+    """
+    reference, window = ball.reference, ball.window
+    size = (int(delta.shape[-2]), int(delta.shape[-1]))
+    luminance, contrast, mean = prices.luminance, prices.contrast, prices.mean
+    delta = to_level(delta, reference)
+    best, best_gain = torch.zeros_like(delta), torch.zeros_like(per_image(delta))
+    for round_ in range(_BALANCING + _RAISING):
+        mean_price: Tensor | float = 0.0 if luminance is None else luminance
+        variance_price: Tensor | float = 0.0 if contrast is None else contrast
+        if mean is not None and (weights := ball.ellipsoid) is not None:
+            mean_price, variance_price = mean_price + mean * weights.luminance, variance_price + mean * weights.contrast
+        assert isinstance(mean_price, Tensor) and isinstance(variance_price, Tensor)
+        delta = descend(WindowQuadratic(window, size, mean_price, variance_price), pull, delta, reference)
+        floor_ratio, mean_ratio = _ratios(ball, ssim_losses(reference, reference + delta, window))
+        inside = torch.ones_like(best_gain, dtype=torch.bool)
+        for ratio in (floor_ratio, mean_ratio):
+            if ratio is not None:
+                inside &= (ratio <= 1).flatten(1).all(1).reshape(-1, 1, 1, 1)
+        gain = per_image(pull * delta)
+        better = inside & (gain > best_gain)
+        best, best_gain = torch.where(better, delta, best), torch.where(better, gain, best_gain)
+        rising = round_ >= _BALANCING
+        if rising and bool(inside.all()):
+            break
+        if floor_ratio is not None and luminance is not None and contrast is not None:
+            factor = _factor(floor_ratio, rising)
+            luminance, contrast = luminance * factor, contrast * factor
+        if mean_ratio is not None and mean is not None:
+            mean = mean * _factor(mean_ratio, rising)
+    retreated = to_lattice(ball, delta) - reference
+    return quantise(reference + torch.where(per_image(pull * retreated) > best_gain, retreated, best))
+
+
+def to_lattice(ball: SSIMBall, delta: Tensor) -> Tensor:
     """8-bit images inside the true ball, near `reference + delta`: `(B, C, H, W)`.
 
-    Rounding moves every pixel by up to half a level, which dark flat windows feel. Windows that fall below the
-    floor shrink the perturbation over their own pixels; a mean that is missed shrinks all of it; then it is
+    Rounding moves every pixel by up to half a level, which dark flat windows feel. In windows that fall below the
+    floor the pixels that add to the loss shrink; a mean that is missed shrinks all of them; then everything is
     rounded again. With nothing left, the image is its reference, which is inside.
 
     Args:
         ball: the ball of references that are multiples of 1/255.
         delta: `(B, C, H, W)`, finite.
-        fill: first enlarge `delta` where that is needed to use the mean's budget up; without a mean, no effect.
     """
-    reference = ball.reference
-    scale = torch.ones_like(delta)
-    if fill and ball.mean is not None:
-        losses = ssim_losses(reference, (reference + delta).clamp(0, 1), ball.window)
-        scale = scale * _factor(ball, losses).clamp(1, 4)
+    reference, window = ball.reference, ball.window
+    size = (int(delta.shape[-2]), int(delta.shape[-1]))
     best = quantise(reference)
-    for _ in range(_ROUNDS):
-        images = quantise(reference + scale * delta)
-        losses = ssim_losses(reference, images, ball.window)
-        shrink = torch.ones_like(scale)
-        if ball.floor is not None:
-            missed = losses.ssim() < 1 - (1 - ball.floor) * (1 - _RESERVE)
-            touched = ball.window.adjoint(missed.to(delta.dtype), int(delta.shape[-2]), int(delta.shape[-1])) > 0
-            shrink = torch.where(touched, 0.8, shrink)
-        if ball.mean is not None:
-            shrink = shrink * _factor(ball, losses).clamp(0.3, 1)
+    for _ in range(_RETREATS):
+        rounded = to_level(delta, reference)
+        losses = ssim_losses(reference, reference + rounded, window)
+        floor_ratio, mean_ratio = _ratios(ball, losses)
+        shrink = torch.ones_like(delta)
+        if floor_ratio is not None:
+            missed = (floor_ratio > 1).to(delta.dtype)
+            slope = WindowQuadratic(
+                window,
+                size,
+                missed / (ball.reference_mean**2 + C1),
+                missed / (ball.reference_variance + C2),
+            ).product(rounded)
+            shrink = torch.where(slope * rounded > 0, 0.8, shrink)
+        if mean_ratio is not None:
+            shrink = shrink * torch.where(mean_ratio > 1, (1 - _RESERVE) * mean_ratio.rsqrt(), 1.0).clamp_min(0.3)
         shrunk = (shrink < 1).flatten(1).any(1)[:, None, None, None]
-        best = torch.where(shrunk, best, images)
+        best = torch.where(shrunk, best, reference + rounded)
         if not bool(shrunk.any()):
             break
-        scale = scale * torch.where(shrunk, shrink, 1.0)
-    return best
+        delta = torch.where(shrunk, shrink * delta, delta)
+    return quantise(best)
 
 
-def _factor(ball: SSIMBall, losses: Losses) -> Tensor:
-    """By how much to scale so that the mean's budget is met, the loss of SSIM being nearly quadratic."""
-    assert ball.mean is not None
-    lost = (1 - losses.ssim()).flatten(1).mean(1).reshape(-1, 1, 1, 1).double()
-    allowed = (1 - ball.mean) * (1 - _RESERVE)
-    factor = (allowed / lost.clamp_min(1e-30)).sqrt()
-    return torch.where(lost > allowed, factor * (1 - _RESERVE), factor.clamp_min(1)).to(losses.contrast.dtype)
+def _ratios(ball: SSIMBall, losses: Losses) -> tuple[Tensor | None, Tensor | None]:
+    """What is lost over what may be: per window for the floor, `(B, 1, 1, 1)` for the mean."""
+    lost = losses.luminance + losses.contrast - losses.luminance * losses.contrast
+    floor = mean = None
+    if ball.floor is not None:
+        floor = lost / ((1 - ball.floor) * (1 - _RESERVE)).to(lost.dtype)
+    if ball.mean is not None:
+        allowed = (1 - ball.mean) * (1 - _RESERVE)
+        mean = (lost.double().flatten(1).mean(1).reshape(-1, 1, 1, 1) / allowed).to(lost.dtype)
+    return floor, mean
+
+
+def _factor(ratio: Tensor, rising: bool) -> Tensor:
+    """What a price is multiplied by, given what its constraint loses over what it may."""
+    if rising:
+        return torch.where(ratio > 1, _RAISED * ratio.clamp_max(10) ** 2, 1.0)
+    return ratio.clamp(0.1, 10).sqrt()

@@ -15,6 +15,8 @@ class AttackStatus(StrEnum):
     """No saved image inside the ball was adversarial within the step budget."""
     ALREADY_ADVERSARIAL = "already_adversarial"
     """The reference itself satisfies the goal; it is returned unchanged."""
+    NO_GRADIENT = "no_gradient"
+    """Nothing was found, and the loss's gradient is zero everywhere: a constant, saturated or masked model."""
     NOT_FINITE = "not_finite"
     """The image, the model's output or its gradient held NaN or infinity."""
 
@@ -52,3 +54,18 @@ class AttackResult:
     forward_calls: Tensor
     status: tuple[AttackStatus, ...]
     spending: Tensor
+
+
+@dataclass(frozen=True)
+class MinimalResult(AttackResult):
+    """A search's answer as an interval: adversarial at `found`, not found at `missed`.
+
+    Attributes:
+        found: `(B,)` float64, SSIM of `images` in the measure asked for (its mean, or its least value over windows
+            and channels); NaN where nothing adversarial was found.
+        missed: `(B,)` float64, least SSIM above `found` of an image that was tried and was not adversarial. Where
+            nothing was found, the least SSIM tried. At most 1, which is the reference itself.
+    """
+
+    found: Tensor
+    missed: Tensor

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from percep.program import Multipliers, Program, Solution
 from percep.solvers.answers import Answers, unfinished
-from percep.solvers.lagrangian import best_uncovered, per_image
+from percep.solvers.lagrangian import best_uncovered
 from percep.solvers.patches import (
     Affine,
     Block,
@@ -20,6 +20,7 @@ from percep.solvers.patches import (
     over_copies,
     refuse_large,
 )
+from percep.solvers.quadratic import per_image
 from percep.solvers.recovery import restore
 
 _TINY = 1e-20

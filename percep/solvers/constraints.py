@@ -11,8 +11,9 @@ from torch import Tensor
 
 from percep.ball import SSIMBall
 from percep.program import Multipliers
-from percep.solvers.lagrangian import NormalEquations, per_image
+from percep.solvers.lagrangian import NormalEquations
 from percep.solvers.preconditioner import Multilevel
+from percep.solvers.quadratic import per_image
 
 _TINY = 1e-30
 

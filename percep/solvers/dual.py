@@ -8,7 +8,8 @@ from torch import Tensor
 from percep.program import Multipliers, Program, Solution
 from percep.solvers.answers import Answers, unfinished
 from percep.solvers.constraints import parts, squared_radii
-from percep.solvers.lagrangian import NormalEquations, best_uncovered, feasible_multipliers, no_less, per_image
+from percep.solvers.lagrangian import NormalEquations, best_uncovered, feasible_multipliers, no_less
+from percep.solvers.quadratic import per_image
 from percep.solvers.recovery import restore
 
 _TINY = 1e-30

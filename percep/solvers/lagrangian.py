@@ -11,7 +11,7 @@ from torch import Tensor
 
 from percep.ball import SSIMBall
 from percep.program import Multipliers, Program
-from percep.solvers.preconditioner import Multilevel
+from percep.solvers.quadratic import WindowQuadratic, per_image
 from percep.ssim import variance
 
 # A pixel within this of an end of the range may leave its residual to it; one covered by less than this share of a
@@ -20,12 +20,7 @@ _AT_END = 1e-4
 _BARELY_COVERED = 1e-3
 
 
-def per_image(values: Tensor) -> Tensor:
-    """Sum over everything but the batch, `(B, 1, 1, 1)`."""
-    return values.flatten(1).sum(1).reshape(-1, 1, 1, 1)
-
-
-class NormalEquations:
+class NormalEquations(WindowQuadratic):
     """Stationarity in d at fixed multipliers, pixel range aside: `M d = b`, matrix-free.
 
         M = diag(2 A' q + rho) + 2 A' diag(p - q) A
@@ -37,43 +32,25 @@ class NormalEquations:
 
     def __init__(self, program: Program, multipliers: Multipliers) -> None:
         ball = program.ball
-        self.window = ball.window
-        self.size = (int(ball.reference.shape[-2]), int(ball.reference.shape[-1]))
+        size = (int(ball.reference.shape[-2]), int(ball.reference.shape[-1]))
         mean_price: Tensor | float = 0.0
         variance_price: Tensor | float = 0.0
-        self.right = program.pull
         if multipliers.luminance is not None and multipliers.contrast is not None:
-            assert ball.luminance is not None and ball.contrast is not None
             mean_price, variance_price = multipliers.luminance, multipliers.contrast
-            first, second = ball.luminance.k * mean_price, ball.contrast.k * variance_price
-            spread = self._spread(variance_price)
-            pulled = ball.contrast.k * spread if ball.contrast.uniform else self._spread(second)
-            self.right = torch.addcmul(self.right, ball.reference, pulled, value=2)
-            self.right = self.right.add_(self._spread((first - second) * ball.reference_mean), alpha=2)
         if multipliers.mean is not None:
             assert ball.ellipsoid is not None
             mean_price = mean_price + multipliers.mean * ball.ellipsoid.luminance
             variance_price = variance_price + multipliers.mean * ball.ellipsoid.contrast
-            spread = self._spread(variance_price)
         assert isinstance(mean_price, Tensor) and isinstance(variance_price, Tensor)
-        self.inner = 2 * (mean_price - variance_price)
-        spread_variance = 2 * spread
-        self.diagonal = spread_variance + program.rho
-        # Squared weights give the exact diagonal of M away from mirrored pixels.
-        diagonal = self.diagonal + self.window.squared_adjoint(self.inner, *self.size)
-        self.preconditioner = Multilevel(
-            self.window,
-            torch.maximum(diagonal, 1e-6 * self.diagonal),
-            spread_variance,
-            self.diagonal + self._spread(self.inner),
-        )
-
-    def _spread(self, values: Tensor) -> Tensor:
-        return self.window.adjoint(values, *self.size)
-
-    def product(self, values: Tensor) -> Tensor:
-        """`M v`, one local mean and one adjoint."""
-        return self._spread(self.inner * self.window.mean(values)).addcmul_(self.diagonal, values)
+        super().__init__(ball.window, size, mean_price, variance_price, program.rho)
+        self.right = program.pull
+        if multipliers.luminance is not None and multipliers.contrast is not None:
+            assert ball.luminance is not None and ball.contrast is not None
+            first, second = ball.luminance.k * multipliers.luminance, ball.contrast.k * multipliers.contrast
+            spread = self.spread_variance / 2 if multipliers.mean is None else self._spread(multipliers.contrast)
+            pulled = ball.contrast.k * spread if ball.contrast.uniform else self._spread(second)
+            self.right = torch.addcmul(self.right, ball.reference, pulled, value=2)
+            self.right = self.right.add_(self._spread((first - second) * ball.reference_mean), alpha=2)
 
 
 def dual_bound(program: Program, multipliers: Multipliers, delta: Tensor) -> Tensor:

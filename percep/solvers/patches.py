@@ -20,7 +20,8 @@ from torch import Tensor
 from percep.ball import LocalBall, MeanBall, SSIMBall
 from percep.errors import InputError
 from percep.program import Multipliers, Program, Solution
-from percep.solvers.lagrangian import best_uncovered, per_image
+from percep.solvers.lagrangian import best_uncovered
+from percep.solvers.quadratic import per_image
 
 _LARGEST = 2 * 2**30
 _ROOT_STEPS = 30

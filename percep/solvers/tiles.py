@@ -10,7 +10,8 @@ from percep.ball import SSIMBall
 from percep.errors import InputError
 from percep.program import Multipliers, Program, Solution
 from percep.solvers.answers import Answers
-from percep.solvers.lagrangian import best_uncovered, feasible_multipliers, per_image
+from percep.solvers.lagrangian import best_uncovered, feasible_multipliers
+from percep.solvers.quadratic import per_image
 from percep.solvers.recovery import restore, shrink
 from percep.solvers.roots import bracketed, least_price
 from percep.windows import Window

@@ -1,0 +1,189 @@
+"""The attacks of other libraries under the interface of percep's own."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from percep.attacks.baselines import advlib_attacks, foolbox_attacks, torchattacks_attacks
+from percep.attacks.baselines.counting import Counted, NotFiniteError
+from percep.attacks.baselines.epsilon_search import PROBES
+from percep.attacks.baselines.peer import Peer, Task
+from percep.attacks.criteria import achieved
+from percep.attacks.inputs import check_classes, check_images, check_logits, check_model
+from percep.attacks.lattice import quantise
+from percep.attacks.result import AttackResult, AttackStatus
+from percep.certificate import certify
+from percep.errors import InputError
+from percep.ssim import ssim_losses
+from percep.windows import Window
+
+_PEERS: dict[str, Callable[[int, bool], Peer]] = {
+    "fgsm": foolbox_attacks.fgsm,
+    "pgd_linf": foolbox_attacks.pgd_linf,
+    "pgd_l2": foolbox_attacks.pgd_l2,
+    "ddn": foolbox_attacks.ddn,
+    "cw": foolbox_attacks.cw,
+    "fmn": advlib_attacks.fmn,
+    "apgd": torchattacks_attacks.apgd,
+    "apgd_l2": torchattacks_attacks.apgd_l2,
+    "alma_ssim": advlib_attacks.alma_ssim,
+    "alma_l2": advlib_attacks.alma_l2,
+    "perc_al": advlib_attacks.perc_al,
+}
+BASELINES = tuple(_PEERS)
+_FEWEST_GRADIENTS = 2 * PROBES
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """An attack of another library, within a budget of gradients, one image at a time.
+
+    Attacks of fixed epsilon are asked for the smallest epsilon at which they succeed, by ten runs that share the
+    budget; the others get it as their steps. Images are attacked on their own, as some libraries stop early on
+    sums over a batch, and start from the same random numbers: a result does not depend on batch mates.
+
+    Attributes:
+        name: one of `BASELINES`.
+        model: maps `(B, C, H, W)` images in [0, 1] to `(B, K)` logits; a module must be in eval mode.
+        gradients: most gradients per image, at least 20.
+        eight_bit: judge images as rounded to 8 bits, inside the attack; "cw" and "fmn" cannot.
+
+    Raises:
+        InputError: an unknown name, a budget too small, rounding that an attack does not know.
+        UnavailableError: the attack's library is not installed.
+    """
+
+    name: str
+    model: Callable[[Tensor], Tensor]
+    gradients: int = 200
+    eight_bit: bool = False
+    _peer: Peer = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.name not in _PEERS:
+            raise InputError(f"unknown baseline {self.name!r}: choose {', '.join(BASELINES)}")
+        if self.gradients < _FEWEST_GRADIENTS:
+            raise InputError(f"gradients must be at least {_FEWEST_GRADIENTS}, got {self.gradients}")
+        object.__setattr__(self, "_peer", _PEERS[self.name](self.gradients, self.eight_bit))
+
+    @property
+    def origin(self) -> str:
+        """Whose attack this is: library, version and the settings used."""
+        return self._peer.origin
+
+    def __call__(self, images: Tensor, labels: Tensor, targets: Tensor | None = None) -> AttackResult:
+        """Attacks a batch. Random starts follow `torch.manual_seed`.
+
+        Args:
+            images: `(B, C, H, W)` float32 in [0, 1]. An image with NaN or infinity gets the status `not_finite`.
+            labels: `(B,)` int64 class indices, to be left.
+            targets: `(B,)` int64 class indices, to be reached; None for an untargeted attack.
+
+        Returns:
+            The result. Its images are the library's, clamped to [0, 1], floats unless `eight_bit`; the reference
+            where the library found none. `certified` says that they are finite and in the pixel range; `gap` is NaN.
+
+        Raises:
+            InputError: images that are not float32 in [0, 1], too small, or without colours for an attack on
+                colours; labels or targets outside the model's classes or of a wrong shape; targets for an attack
+                that takes none; a module in train mode, or with fewer classes than the attack needs.
+        """
+        check_model(self.model)
+        finite = check_images(images, eight_bit=False)
+        window = Window.gaussian()
+        window.grid(*images.shape[-2:])
+        if images.dtype != torch.float32:
+            raise InputError(f"the libraries of baselines compute in float32, got images in {images.dtype}")
+        if self._peer.rgb and images.shape[1] != 3:
+            raise InputError(f"{self.name} works on colours: images must be (B, 3, H, W), got {tuple(images.shape)}")
+        if min(images.shape[-2:]) < self._peer.side:
+            raise InputError(
+                f"{self.name} needs sides of {self._peer.side} pixels or more, got {tuple(images.shape[-2:])}"
+            )
+        check_classes(images.shape[0], labels, targets)
+        if targets is not None and not self._peer.targeted:
+            raise InputError(f"{self.name} has no targeted mode in {self._peer.release}")
+        device = images.device
+        references = torch.where(finite[:, None, None, None], images.detach(), 0.0)
+        labels, targets = labels.to(device), None if targets is None else targets.to(device)
+        seed = int(torch.randint(2**31, ()))
+        trials = []
+        for image, sound in enumerate(finite.tolist()):
+            one = slice(image, image + 1)
+            target = None if targets is None else targets[one]
+            trial = _Trial(Task(Counted(self.model, device), references[one], labels[one], target))
+            if sound:
+                with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+                    torch.manual_seed(seed)
+                    trial.run(self._peer, labels, targets)
+            trials.append(trial)
+        return _result(references, finite, trials, window)
+
+
+class _Trial:
+    """One image: what was found, and what the model says of it before and after (-1 where it is not finite)."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.image = task.image
+        self.status = AttackStatus.NOT_FINITE
+        self.before = self.after = -1
+
+    def run(self, peer: Peer, labels: Tensor, targets: Tensor | None) -> None:
+        """Attacks the image; `labels` and `targets` are the whole batch's, to be checked before the first attack."""
+        task = self.task
+        try:
+            logits = task.model(task.image)
+            check_logits(logits, 1, labels, targets)
+            if logits.shape[1] < peer.classes:
+                raise InputError(
+                    f"{peer.attack} of {peer.library} needs a model of {peer.classes} classes or more, "
+                    f"this one has {logits.shape[1]}"
+                )
+            self.before = self.after = int(logits.argmax(1))
+            if bool(achieved(logits, task.label, task.target)):
+                self.status = AttackStatus.ALREADY_ADVERSARIAL
+                return
+            found = peer.run(task)
+            self.status = AttackStatus.NOT_FOUND
+            if found is None:
+                return
+            found = quantise(found.detach()) if peer.eight_bit else found.detach().clamp(0, 1)
+            logits = task.model(found)
+            if bool(achieved(logits, task.label, task.target)):
+                self.image, self.status, self.after = found, AttackStatus.ADVERSARIAL, int(logits.argmax(1))
+        except NotFiniteError:
+            self.status = AttackStatus.NOT_FINITE
+
+
+def _result(references: Tensor, finite: Tensor, trials: list[_Trial], window: Window) -> AttackResult:
+    device = references.device
+
+    def integers(values: list[int]) -> Tensor:
+        return torch.tensor(values, dtype=torch.int64, device=device)
+
+    images = references.clone()
+    for image, trial in zip(images, trials, strict=True):
+        image.copy_(trial.image[0])
+    certificate = certify(references, images)
+    certified = certificate.within & finite
+    status = tuple(trial.status for trial in trials)
+    hit = [s in (AttackStatus.ADVERSARIAL, AttackStatus.ALREADY_ADVERSARIAL) for s in status]
+    losses = ssim_losses(references, images, window)
+    nan = torch.where(finite, 0.0, torch.nan)
+    return AttackResult(
+        images=images,
+        success=torch.tensor(hit, device=device) & certified,
+        labels_before=integers([trial.before for trial in trials]),
+        labels_after=integers([trial.after for trial in trials]),
+        certified=certified,
+        min_ssim=certificate.min_ssim + nan,
+        mean_ssim=certificate.mean_ssim + nan,
+        gap=torch.full((len(trials),), torch.nan, dtype=torch.float64, device=device),
+        gradient_calls=integers([trial.task.model.gradient_calls for trial in trials]),
+        forward_calls=integers([trial.task.model.forward_calls for trial in trials]),
+        status=status,
+        spending=losses.luminance + losses.contrast,
+    )

@@ -1,0 +1,66 @@
+"""A quadratic form of windowed means and variances, matrix-free."""
+
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from percep.solvers.preconditioner import Multilevel
+from percep.windows import Window
+
+
+def per_image(values: Tensor) -> Tensor:
+    """Sum over everything but the batch, `(B, 1, 1, 1)`."""
+    return values.flatten(1).sum(1).reshape(-1, 1, 1, 1)
+
+
+class WindowQuadratic:
+    """The matrix of `<d, M d> / 2 = sum_i p_i mean_i(d)^2 + q_i var_i(d) + rho |d|^2 / 2`.
+
+        M = diag(2 A' q + rho) + 2 A' diag(p - q) A
+
+    Args:
+        window: whose means and variances are meant.
+        size: height and width of the image.
+        mean_price: p, `(B, C, h, w)`, at least 0.
+        variance_price: q, likewise.
+        rho: `(B, 1, 1, 1)` or a number, at least 0.
+    """
+
+    def __init__(
+        self,
+        window: Window,
+        size: tuple[int, int],
+        mean_price: Tensor,
+        variance_price: Tensor,
+        rho: Tensor | float = 0.0,
+    ) -> None:
+        self.window, self.size = window, size
+        self._prices, self._rho = (mean_price, variance_price), rho
+        self.inner = 2 * (mean_price - variance_price)
+        self.spread_variance = 2 * self._spread(variance_price)
+        self.diagonal = self.spread_variance + rho
+
+    @cached_property
+    def majorizer(self) -> Tensor:
+        """The diagonal of a diagonal matrix above M, `(B, C, H, W)`: `p mean^2 + q var <= max(p, q) A(d^2)`."""
+        return 2 * self._spread(torch.maximum(*self._prices)) + self._rho
+
+    @cached_property
+    def exact_diagonal(self) -> Tensor:
+        """The diagonal of M, `(B, C, H, W)`, exact away from mirrored pixels; positive where anything reaches."""
+        diagonal = self.diagonal + self.window.squared_adjoint(self.inner, *self.size)
+        return torch.maximum(diagonal, 1e-6 * self.diagonal)
+
+    @cached_property
+    def preconditioner(self) -> Multilevel:
+        """An approximation of `M^-1`."""
+        mass = self.diagonal + self._spread(self.inner)
+        return Multilevel(self.window, self.exact_diagonal, self.spread_variance, mass)
+
+    def product(self, values: Tensor) -> Tensor:
+        """`M v`, one local mean and one adjoint."""
+        return self._spread(self.inner * self.window.mean(values)).addcmul_(self.diagonal, values)
+
+    def _spread(self, values: Tensor) -> Tensor:
+        return self.window.adjoint(values, *self.size)

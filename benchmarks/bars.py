@@ -1,9 +1,11 @@
 """What the solvers are held to, and the tables that say where they stand."""
 
 import math
+from statistics import median
 from typing import Any
 
 from benchmarks.timing import Timing, fastest
+from percep.attacks.comparison import OURS
 
 
 def judge(result: dict[str, Any]) -> list[dict[str, Any]]:
@@ -64,12 +66,83 @@ def judge_layer(result: dict[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
+def judge_attacks(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """One row per bar of the attacks, as `judge` gives them; `reached` is also "stretch" where that is met.
+
+    A peer "as published" rounds as its library does or not at all, and then counts only if every saved image is still
+    adversarial; "given our rounding" is the cheapest of everything that was done with any peer's answer.
+    """
+    rows = []
+    untargeted, targeted = ({name: _medians(found) for name, found in result[kind].items()} for kind in _KINDS)
+    mine, rivals = untargeted.pop(OURS), untargeted
+    published = min((row["saved"], name) for name, row in rivals.items() if row["survives"] == 1)
+    helped = min((min(row["saved"], row["resaved"]), name) for name, row in rivals.items())
+    title = "median 1 - MSSIM of the smallest saved adversarial image"
+    for rival, what, bar, stretch in (
+        (published, "as published, all surviving", 1 / 5, 1 / 10),
+        (helped, "given our rounding", 1 / 2, 1 / 4),
+    ):
+        rows.append(_share(f"{title}, of the best peer {what} ({rival[1]})", mine["saved"], rival[0], bar, stretch))
+    costs = [(row["float_cost"], row["saved_cost"]) for row in result["untargeted"][OURS]]
+    kept = sum(saved < math.inf for _, saved in costs) / sum(found < math.inf for found, _ in costs)
+    text = f"{100 * kept:.0f}%"
+    rows.append({"case": "success after saving", "bar": "100%", "measured": text, "reached": kept == 1})
+    early = [int(budget) for budget, cost in result["early"].items() if cost <= helped[0]]
+    rows.append(_fewest("gradients to the best peer's budget, given our rounding", min(early, default=None), 40, 20))
+    floor = result["floor_attack"]
+    best = max((row["floor"], name) for name, row in rivals.items())
+    rows.append(
+        {
+            "case": f"success at floor {floor['floor']}, a third of the gradients, against the best peer ({best[1]})",
+            "bar": f">= {100 * best[0]:.0f}%",
+            "measured": f"{100 * floor['success']:.0f}%, at most {max(floor['gradient_calls'])} gradients",
+            "reached": floor["success"] >= best[0],
+        }
+    )
+    mine = targeted.pop(OURS)
+    rival = min((min(row["saved"], row["resaved"]), name) for name, row in targeted.items())
+    rows.append(_share(f"targeted, {title}, of the best peer ({rival[1]})", mine["saved"], rival[0], 1 / 2, 0))
+    rows.append(_fewest("time beyond the gradients, in gradients", result["overhead"][1], 1.0, 0.3))
+    return rows
+
+
+_KINDS = ("untargeted", "targeted")
+
+
+def _medians(found: list[dict[str, Any]]) -> dict[str, float]:
+    return {
+        "saved": median(row["saved_cost"] for row in found),
+        "resaved": median(row["resaved_cost"] for row in found),
+        "survives": sum(row["saved_cost"] < math.inf for row in found) / len(found),
+        "floor": sum(bool(row["floor_success"]) for row in found) / len(found),
+    }
+
+
+def _share(title: str, mine: float, rival: float, bar: float, stretch: float) -> dict[str, Any]:
+    text = f"{mine / rival:.3f} ({mine:.2e} against {rival:.2e})"
+    return {"case": title, "bar": f"<= {bar:g}", "measured": text, "reached": _verdict(mine / rival, bar, stretch)}
+
+
+def _fewest(title: str, value: float | None, bar: float, stretch: float) -> dict[str, Any]:
+    if value is None:
+        return {"case": title, "bar": f"<= {bar:g}", "measured": "not reached", "reached": False}
+    return {"case": title, "bar": f"<= {bar:g}", "measured": f"{value:.3g}", "reached": _verdict(value, bar, stretch)}
+
+
+def _verdict(value: float, bar: float, stretch: float) -> bool | str:
+    return "stretch" if value <= stretch else value <= bar
+
+
 def table(rows: list[dict[str, Any]]) -> str:
     """The rows of `judge`, in Markdown."""
     lines = ["| case | bar | measured | reached |", "|---|---|---|---|"]
     for row in rows:
-        lines.append(f"| {row['case']} | {row['bar']} | {row['measured']} | {'yes' if row['reached'] else 'no'} |")
+        lines.append(f"| {row['case']} | {row['bar']} | {row['measured']} | {_word(row['reached'])} |")
     return "\n".join(lines)
+
+
+def _word(reached: bool | str) -> str:
+    return reached if isinstance(reached, str) else "yes" if reached else "no"
 
 
 def _speedup(timings: list[Timing], case: str, title: str, side: int, target: float, least: float) -> dict[str, Any]:

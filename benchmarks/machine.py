@@ -10,7 +10,17 @@ from pathlib import Path
 
 import torch
 
-_PACKAGES = ("torch", "numpy", "scipy", "cvxpy", "clarabel", "scs", "moreau", "efficientnet-lite-pytorch")
+_PACKAGES = (
+    "torch",
+    "numpy",
+    "scipy",
+    "cvxpy",
+    "clarabel",
+    "scs",
+    "moreau",
+    "efficientnet-lite-pytorch",
+)
+_PEERS = ("foolbox", "torchattacks", "adv-lib")
 
 
 def describe(seed: int) -> dict[str, object]:
@@ -21,7 +31,7 @@ def describe(seed: int) -> dict[str, object]:
         "threads": torch.get_num_threads(),
         "system": platform.platform(),
         "python": platform.python_version(),
-        "versions": {name: found for name in _PACKAGES if (found := _version(name)) is not None},
+        "versions": {name: found for name in (*_PACKAGES, *_PEERS) if (found := _version(name)) is not None},
         "seed": seed,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": _commit(),

@@ -27,8 +27,11 @@ _HOPELESS, _PATIENCE = 1.3, 10
 # A new gradient enters the running average with the share (steps in the run)^-power, at least the least share. The
 # average settles; with the smaller power it forgets the gradients far from the boundary and may settle elsewhere.
 _POWERS, _LEAST_SHARE = (1.0, 0.6), 0.02
-# Share of what was missing that is asked for in addition from then on: the model bends away from its tangents.
-_INTEGRAL = 0.3
+# A refinement goes on from the best image and its average gradient as if that were of so many gradients.
+_REFINED = 5
+# Share of what was missing that is asked for in addition from then on, as the model bends away from its tangents, and
+# the most that is asked for, as a share of the largest margin met in the run.
+_INTEGRAL, _MOST_INTEGRAL = 0.3, 0.6
 # How far beyond the boundary to aim, as a share of the largest margin met in the run: on it nothing is adversarial.
 _BEYOND = 1e-3
 _LINEAR_STEPS, _BISECTIONS = 4, 14
@@ -122,7 +125,7 @@ class _Search:
         self.delta = torch.zeros_like(self.reference)
         self.average = torch.zeros_like(self.reference)
         self.direction = torch.zeros_like(self.reference)
-        self.best = self.reference.clone()
+        self.best, self.best_average = self.reference.clone(), torch.zeros_like(self.reference)
         self.best_cost = images.new_full((batch,), torch.inf)
         self.run_cost = self.best_cost.clone()
         self.shortfall, self.depth = images.new_zeros(batch), images.new_zeros(batch)
@@ -133,7 +136,8 @@ class _Search:
         self.power = images.new_full((batch,), _POWERS[0])
         self.status = [AttackStatus.NOT_FOUND if ok else AttackStatus.NOT_FINITE for ok in finite.tolist()]
         self.active = torch.nonzero(finite).flatten()
-        self.plans: list[_Plan] = [_Plan() for _ in range(batch)]
+        scans = objective.targets is None and attack.gradient is None
+        self.plans = [_Plan(_FIRST if scans else _LATER) for _ in range(batch)]
         # What was tried: costs, and whether the goal was met, one entry per judged image.
         self.tried: list[list[tuple[float, bool]]] = [[] for _ in range(batch)]
 
@@ -191,6 +195,7 @@ class _Search:
         better = met & (price < self.best_cost[images])
         improved = images[better]
         self.best[improved] = candidates[better]
+        self.best_average[improved] = self.average[improved]
         self.best_cost[improved], self.after[improved] = price[better], prediction[better]
         self.run_cost[images] = torch.where(met, torch.minimum(self.run_cost[images], price), self.run_cost[images])
         first = self.gradient_calls[images] == 0
@@ -226,9 +231,11 @@ class _Search:
             quadratic.product, quadratic.preconditioner, pull, 1e-2, _LINEAR_STEPS, start=self.direction[images]
         )
         # A run that starts beyond the boundary has nothing to take back: its first tangent will.
-        counted = torch.where(self.step[images] == 1, values.clamp_max(0), values)
-        shortfall = self.shortfall[images] - _INTEGRAL * counted
+        fresh = (self.shortfall[images] == 0) & (values > 0)
+        counted = torch.where(fresh, 0.0, values)
         self.depth[images] = torch.maximum(self.depth[images], values.abs())
+        most = _MOST_INTEGRAL * self.depth[images]
+        shortfall = (self.shortfall[images] - _INTEGRAL * counted).clamp(-most, most)
         gained = per_image(pull * delta).flatten()
         needed = gained - values + shortfall + _BEYOND * self.depth[images]
         needed = torch.maximum(needed, 0.3 * gained.abs())
@@ -269,6 +276,8 @@ class _Search:
             self._restart(image, -1, _POWERS[0])
             if bool(torch.isfinite(self.best_cost[image])):
                 self.delta[image] = self.best[image] - self.reference[image]
+                self.average[image] = self.best_average[image]
+                self.step[image] = _REFINED
 
     def _restart(self, image: int, rival: int, power: float) -> None:
         for state in (self.delta, self.average, self.direction, self.shortfall, self.depth, self.step):
@@ -323,8 +332,8 @@ class _Plan:
         queue: runs to come, as (rival or -1, power).
     """
 
-    def __init__(self) -> None:
-        self.length, self.runs = _FIRST, 0
+    def __init__(self, length: int) -> None:
+        self.length, self.runs = length, 0
         self.classes: list[int] = []
         self.scanned: list[int] = []
         self.prices: dict[int, float] = {}

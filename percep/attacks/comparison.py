@@ -1,0 +1,127 @@
+"""Attacks side by side: what each costs in SSIM on each image, in floating point and as saved."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from percep.attacks.baselines import BASELINES, Baseline
+from percep.attacks.criteria import achieved
+from percep.attacks.lattice import quantise
+from percep.attacks.minimal import MinimalPerturbation
+from percep.attacks.resave import cheapest_saved, pulled_back
+from percep.attacks.result import AttackResult
+from percep.certificate import certify
+from percep.errors import InputError
+
+OURS = "percep"
+ROUNDING = "+8bit"
+"""Appended to a baseline's name: the attack itself judges rounded images."""
+CONTENDERS = (OURS, *BASELINES, *(name + ROUNDING for name in BASELINES if name not in ("cw", "fmn")))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One attack on one image. Costs are 1 - mean SSIM, infinite without success.
+
+    Attributes:
+        attack: one of `CONTENDERS`.
+        origin: library, version and settings.
+        float_cost: of the image as the attack gives it.
+        saved_cost: of that image rounded to the nearest 8-bit levels.
+        resaved_cost: of the cheapest adversarial 8-bit image on its ray, `resave.cheapest_saved`.
+        floor_success: whether it survives being pulled back to the floor and saved; None without a floor.
+        gradient_calls, forward_calls: of the attack itself.
+        seconds: of the attack itself.
+    """
+
+    attack: str
+    origin: str
+    float_cost: float
+    saved_cost: float
+    resaved_cost: float
+    floor_success: bool | None
+    gradient_calls: int
+    forward_calls: int
+    seconds: float
+
+
+def contender(
+    name: str, model: Callable[[Tensor], Tensor], gradients: int
+) -> tuple[Callable[[Tensor, Tensor, Tensor | None], AttackResult], str]:
+    """An attack by its name in `CONTENDERS`, and where it comes from.
+
+    Raises:
+        InputError: an unknown name.
+        UnavailableError: the attack's library is not installed.
+    """
+    if name == OURS:
+        return MinimalPerturbation(model, gradients=gradients), f"percep: MinimalPerturbation(gradients={gradients})"
+    if name not in CONTENDERS:
+        raise InputError(f"unknown attack {name!r}: choose {', '.join(CONTENDERS)}")
+    baseline = Baseline(name.removesuffix(ROUNDING), model, gradients, eight_bit=name.endswith(ROUNDING))
+    return baseline, baseline.origin
+
+
+def outcomes(
+    name: str,
+    model: Callable[[Tensor], Tensor],
+    images: Tensor,
+    labels: Tensor,
+    targets: Tensor | None = None,
+    gradients: int = 200,
+    floor: float | None = None,
+) -> list[Outcome]:
+    """One attack on each image alone, timed, and what becomes of its answer when it is saved.
+
+    Args:
+        name: one of `CONTENDERS`.
+        model: maps `(B, C, H, W)` images in [0, 1] to `(B, K)` logits.
+        images: `(B, C, H, W)` float32, multiples of 1/255.
+        labels, targets: `(B,)` int64.
+        gradients: most gradients per image.
+        floor: where answers are pulled back to, or None.
+    """
+    attack, origin = contender(name, model, gradients)
+    found = []
+    for image in range(len(images)):
+        one = slice(image, image + 1)
+        x, label, target = images[one], labels[one], None if targets is None else targets[one]
+        start = time.perf_counter()
+        result = attack(x, label, target)
+        seconds = time.perf_counter() - start
+        saved = quantise(result.images)
+        resaved, met = cheapest_saved(model, x, result.images, label, target)
+        found.append(
+            Outcome(
+                attack=name,
+                origin=origin,
+                float_cost=_cost(x, result.images, bool(result.success[0])),
+                saved_cost=_cost(x, saved, _met(model, saved, label, target)),
+                resaved_cost=_cost(x, resaved, bool(met[0])),
+                floor_success=None
+                if floor is None
+                else bool(pulled_back(model, x, result.images, label, target, floor)[0]),
+                gradient_calls=int(result.gradient_calls[0]),
+                forward_calls=int(result.forward_calls[0]),
+                seconds=seconds,
+            )
+        )
+    return found
+
+
+def success_curve(costs: Sequence[float]) -> tuple[list[float], list[float]]:
+    """Costs in ascending order, and the share of images adversarial at no more than each."""
+    ranked = sorted(cost for cost in costs if cost < float("inf"))
+    return ranked, [(place + 1) / len(costs) for place in range(len(ranked))]
+
+
+def _met(model: Callable[[Tensor], Tensor], image: Tensor, label: Tensor, target: Tensor | None) -> bool:
+    with torch.no_grad():
+        return bool(achieved(model(image), label, target)[0])
+
+
+def _cost(reference: Tensor, image: Tensor, success: bool) -> float:
+    return 1 - float(certify(reference, image).mean_ssim[0]) if success else float("inf")

@@ -1,0 +1,97 @@
+"""Attacks side by side, for people: a table, and the share of images adversarial at each cost."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from statistics import median
+
+import matplotlib.pyplot as plt
+from matplotlib.artist import Artist
+
+from percep.attacks.comparison import OURS, ROUNDING, Outcome, success_curve
+
+
+def summary(outcomes: Sequence[Outcome]) -> dict[str, object]:
+    """One attack in a line; a median over images counts those without success as infinite."""
+    floors = [outcome.floor_success for outcome in outcomes if outcome.floor_success is not None]
+    return {
+        "attack": outcomes[0].attack,
+        "origin": outcomes[0].origin,
+        "images": len(outcomes),
+        "float_success": _share(outcome.float_cost for outcome in outcomes),
+        "saved_success": _share(outcome.saved_cost for outcome in outcomes),
+        "resaved_success": _share(outcome.resaved_cost for outcome in outcomes),
+        "floor_success": sum(floors) / len(floors) if floors else None,
+        "float_cost": median(outcome.float_cost for outcome in outcomes),
+        "saved_cost": median(outcome.saved_cost for outcome in outcomes),
+        "resaved_cost": median(outcome.resaved_cost for outcome in outcomes),
+        "gradient_calls": max(outcome.gradient_calls for outcome in outcomes),
+        "forward_calls": max(outcome.forward_calls for outcome in outcomes),
+        "seconds": median(outcome.seconds for outcome in outcomes),
+    }
+
+
+def table(summaries: Sequence[Mapping[str, object]]) -> str:
+    """Summaries in Markdown, the cheapest saved images first."""
+    lines = [
+        "| attack | float: success, 1 - MSSIM | as saved | saved with percep's rounding | at the floor | gradients |",
+        "|---|---|---|---|---|---|",
+    ]
+    ranked = sorted(summaries, key=lambda row: (_number(row["resaved_cost"]), _number(row["saved_cost"])))
+    for row in ranked:
+        pairs = [
+            f"{100 * _number(row[f'{kind}_success']):.0f}%, {_cost(_number(row[f'{kind}_cost']))}"
+            for kind in ("float", "saved", "resaved")
+        ]
+        floor = "" if row["floor_success"] is None else f"{100 * _number(row['floor_success']):.0f}%"
+        lines.append(f"| {row['attack']} | {' | '.join(pairs)} | {floor} | {row['gradient_calls']} |")
+    return "\n".join(lines)
+
+
+def save_curves(path: Path, outcomes: Mapping[str, Sequence[Outcome]], gradients: int) -> None:
+    """Success against 1 - MSSIM on a logarithmic axis, a PNG: as saved, and saved with percep's rounding.
+
+    A baseline and its version that rounds inside share a colour; the latter is dashed.
+    """
+    figure, panels = plt.subplots(1, 2, figsize=(12, 4.8), layout="constrained", sharex=True, sharey=True)
+    names = dict.fromkeys(name.removesuffix(ROUNDING) for name in outcomes if name != OURS)
+    colours = dict(zip(names, plt.get_cmap("tab20")(range(len(names))), strict=True)) | {OURS: "black"}
+    for axes, kind, title in zip(
+        panels, ("saved_cost", "resaved_cost"), ("rounded to 8 bits", "8 bits with percep's rounding"), strict=True
+    ):
+        for name, rows in outcomes.items():
+            costs, shares = success_curve([getattr(row, kind) for row in rows])
+            if costs:
+                axes.step(
+                    [costs[0], *costs],
+                    [0.0, *shares],
+                    where="post",
+                    label=name,
+                    color=colours[name.removesuffix(ROUNDING)],
+                    linestyle="--" if name.endswith(ROUNDING) else "-",
+                    linewidth=2.5 if name == OURS else 1.2,
+                )
+        axes.set_xscale("log")
+        axes.set_xlabel("1 - mean SSIM of the saved image")
+        axes.set_title(f"{title}, {gradients} gradients", fontsize=10)
+        axes.grid(alpha=0.3)
+    panels[0].set_ylabel("share of images adversarial")
+    handles: dict[str, Artist] = {}
+    for axes in panels:
+        handles |= {label: handle for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(list(handles.values()), list(handles), loc="outside right upper", fontsize=8)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def _share(costs: Iterable[float]) -> float:
+    values = list(costs)
+    return sum(cost < float("inf") for cost in values) / len(values)
+
+
+def _number(value: object) -> float:
+    assert isinstance(value, int | float)
+    return float(value)
+
+
+def _cost(value: float) -> str:
+    return "-" if value == float("inf") else f"{value:.1e}"

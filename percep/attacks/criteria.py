@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from percep.errors import InputError
+
 Loss = Literal["margin", "cross_entropy", "dlr"]
 
 GradientFunction = Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]
@@ -41,11 +43,16 @@ def difference_of_logits_ratio(logits: Tensor, labels: Tensor, targets: Tensor |
     """The margin over a spread of the logits, `(B,)`, so that the model's scale does not matter.
 
     Croce and Hein, ICML 2020, equations 6 and 7: the spread is best minus third best, and targeted best minus
-    the mean of the third and the fourth. With fewer classes the last one stands in.
+    the mean of the third and the fourth.
+
+    Raises:
+        InputError: fewer than three classes, or four with targets.
     """
-    ranked = logits.sort(1, descending=True).values
-    third, fourth = (ranked[:, min(place, ranked.shape[1]) - 1] for place in (3, 4))
-    spread = ranked[:, 0] - (third if targets is None else (third + fourth) / 2)
+    least, words = (3, "three") if targets is None else (4, "four")
+    if logits.shape[1] < least:
+        raise InputError(f"the difference of logits ratio needs {words} classes or more, got {logits.shape[1]}")
+    ranked = logits.topk(least, 1).values
+    spread = ranked[:, 0] - (ranked[:, 2] if targets is None else ranked[:, 2:].mean(1))
     if targets is None:
         return margin(logits, labels, None) / spread.clamp_min(_TINY)
     return lead(logits, labels, targets) / spread.clamp_min(_TINY)

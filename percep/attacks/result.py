@@ -10,9 +10,9 @@ class AttackStatus(StrEnum):
     """Why an attack stopped on an image."""
 
     ADVERSARIAL = "adversarial"
-    """The saved 8-bit image is adversarial and inside the ball."""
+    """The image is adversarial, and inside the ball where there is one."""
     NOT_FOUND = "not_found"
-    """No saved image inside the ball was adversarial within the step budget."""
+    """No image tried within the budget of gradients was."""
     ALREADY_ADVERSARIAL = "already_adversarial"
     """The reference itself satisfies the goal; it is returned unchanged."""
     NO_GRADIENT = "no_gradient"
@@ -25,16 +25,20 @@ class AttackStatus(StrEnum):
 class AttackResult:
     """One entry per image; tensors live on the images' device.
 
+    `FrankWolfe` answers with 8-bit images inside a ball, `MinimalPerturbation` with 8-bit images unless it is told
+    otherwise, baselines with what their libraries give: floats, mostly. Only a ball has a certificate beyond the pixel
+    range, and only programs have a gap.
+
     Attributes:
-        images: `(B, C, H, W)` in `[0, 1]`, multiples of 1/255: exactly what an 8-bit file holds. The best
-            image found, or the reference where nothing better lies inside the ball.
-        success: `(B,)` bool, the saved image is adversarial and inside the ball.
+        images: `(B, C, H, W)` in `[0, 1]`; 8-bit images are multiples of 1/255, exactly what a file holds. The best
+            image found, or the reference where nothing better was.
+        success: `(B,)` bool, `images` is adversarial and inside the ball.
         labels_before: `(B,)` int64, the model's prediction on the reference (-1 where it is not finite).
         labels_after: `(B,)` int64, the model's prediction on `images` (-1 where it is not finite).
-        certified: `(B,)` bool, `percep.certify` finds `images` inside the ball.
+        certified: `(B,)` bool, `percep.certify` finds `images` inside the ball, or the pixel range without one.
         min_ssim: `(B,)` float64, smallest SSIM over windows and channels of `images`.
         mean_ssim: `(B,)` float64, mean SSIM over windows and channels of `images`.
-        gap: `(B,)` float64, certified relative gap of the last program solved (NaN where none was).
+        gap: `(B,)` float64, certified relative gap of the last program solved; NaN where none was.
         gradient_calls: `(B,)` int64, gradients of the loss taken for this image.
         forward_calls: `(B,)` int64, further forward passes without a gradient.
         status: one `AttackStatus` per image.

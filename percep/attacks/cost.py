@@ -8,7 +8,7 @@ from torch import Tensor
 
 from percep.errors import InputError
 from percep.solvers.quadratic import WindowQuadratic
-from percep.ssim import C1, C2, ssim_losses, variance
+from percep.ssim import C1, C2, variance
 from percep.windows import Window
 
 Measure = Literal["mean", "floor"]
@@ -52,9 +52,14 @@ class Cost:
         return other
 
     def losses(self, images: Tensor) -> Tensor:
-        """1 - SSIM per window, `(B, C, h, w)`, of `(B, C, H, W)` images."""
-        parts = ssim_losses(self.reference, images, self.window)
-        return parts.luminance + parts.contrast - parts.luminance * parts.contrast
+        """1 - SSIM per window, `(B, C, h, w)`, of `(B, C, H, W)` images, by the formulas of `percep.ssim`."""
+        delta = images - self.reference
+        shift = self.window.mean(delta)
+        mean = self.reference_mean + shift
+        luminance = shift * shift / (self.reference_mean**2 + mean**2 + C1)
+        spread = variance(self.window, images, mean)
+        contrast = variance(self.window, delta, shift) / (self.reference_variance + spread + C2)
+        return luminance + contrast - luminance * contrast
 
     def of(self, losses: Tensor) -> Tensor:
         """The cost `(B,)` of a map of losses."""

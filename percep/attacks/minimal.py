@@ -136,8 +136,9 @@ class _Search:
         self.power = images.new_full((batch,), _POWERS[0])
         self.status = [AttackStatus.NOT_FOUND if ok else AttackStatus.NOT_FINITE for ok in finite.tolist()]
         self.active = torch.nonzero(finite).flatten()
-        scans = objective.targets is None and attack.gradient is None
-        self.plans = [_Plan(_FIRST if scans else _LATER) for _ in range(batch)]
+        # Leading one class past the label says nothing of the k best, nor of a gradient of the user's.
+        self.scans = objective.targets is None and attack.gradient is None and attack.top_k == 1
+        self.plans = [_Plan(_FIRST if self.scans else _LATER) for _ in range(batch)]
         # What was tried: costs, and whether the goal was met, one entry per judged image.
         self.tried: list[list[tuple[float, bool]]] = [[] for _ in range(batch)]
 
@@ -249,7 +250,7 @@ class _Search:
     def _schedule(self, image: int, logits: Tensor) -> None:
         """Ends an image's run where it is over, and starts its next one."""
         plan, step = self.plans[image], int(self.step[image])
-        if not plan.classes and self.objective.targets is None and self.attack.gradient is None:
+        if self.scans and not plan.classes:
             plan.classes = self.objective.likely(logits, int(self.objective.labels[image]), _CLASSES)
         best, run = float(self.best_cost[image]), float(self.run_cost[image])
         if plan.scanned:  # one step towards a class has just been taken, which tells its cost by the tangent
@@ -307,7 +308,8 @@ class _Search:
             status=tuple(self.status),
             spending=losses.luminance + losses.contrast,
             found=torch.where(success, found, torch.nan),
-            missed=1 - self._missed() + nan,
+            # Costs are compared in the images' dtype, so the two may meet.
+            missed=torch.where(success, torch.maximum(1 - self._missed(), found), 1 - self._missed()) + nan,
         )
 
     def _missed(self) -> Tensor:

@@ -3,7 +3,8 @@
 EfficientNet-Lite0, the correctly classified sample photographs, each image on its own and on one thread, equal
 gradients. Every answer is judged as a float image, rounded to the nearest 8-bit levels, and with percep's own
 rounding along its ray; and pulled back to an SSIM floor. Every figure in one run; `processes` attacks run beside
-each other, so the seconds of the peers are indicative and the overhead is timed alone, first.
+each other, so the seconds of the peers are indicative and the overhead is timed alone, first. What each attack found is
+kept in `parts`: a run that was interrupted continues; remove the folder to start anew.
 """
 
 import json
@@ -56,12 +57,19 @@ class Subjects:
         return gradient
 
 
-def _job(name: str, targeted: bool, gradients: int, floor: float, most: int, seed: int) -> list[Outcome]:
+def _job(part: Path, name: str, targeted: bool, gradients: int, floor: float, most: int, seed: int) -> list[Outcome]:
+    """One attack on every photograph; kept in `part`, so that an interrupted run goes on where it was."""
+    if part.exists():
+        return read(json.loads(part.read_text()))
     subjects = Subjects(most, seed)
     targets = subjects.targets if targeted else None
-    return outcomes(
+    found = outcomes(
         name, subjects.model, subjects.images, subjects.labels, targets, gradients, None if targeted else floor
     )
+    unfinished = part.with_suffix(".unfinished")
+    unfinished.write_text(json.dumps([asdict(outcome) for outcome in found]))
+    unfinished.rename(part)
+    return found
 
 
 def overhead(subjects: Subjects, gradients: int) -> list[float]:
@@ -109,10 +117,12 @@ def run(settings: DictConfig) -> dict[str, Any]:
     result["early"] = {
         str(budget): median((1 - answer.found).nan_to_num(nan=torch.inf).tolist()) for budget, answer in early.items()
     }
+    parts = Path(settings.parts)
+    parts.mkdir(parents=True, exist_ok=True)
     with ProcessPoolExecutor(settings.processes, mp_context=get_context("spawn")) as pool:
         fixed = (settings.gradients, settings.floor, settings.photographs, settings.seed)
         jobs = {
-            (kind, name): pool.submit(_job, name, kind == "targeted", *fixed)
+            (kind, name): pool.submit(_job, parts / f"{kind}-{name}.json", name, kind == "targeted", *fixed)
             for kind in ("untargeted", "targeted")
             for name in settings[kind]
         }

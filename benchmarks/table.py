@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import bars
+from benchmarks.attacks import read
+from percep.report.comparison import summary, table
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -55,7 +57,24 @@ def _generator() -> str:
     return "\n".join(lines)
 
 
-_SECTIONS: dict[str, Callable[[], str]] = {"benchmarks": _solvers, "layer": _layer, "generator": _generator}
+def _attacks() -> str:
+    result = _result("attacks")
+    settings, seconds = result["settings"], result["overhead"]
+    found = [summary(read(rows)) for rows in result["untargeted"].values()]
+    return (
+        f"{bars.table(bars.judge_attacks(result))}\n\n"
+        f"{_where(result['machine'])} {settings['photographs']} photographs, {settings['gradients']} gradients; "
+        f"overhead {seconds[0]:.2f} to {seconds[2]:.2f} gradients between the quartiles.\n\n"
+        f"{table(found)}"
+    )
+
+
+_SECTIONS: dict[str, Callable[[], str]] = {
+    "benchmarks": _solvers,
+    "layer": _layer,
+    "generator": _generator,
+    "attacks": _attacks,
+}
 
 
 def _result(name: str) -> Any:

@@ -16,10 +16,11 @@ lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# About twenty minutes on a quiet machine.
+# About two hours and a half on two cores: solvers, the layer against cvxpylayers, attacks against every peer.
 bench: .venv/installed
 	$(BIN)/python -m benchmarks.solvers preset=full
 	$(BIN)/python -m benchmarks.layer
+	$(BIN)/python -m benchmarks.attacks
 	$(BIN)/python -m benchmarks.table
 
 # A generator of perturbations trained through the differentiable layer, into outputs/generator.

@@ -2,11 +2,13 @@
 
 import difflib
 import os
+import shlex
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from pathlib import Path
+from typing import cast
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -22,9 +24,30 @@ from omegaconf.errors import (
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from percep.config import Config, validated
+from percep.compare import Compare
+from percep.config import TASKS, AttackTask, CompareTask, Config, MinimalTask, validated
 from percep.errors import InputError, PercepError
-from percep.report import ImageRow, Panel, save_overview, summarise, write_results, write_summary
+from percep.report import (
+    Exhibit,
+    Facts,
+    ImageRow,
+    Panel,
+    exhibit,
+    save_overview,
+    save_report,
+    summarise,
+    write_results,
+    write_summary,
+)
+from percep.report.comparison import (
+    ComparisonRow,
+    by_attack,
+    save_curves,
+    summary,
+    table,
+    write_comparison,
+    write_comparison_summary,
+)
 from percep.run import Run
 
 _CONFIGURATION = Path(__file__).parent / "conf"
@@ -55,33 +78,71 @@ def main(arguments: Sequence[str] | None = None) -> int:
 @hydra.main(version_base="1.3", config_path=str(_CONFIGURATION), config_name="config")
 def _job(composed: DictConfig) -> None:
     try:
-        _attack(validated(composed), composed)
+        config = validated(composed)
+        if isinstance(config, CompareTask):
+            _compare(config, composed)
+        else:
+            assert isinstance(config, AttackTask | MinimalTask)
+            _attack(config, composed)
     except _REPORTED as error:
         # Hydra would add a line of its own to an ordinary exception.
         raise SystemExit(_report(error)) from error
 
 
-def _attack(config: Config, composed: DictConfig) -> None:
+def _attack(config: AttackTask | MinimalTask, composed: DictConfig) -> None:
     folder = _output_folder(config)
     run = Run(config, folder)
     OmegaConf.save(composed, folder / "config.yaml", resolve=True)
     rows: list[ImageRow] = []
     panels: list[Panel] = []
+    exhibits: dict[str, Exhibit] = {}
     try:
         with _progress() as progress:
-            bar = progress.add_task("attack", total=len(run), turned=0)
+            bar = progress.add_task(config.task, total=len(run), note="0 turned")
             for outcome in run:
                 rows.append(outcome.row)
-                if outcome.panel is not None and len(panels) < _OVERVIEW_ROWS:
-                    panels.append(outcome.panel)
-                progress.update(bar, advance=1, turned=sum(row.correct_before and bool(row.success) for row in rows))
+                if outcome.panel is not None:
+                    exhibits[outcome.row.name] = exhibit(outcome.panel)
+                    panels.extend([outcome.panel] if len(panels) < _OVERVIEW_ROWS else [])
+                turned = sum(row.correct_before and bool(row.success) for row in rows)
+                progress.update(bar, advance=1, note=f"{turned} turned")
     finally:  # what was done before an interruption is kept
         if rows:
             write_results(folder / "results.csv", rows)
             write_summary(folder / "summary.json", rows, config.seed)
+            save_report(folder / "report.html", _facts(composed, len(run)), rows, exhibits)
     if panels:
         save_overview(folder / "overview.png", panels)
-    Console(soft_wrap=True, highlight=False).print(_verdict(rows), f"Outputs are in {folder}", sep="\n", markup=False)
+    _say(_verdict(rows), folder)
+
+
+def _facts(composed: DictConfig, planned: int) -> Facts:
+    overrides = HydraConfig.get().overrides.task
+    again = [override for override in overrides if not override.startswith("output=")]  # its folder is not empty now
+    settings = cast(dict[str, object], OmegaConf.to_container(composed, resolve=True))
+    return Facts(shlex.join(["percep", *again]), settings, planned)
+
+
+def _compare(config: CompareTask, composed: DictConfig) -> None:
+    folder = _output_folder(config)
+    compare = Compare(config)
+    OmegaConf.save(composed, folder / "config.yaml", resolve=True)
+    rows: list[ComparisonRow] = []
+    try:
+        with _progress() as progress:
+            bar = progress.add_task(config.task, total=len(compare), note="")
+            for row in compare:
+                rows.append(row)
+                progress.update(bar, advance=1, note=row.name)
+    finally:  # what was done before an interruption is kept
+        if rows:
+            write_comparison(folder / "compare.csv", rows)
+            write_comparison_summary(folder / "summary.json", rows, config.seed)
+    found = by_attack(rows)
+    lines = table([summary(outcomes) for outcomes in found.values()])
+    (folder / "table.md").write_text(lines + "\n", encoding="utf-8")
+    save_curves(folder / "curves.png", found, config.compare.gradients)
+    _say(lines, folder)
 
 
 def _output_folder(config: Config) -> Path:
@@ -104,17 +165,25 @@ def _progress() -> Progress:
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[turned]} turned"),
+        TextColumn("{task.fields[note]}", markup=False),
         TimeRemainingColumn(),
         console=Console(stderr=True),
     )
 
 
 def _verdict(rows: Sequence[ImageRow]) -> str:
-    summary = summarise(rows)
-    turned = f"{summary['successes']} of {summary['correct_before']} correctly classified photographs turned"
-    unreadable = f", {summary['unreadable']} unreadable" if summary["unreadable"] else ""
-    return f"{turned}, {summary['certified']} of them certified{unreadable}"
+    counts = summarise(rows)
+    turned = f"{counts['successes']} of {counts['correct_before']} correctly classified photographs turned"
+    unreadable = f", {counts['unreadable']} unreadable" if counts["unreadable"] else ""
+    found = counts.get("one_minus_found")
+    if not isinstance(found, dict):
+        return f"{turned}, {counts['certified']} of them certified{unreadable}"
+    cost = "" if found["median"] is None else f" at a median 1 - SSIM of {found['median']:.1e}"
+    return f"{turned}{cost}{unreadable}"
+
+
+def _say(result: str, folder: Path) -> None:
+    Console(soft_wrap=True, highlight=False).print(result, f"Outputs are in {folder}", sep="\n", markup=False)
 
 
 _REPORTED = (PercepError, HydraException, OmegaConfBaseException, OSError)
@@ -132,7 +201,7 @@ def _explain(error: Exception) -> str:
     if isinstance(cause, ConfigAttributeError | ConfigKeyError) and is_dataclass(cause.object_type):
         known = [field.name for field in fields(cause.object_type)]
         close = difflib.get_close_matches(str(cause.key), known, n=1)
-        hint = f"did you mean {close[0]}? " if close else ""
+        hint = f"did you mean {close[0]}? " if close else _task_hint(str(cause.full_key))
         return f"unknown key {cause.full_key}: {hint}known are {', '.join(known)}"
     if isinstance(cause, OmegaConfBaseException):
         return f"{cause.full_key}: {str(cause.msg).splitlines()[0]}"
@@ -141,6 +210,11 @@ def _explain(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     return str(error)
+
+
+def _task_hint(key: str) -> str:
+    tasks = [f"task={name}" for name, task in TASKS.items() if key in {field.name for field in fields(task)}]
+    return f"it belongs to {' or '.join(tasks)}; " if tasks else ""
 
 
 @contextmanager

@@ -1,11 +1,14 @@
-"""The configuration of a run: the types and ranges of what `conf/` and the command line may say."""
+"""The configuration of a run, one type per task: the types and ranges of what `conf/` and the command line may say."""
 
+import difflib
 from dataclasses import dataclass
 from typing import get_args
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
+from percep.attacks.comparison import CONTENDERS
+from percep.attacks.cost import Measure
 from percep.attacks.criteria import Loss
 from percep.errors import InputError
 
@@ -46,65 +49,141 @@ class BallConfig:
     mean: float | None
 
     def __post_init__(self) -> None:
-        for name, level in (("ball.floor", self.floor), ("ball.mean", self.mean)):
-            if level is not None and not 0 < level < 1:
-                raise InputError(f"{name} must lie in (0, 1), got {level}")
+        _require_level("ball.floor", self.floor)
+        _require_level("ball.mean", self.mean)
         if self.floor is None and self.mean is None:
             raise InputError("ball.floor, ball.mean or both must be given, each in (0, 1)")
 
 
 @dataclass
-class AttackConfig:
-    """How the ball is searched; `target` is a class index, "random", or None for an untargeted attack."""
+class GoalConfig:
+    """What an attack is to reach: `target` is a class index, "random", or None where the label is to be left."""
 
-    loss: str
-    steps: int
     target: str | None
 
     def __post_init__(self) -> None:
-        _require_choice("attack.loss", self.loss, get_args(Loss))
-        _require_at_least("attack.steps", self.steps, 1)
         if self.target not in (None, "random") and not self.target.isdecimal():
             raise InputError(f"attack.target must be null, random or a class index, got {self.target!r}")
 
 
 @dataclass
+class BallAttackConfig(GoalConfig):
+    """How a ball is searched."""
+
+    loss: str
+    steps: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require_choice("attack.loss", self.loss, get_args(Loss))
+        _require_at_least("attack.steps", self.steps, 1)
+
+
+@dataclass
+class MinimalAttackConfig(GoalConfig):
+    """How the largest SSIM is searched at which the goal is still reached."""
+
+    measure: str
+    gradients: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require_choice("attack.measure", self.measure, get_args(Measure))
+        _require_at_least("attack.gradients", self.gradients, 1)
+
+
+@dataclass
+class CompareConfig:
+    """Which attacks are compared, within how many gradients per image, and at which SSIM floor if any."""
+
+    attacks: list[str]
+    gradients: int
+    floor: float | None
+
+    def __post_init__(self) -> None:
+        if not self.attacks:
+            raise InputError(f"compare.attacks is empty: choose from {', '.join(CONTENDERS)}")
+        for name in self.attacks:
+            if name not in CONTENDERS:
+                close = difflib.get_close_matches(name, CONTENDERS, n=1)
+                hint = f"did you mean {close[0]}? " if close else ""
+                raise InputError(f"compare.attacks: unknown {name!r}: {hint}known are {', '.join(CONTENDERS)}")
+            if self.attacks.count(name) > 1:
+                raise InputError(f"compare.attacks names {name} more than once")
+        _require_at_least("compare.gradients", self.gradients, 1)
+        _require_level("compare.floor", self.floor)
+
+
+@dataclass
 class Config:
-    """All of a run's configuration."""
+    """What every task is told: which task, of which model, on which photographs."""
 
     task: str
     model: ModelConfig
     data: DataConfig
-    ball: BallConfig
-    attack: AttackConfig
-    batch_size: int
     device: str
     seed: int
     output: str
 
     def __post_init__(self) -> None:
-        _require_choice("task", self.task, ("attack",))
-        _require_at_least("batch_size", self.batch_size, 1)
         if not 0 <= self.seed < 2**63:
             raise InputError(f"seed must be at least 0 and below 2**63, got {self.seed}")
 
 
+@dataclass
+class AttackTask(Config):
+    """task=attack: photographs attacked inside a ball."""
+
+    ball: BallConfig
+    attack: BallAttackConfig
+    batch_size: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require_at_least("batch_size", self.batch_size, 1)
+
+
+@dataclass
+class MinimalTask(Config):
+    """task=minimal: photographs changed as little as the goal allows."""
+
+    attack: MinimalAttackConfig
+    batch_size: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require_at_least("batch_size", self.batch_size, 1)
+
+
+@dataclass
+class CompareTask(Config):
+    """task=compare: several attacks on the same photographs, image by image."""
+
+    attack: GoalConfig
+    compare: CompareConfig
+
+
+TASKS: dict[str, type[Config]] = {"attack": AttackTask, "minimal": MinimalTask, "compare": CompareTask}
+
 # ${unless:GIVEN,VALUE} in conf/: VALUE where GIVEN is null, and null otherwise.
 OmegaConf.register_new_resolver("unless", lambda given, value: value if given is None else None, replace=True)
 
-# What conf/config.yaml starts from.
-ConfigStore.instance().store(name="schema", node=Config)
+# What conf/task/NAME.yaml starts from.
+for _name, _task in TASKS.items():
+    ConfigStore.instance().store(name=f"{_name}_schema", node=_task)
 
 
 def validated(composed: DictConfig) -> Config:
     """The configuration hydra composed, with every type and range checked.
 
     Raises:
-        InputError: a value out of range.
+        InputError: a value out of range, or no task.
         omegaconf.errors.OmegaConfBaseException: an unknown or missing key, or a value of another type.
     """
     values = OmegaConf.to_container(composed, resolve=True)
-    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Config), values))
+    task = composed.get("task")
+    _require_choice("task", task, tuple(TASKS))
+    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(TASKS[task]), values))
     assert isinstance(config, Config)
     return config
 
@@ -117,3 +196,8 @@ def _require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
 def _require_at_least(name: str, value: int, least: int) -> None:
     if value < least:
         raise InputError(f"{name} must be at least {least}, got {value}")
+
+
+def _require_level(name: str, level: float | None) -> None:
+    if level is not None and not 0 < level < 1:
+        raise InputError(f"{name} must lie in (0, 1), got {level}")

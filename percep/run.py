@@ -10,12 +10,12 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from percep import data, models
-from percep.attacks import AttackResult, FrankWolfe
+from percep.attacks import AttackResult, FrankWolfe, MinimalPerturbation, MinimalResult
+from percep.attacks.cost import Measure
 from percep.attacks.criteria import Loss, achieved
 from percep.certificate import Certificate, certify
-from percep.config import Config, DataConfig
-from percep.data import Photograph, Photographs
+from percep.config import AttackTask, MinimalTask
+from percep.data import Photograph
 from percep.explain import (
     Associations,
     allocation_maps,
@@ -24,8 +24,9 @@ from percep.explain import (
     local_standard_deviation,
     ssim_maps,
 )
-from percep.models import Classifier, Source
-from percep.report import ImageRow, Panel, Prediction, read_image, save_image, save_panel
+from percep.models import Classifier
+from percep.report import ImageRow, MinimalRow, Panel, Prediction, read_image, save_image, save_panel
+from percep.subjects import Predictions, load_subjects, predict, targets_of
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Outcome:
 
 
 class Run:
-    """The attack of a configuration on its photographs.
+    """The attack of a configuration on its photographs, inside its ball or with the smallest change.
 
     Iterating does the work, a batch at a time, and yields one `Outcome` per photograph in order, once its
     files `adversarial/NAME.png` and `panels/NAME.png` are written. Whatever an outcome says of an adversarial
@@ -53,24 +54,28 @@ class Run:
         UnavailableError: weights or a device that cannot be had here.
     """
 
-    def __init__(self, config: Config, folder: Path) -> None:
+    def __init__(self, config: AttackTask | MinimalTask, folder: Path) -> None:
         torch.manual_seed(config.seed)
         self.config = config
-        self.model = models.load(
-            config.model.name,
-            source=cast(Source, config.model.source),
-            checkpoint=config.model.checkpoint,
-            layer=config.model.layer,
-            device=config.device,
-        )
-        self.photographs = _photographs(config.data, self.model)
-        self.attack = FrankWolfe(
-            self.model,
-            floor=config.ball.floor,
-            mean=config.ball.mean,
-            steps=config.attack.steps,
-            loss=cast(Loss, config.attack.loss),
-        )
+        self.model, self.photographs = load_subjects(config)
+        self.attack: FrankWolfe | MinimalPerturbation
+        self.floor: float | None = None
+        self.mean: float | None = None
+        if isinstance(config, AttackTask):
+            self.floor, self.mean = config.ball.floor, config.ball.mean
+            self.attack = FrankWolfe(
+                self.model,
+                floor=self.floor,
+                mean=self.mean,
+                steps=config.attack.steps,
+                loss=cast(Loss, config.attack.loss),
+            )
+        else:
+            self.attack = MinimalPerturbation(
+                self.model,
+                measure=cast(Measure, config.attack.measure),
+                gradients=config.attack.gradients,
+            )
         self.adversarial, self.panels = folder / "adversarial", folder / "panels"
 
     def __len__(self) -> int:
@@ -89,19 +94,20 @@ class Run:
     def _unreadable(self, photograph: Photograph) -> Outcome:
         label = photograph.label
         name = None if label is None else self.model.category(label)
-        return Outcome(ImageRow(photograph.name, f"unreadable: {photograph.problem}", label, name))
+        row = ImageRow if isinstance(self.attack, FrankWolfe) else MinimalRow
+        return Outcome(row(photograph.name, f"unreadable: {photograph.problem}", label, name))
 
     def _attack(self, photographs: Sequence[Photograph]) -> list[Outcome]:
         images = [photograph.image for photograph in photographs if photograph.image is not None]
         references = torch.stack(images).to(self.config.device)
-        before = _predict(self.model, references)
+        before = predict(self.model, references)
         # Before the attack, so that a network without a layer for it is refused at once.
         attention = gradcam(self.model, references, before.classes.clamp(min=0))
         given = [-1 if photograph.label is None else photograph.label for photograph in photographs]
         labels = torch.tensor(given, device=references.device)
         labels = torch.where(labels < 0, before.classes, labels)
         left = labels.clamp(min=0)  # neither labelled nor classified: the attack will call it not finite
-        targets = self._targets(left, classes=before.logits.shape[1])
+        targets = targets_of(self.config.attack.target, left, before.logits.shape[1])
         start = time.perf_counter()
         result = self.attack(references, left, targets)
         seconds = (time.perf_counter() - start) / len(photographs)
@@ -109,7 +115,7 @@ class Run:
         pairs = zip(photographs, result.images, strict=True)
         saved = torch.stack([self._save(photograph, image) for photograph, image in pairs])
         saved = saved.to(references.device)
-        after = _predict(self.model, saved)
+        after = predict(self.model, saved)
         ssim = ssim_maps(references, saved)
         batch = _Batch(
             names=[photograph.name for photograph in photographs],
@@ -119,7 +125,7 @@ class Run:
             before=before,
             after=after,
             achieved=achieved(after.logits, left, targets),
-            certificate=certify(references, saved, self.config.ball.floor, self.config.ball.mean),
+            certificate=certify(references, saved, self.floor, self.mean),
             result=result,
             seconds=seconds,
             ssim=ssim,
@@ -129,14 +135,6 @@ class Run:
         )
         return [self._outcome(batch, i) for i in range(len(photographs))]
 
-    def _targets(self, labels: Tensor, classes: int) -> Tensor | None:
-        target = self.config.attack.target
-        if target is None:
-            return None
-        if target == "random":  # any class but the label, each as likely
-            return (labels + torch.randint(1, classes, labels.shape).to(labels.device)) % classes
-        return torch.full_like(labels, int(target))
-
     def _save(self, photograph: Photograph, image: Tensor) -> Tensor:
         """The image as its file holds it."""
         path = self.adversarial / f"{photograph.name}.png"
@@ -144,28 +142,20 @@ class Run:
         return read_image(path)
 
     def _outcome(self, batch: "_Batch", i: int) -> Outcome:
-        row = batch.row(i, self.model)
+        row = self._row(batch, i)
         if row.predicted_before is None or row.predicted_after is None:
             return Outcome(row)
-        panel = batch.panel(i, row, self.config)
+        panel = batch.panel(i, row, self.floor, self.mean)
         save_panel(self.panels / f"{row.name}.png", panel)
         return Outcome(row, panel)
 
-
-@dataclass(frozen=True)
-class _Predictions:
-    """`classes` is `(B,)` int64, -1 where logits are not finite; `probabilities` are those of the classes."""
-
-    logits: Tensor
-    classes: Tensor
-    probabilities: Tensor
-
-
-@torch.no_grad()
-def _predict(model: Classifier, images: Tensor) -> _Predictions:
-    logits = model(images)
-    finite = torch.isfinite(logits).all(1)
-    return _Predictions(logits, torch.where(finite, logits.argmax(1), -1), logits.softmax(1).amax(1))
+    def _row(self, batch: "_Batch", i: int) -> ImageRow:
+        row = batch.row(i, self.model)
+        if isinstance(self.attack, FrankWolfe):
+            return row
+        assert isinstance(batch.result, MinimalResult)
+        kept = row.mean_ssim if self.attack.measure == "mean" else row.min_ssim
+        return MinimalRow(**vars(row), found=kept if row.success else None, missed=float(batch.result.missed[i]))
 
 
 @dataclass(frozen=True)
@@ -176,8 +166,8 @@ class _Batch:
     references: Tensor
     saved: Tensor
     labels: Tensor
-    before: _Predictions
-    after: _Predictions
+    before: Predictions
+    after: Predictions
     achieved: Tensor
     certificate: Certificate
     result: AttackResult
@@ -214,7 +204,7 @@ class _Batch:
             zero_gradcam=not bool(self.gradcam[i].any()),
         )
 
-    def panel(self, i: int, row: ImageRow, config: Config) -> Panel:
+    def panel(self, i: int, row: ImageRow, floor: float | None, mean: float | None) -> Panel:
         return Panel(
             name=row.name,
             original=self.references[i],
@@ -226,8 +216,8 @@ class _Batch:
             after=Prediction(str(row.predicted_after_name), float(self.after.probabilities[i])),
             min_ssim=float(self.certificate.min_ssim[i]),
             mean_ssim=float(self.certificate.mean_ssim[i]),
-            floor=config.ball.floor,
-            mean=config.ball.mean,
+            floor=floor,
+            mean=mean,
             certified=bool(self.certificate.within[i]),
             status=row.status,
         )
@@ -235,15 +225,3 @@ class _Batch:
 
 def _class(model: Classifier, index: Tensor) -> tuple[int | None, str | None]:
     return (None, None) if index < 0 else (int(index), model.category(int(index)))
-
-
-def _photographs(config: DataConfig, model: Classifier) -> Photographs:
-    preprocessing = model.preprocessing
-    assert preprocessing is not None  # a loaded model has one
-    if config.path is None:
-        photographs = data.samples(preprocessing)
-    elif config.source == "folder":
-        photographs = data.folder(config.path, preprocessing, model.class_index)
-    else:
-        photographs = data.image(config.path, preprocessing)
-    return photographs if config.limit is None else photographs.first(config.limit)

@@ -13,67 +13,28 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from command import CLASSES, PREPROCESSING, SIDE, complaint, enter, small_classifier, use_small_model
 from hydra import compose, initialize_config_dir
 from PIL import Image
-from torch import Tensor, nn
 
 import percep
 from percep import data, models
 from percep.app import main
-from percep.config import Config, validated
-from percep.models import Classifier, Preprocessing
+from percep.attacks.comparison import CONTENDERS, ROUNDING
+from percep.config import TASKS, AttackTask, validated
 from percep.report import read_image
 
 ROOT = Path(percep.__file__).parents[1]
-SIDE = 32
-CLASSES = ("ant", "bee", "cat", "dog")
-PREPROCESSING = Preprocessing(resize=SIDE, crop=SIDE)
-
-
-class _Network(nn.Module):
-    """A small network of fixed random weights; it answers NaN for images darker than `blind_below`."""
-
-    def __init__(self, blind_below: float) -> None:
-        super().__init__()
-        self.blind_below = blind_below
-        self.stem = nn.Conv2d(3, 8, 5, stride=2, padding=2)
-        self.stage = nn.Conv2d(8, 16, 3, stride=2, padding=1)
-        self.head = nn.Linear(16, len(CLASSES))
-        generator = torch.Generator().manual_seed(0)
-        for parameter in self.parameters():
-            parameter.data.normal_(0, 0.5, generator=generator)
-
-    def forward(self, images: Tensor) -> Tensor:
-        features = self.stage(self.stem(images).relu()).relu().mean((2, 3))
-        blind = images.mean((1, 2, 3)) < self.blind_below
-        return self.head(features).where(~blind[:, None], torch.nan)
-
-
-def _classifier(blind_below: float = -1) -> Classifier:
-    classifier = Classifier(
-        _Network(blind_below), mean=[0.0] * 3, std=[1.0] * 3, categories=CLASSES, preprocessing=PREPROCESSING
-    )
-    return classifier.eval().requires_grad_(False)
-
-
-def _photograph(seed: int) -> Image.Image:
-    coarse = np.random.default_rng(seed).integers(40, 216, (5, 5, 3), dtype=np.uint8)
-    return Image.fromarray(coarse).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
 
 
 @pytest.fixture(autouse=True)
 def _elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Every test runs in a folder with `photos`: three photographs and a text file named .jpg."""
-    monkeypatch.chdir(tmp_path)
-    Path("photos").mkdir()
-    for seed, name in enumerate(("a", "b", "d")):
-        _photograph(seed).save(f"photos/{name}.png")
-    Path("photos/c.jpg").write_text("not a photograph")
+    enter(tmp_path, monkeypatch)
 
 
 @pytest.fixture
 def small_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models, "load", lambda name, **_: _classifier())
+    use_small_model(monkeypatch)
 
 
 def _run(*overrides: str, output: str = "out") -> pd.DataFrame:
@@ -94,6 +55,9 @@ def test_what_a_run_leaves_behind(capsys: pytest.CaptureFixture[str]) -> None:
     assert (summary["images"], summary["unreadable"], summary["seed"]) == (4, 1, 0)
     assert summary["versions"]["torch"] == torch.__version__.partition("+")[0]
     assert "mean: 0.9\n" in Path("out/config.yaml").read_text()
+    page = Path("out/report.html").read_text()
+    assert "percep data=folder data.path=photos ball.mean=0.9 batch_size=2</code>" in page
+    assert page.count("<article") == 3
     printed = capsys.readouterr()
     assert "1 unreadable" in printed.out
     assert "Outputs are in out" in printed.out
@@ -106,7 +70,7 @@ def test_the_table_is_true_of_the_saved_files() -> None:
     references = torch.stack([next(iter(data.image(f"photos/{name}.png", PREPROCESSING))).image for name in table.name])
     saved = torch.stack([read_image(Path(f"out/adversarial/{name}.png")) for name in table.name])
     certificate = percep.certify(references, saved, floor=0.5, mean=0.9)
-    classifier = _classifier()
+    classifier = small_classifier()
     assert list(table.label) == list(table.predicted_before) == classifier(references).argmax(1).tolist()
     assert list(table.predicted_after) == classifier(saved).argmax(1).tolist()
     assert list(table.predicted_after_name) == [CLASSES[int(i)] for i in table.predicted_after]
@@ -154,7 +118,7 @@ def test_one_photograph_and_a_limit() -> None:
 
 def test_a_model_that_answers_nan_for_one_photograph(monkeypatch: pytest.MonkeyPatch) -> None:
     Image.new("RGB", (SIDE, SIDE), (2, 2, 2)).save("photos/b.png")
-    monkeypatch.setattr(models, "load", lambda name, **_: _classifier(blind_below=0.1))
+    monkeypatch.setattr(models, "load", lambda name, **_: small_classifier(blind_below=0.1))
     table = _run()
     assert table.status["b"] == "not_finite"
     assert not table.success["b"]
@@ -166,7 +130,7 @@ def test_a_model_that_answers_nan_for_one_photograph(monkeypatch: pytest.MonkeyP
 
 
 def test_a_model_that_answers_nan_always(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(models, "load", lambda name, **_: _classifier(blind_below=2))
+    monkeypatch.setattr(models, "load", lambda name, **_: small_classifier(blind_below=2))
     assert list(_run().status.drop("c")) == ["not_finite"] * 3
 
 
@@ -190,22 +154,14 @@ def test_an_interrupted_run_keeps_what_was_done(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr("percep.run.save_panel", interrupt)
     assert main(["data=folder", "data.path=photos", "ball.mean=0.9", "output=out", "batch_size=1"]) == 130
     assert list(pd.read_csv("out/results.csv").name) == ["a"]
-
-
-def _complaint(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """The last line on stderr of a command that fails as it should."""
-    assert main(arguments) == 2
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    assert "Traceback" not in printed.err
-    line = printed.err.splitlines()[-1]
-    assert line.startswith("percep: ")
-    return line
+    assert "The run was interrupted: 1 of 4 photographs" in Path("out/report.html").read_text()
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        ("attack.measure=mean", "unknown key attack.measure: known are target, loss, steps"),
+        ("compare.floor=0.9", "unknown key compare: it belongs to task=compare; known are"),
         ("ball.flor=0.9", "unknown key ball.flor: did you mean floor?"),
         ("+ball.flor=0.9", "unknown key ball.flor"),
         ("bal.floor=0.9", "unknown key bal: did you mean ball?"),
@@ -269,7 +225,7 @@ def test_bad_input_is_one_line(
     Path("photos/a.png").rename("labelled/gnu/a.png")
     torch.save({"weight": torch.ones(2)}, "shape.pt")
     Path("code.pt").write_bytes(pickle.dumps(Code(), protocol=2))
-    assert words in _complaint(capsys, *arguments.split())
+    assert words in complaint(capsys, *arguments.split())
     assert not Path("ran_code").exists()
 
 
@@ -283,14 +239,14 @@ def test_bad_input_is_one_line(
 )
 def test_classes_the_model_does_not_have(override: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["data=image", "data.path=photos/a.png", override]
-    assert words in _complaint(capsys, *(arguments if "target" in override else [override]))
+    assert words in complaint(capsys, *(arguments if "target" in override else [override]))
 
 
 def test_a_layer_the_model_does_not_have(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    classifier = _classifier()
+    classifier = small_classifier()
     classifier.layer = "missing"
     monkeypatch.setattr(models, "load", lambda name, **_: classifier)
-    assert "missing" in _complaint(capsys, "data=image", "data.path=photos/a.png")
+    assert "missing" in complaint(capsys, "data=image", "data.path=photos/a.png")
 
 
 def test_help_names_every_key(capsys: pytest.CaptureFixture[str]) -> None:
@@ -308,13 +264,19 @@ def test_help_names_every_key(capsys: pytest.CaptureFixture[str]) -> None:
         assert key in printed
     for key in ("attack.loss", "attack.steps", "attack.target", "batch_size", "device", "seed", "output"):
         assert key in printed
+    for key in ("attack.measure", "attack.gradients", "compare.attacks", "compare.gradients", "compare.floor"):
+        assert key in printed
+    assert "task: attack, compare, minimal" in printed
+    assert all(name.removesuffix(ROUNDING) in printed for name in CONTENDERS)
     assert "efficientnet_lite0, mobilenet_v2, timm, torchvision" in printed
 
 
 def test_the_shipped_configuration_is_valid() -> None:
     with initialize_config_dir(str(ROOT / "percep" / "conf"), version_base="1.3"):
         config = validated(compose("config"))
-    assert isinstance(config, Config)
+        for name, task in TASKS.items():
+            assert type(validated(compose("config", [f"task={name}"]))) is task
+    assert isinstance(config, AttackTask)
     assert (config.model.name, config.data.source, config.ball.mean) == (
         "efficientnet_lite0",
         "samples",
@@ -326,6 +288,7 @@ def test_the_whole_configuration_is_packaged() -> None:
     patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["percep"]
     packaged = {path.resolve() for pattern in patterns for path in (ROOT / "percep").glob(pattern)}
     assert packaged >= set((ROOT / "conf").rglob("*.yaml"))
+    assert packaged >= set((ROOT / "percep" / "report" / "templates").iterdir())
 
 
 def test_the_command_in_a_process_of_its_own() -> None:

@@ -33,6 +33,7 @@ def test_commands_compose():
     for overrides in commands:
         if "--help" in overrides:
             continue
-        values = [value.split(",")[0] for value in overrides if value != "-m"]
+        sweep = "-m" in overrides
+        values = [value.split(",")[0] if sweep else value for value in overrides if value != "-m"]
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
             validated(compose("config", [*values, "output=unused"]))

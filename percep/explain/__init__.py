@@ -1,17 +1,131 @@
-"""What the classifier looks at, where the image changed, and how far the two agree."""
+"""What the classifier looks at, where the image changed, how far the two agree, and what that is worth."""
 
-from percep.explain.alignment import Association, Associations, associations, local_standard_deviation
+from percep.explain.alignment import Association, Associations, associations
 from percep.explain.allocation import allocation_maps
+from percep.explain.association import (
+    SHARES,
+    Statistic,
+    across_images,
+    block_means,
+    iou,
+    partial_spearman,
+    pearson,
+    pointing_game,
+    relevance_mass,
+    spearman,
+)
+from percep.explain.attribution import Attribution, integrated_gradients, occlusion, zero_maps
+from percep.explain.confounds import (
+    centred_gaussian,
+    confound_maps,
+    distance_from_centre,
+    edge_strength,
+    local_standard_deviation,
+)
+from percep.explain.controls import (
+    another_images,
+    cascade,
+    derangement,
+    phase_shuffled,
+    random_gradient,
+    randomised,
+    sign_flipped,
+    weight_layers,
+    wrong_classes,
+)
+from percep.explain.curves import Curve, deletion, insertion
+from percep.explain.inference import (
+    ExchangeTest,
+    Interval,
+    PairedTest,
+    ShiftTest,
+    bootstrap_interval,
+    exchange_test,
+    holm,
+    paired_tests,
+    rate_interval,
+    shift_test,
+)
+from percep.explain.regions import (
+    MatchedRegion,
+    Restricted,
+    dissimilarity,
+    matched_region,
+    random_region,
+    restrict,
+    top_region,
+)
 from percep.explain.saliency import gradcam, last_convolutional_stage
+from percep.explain.shifts import (
+    iou_shifts,
+    partial_spearman_shifts,
+    pearson_shifts,
+    pointing_game_shifts,
+    relevance_mass_shifts,
+    spearman_shifts,
+)
 from percep.explain.ssim_maps import ssim_maps
 
 __all__ = [
+    "SHARES",
     "Association",
     "Associations",
+    "Attribution",
+    "Curve",
+    "ExchangeTest",
+    "Interval",
+    "MatchedRegion",
+    "PairedTest",
+    "Restricted",
+    "ShiftTest",
+    "Statistic",
+    "across_images",
     "allocation_maps",
+    "another_images",
     "associations",
+    "block_means",
+    "bootstrap_interval",
+    "cascade",
+    "centred_gaussian",
+    "confound_maps",
+    "deletion",
+    "derangement",
+    "dissimilarity",
+    "distance_from_centre",
+    "edge_strength",
+    "exchange_test",
     "gradcam",
+    "holm",
+    "insertion",
+    "integrated_gradients",
+    "iou",
+    "iou_shifts",
     "last_convolutional_stage",
     "local_standard_deviation",
+    "matched_region",
+    "occlusion",
+    "paired_tests",
+    "partial_spearman",
+    "partial_spearman_shifts",
+    "pearson",
+    "pearson_shifts",
+    "phase_shuffled",
+    "pointing_game",
+    "pointing_game_shifts",
+    "random_gradient",
+    "random_region",
+    "randomised",
+    "rate_interval",
+    "relevance_mass",
+    "relevance_mass_shifts",
+    "restrict",
+    "shift_test",
+    "sign_flipped",
+    "spearman",
+    "spearman_shifts",
     "ssim_maps",
+    "top_region",
+    "weight_layers",
+    "wrong_classes",
+    "zero_maps",
 ]

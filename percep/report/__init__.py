@@ -1,18 +1,24 @@
 """What a run leaves behind: pictures, exact image files and tables."""
 
+from percep.report.html import Exhibit, Facts, exhibit, save_report
 from percep.report.images import read_image, save_image
 from percep.report.overview import save_overview
 from percep.report.panel import Panel, Prediction, save_panel
-from percep.report.tables import ImageRow, summarise, versions, write_results, write_summary
+from percep.report.tables import ImageRow, MinimalRow, summarise, versions, write_results, write_summary
 
 __all__ = [
+    "Exhibit",
+    "Facts",
     "ImageRow",
+    "MinimalRow",
     "Panel",
     "Prediction",
+    "exhibit",
     "read_image",
     "save_image",
     "save_overview",
     "save_panel",
+    "save_report",
     "summarise",
     "versions",
     "write_results",

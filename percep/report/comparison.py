@@ -1,6 +1,8 @@
-"""Attacks side by side, for people: a table, and the share of images adversarial at each cost."""
+"""Attacks side by side: every outcome as a table, a summary, and the share of images adversarial at each cost."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from statistics import median
 
@@ -8,6 +10,71 @@ import matplotlib.pyplot as plt
 from matplotlib.artist import Artist
 
 from percep.attacks.comparison import OURS, ROUNDING, Outcome, success_curve
+from percep.report.tables import versions, write_csv
+
+_INFINITE = float("inf")
+
+
+@dataclass(frozen=True)
+class ComparisonRow:
+    """One photograph under one attack, or one that was not attacked.
+
+    Attributes:
+        name: the photograph's name.
+        status: "attacked", "misclassified", "already_adversarial" (its label is the target), "not_finite" or
+            "unreadable: reason".
+        label: class index the photograph should have, with its name.
+        target: class index to be reached; None for an untargeted attack.
+        outcome: what the attack did; None where there was none.
+    """
+
+    name: str
+    status: str
+    label: int | None = None
+    label_name: str | None = None
+    target: int | None = None
+    outcome: Outcome | None = None
+
+
+def write_comparison(path: Path, rows: Sequence[ComparisonRow]) -> None:
+    """Writes `compare.csv`: a row each in the order given, its outcome's fields after its own, UTF-8.
+
+    What is unknown, and the infinite cost of an attack without success, is an empty cell.
+    """
+    own = [field.name for field in fields(ComparisonRow) if field.name != "outcome"]
+    results = [field.name for field in fields(Outcome)]
+    records = [
+        {name: getattr(row, name) for name in own}
+        | {name: _finite(getattr(row.outcome, name)) for name in results if row.outcome is not None}
+        for row in rows
+    ]
+    write_csv(path, records, [*own, *results])
+
+
+def write_comparison_summary(path: Path, rows: Sequence[ComparisonRow], seed: int) -> None:
+    """Writes `summary.json`: the number of photographs by status, a `summary` per attack, the seed and `versions()`.
+
+    An infinite cost is null.
+    """
+    statuses = {row.name: row.status.partition(":")[0] for row in rows}
+    content = {
+        "photographs": {status: list(statuses.values()).count(status) for status in dict.fromkeys(statuses.values())},
+        "attacks": [
+            {name: _finite(value) for name, value in summary(found).items()} for found in by_attack(rows).values()
+        ],
+        "seed": seed,
+        "versions": versions(),
+    }
+    path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def by_attack(rows: Iterable[ComparisonRow]) -> dict[str, list[Outcome]]:
+    """The outcomes of each attack, in the order of the rows."""
+    found: dict[str, list[Outcome]] = {}
+    for row in rows:
+        if row.outcome is not None:
+            found.setdefault(row.outcome.attack, []).append(row.outcome)
+    return found
 
 
 def summary(outcomes: Sequence[Outcome]) -> dict[str, object]:
@@ -85,7 +152,11 @@ def save_curves(path: Path, outcomes: Mapping[str, Sequence[Outcome]], gradients
 
 def _share(costs: Iterable[float]) -> float:
     values = list(costs)
-    return sum(cost < float("inf") for cost in values) / len(values)
+    return sum(cost < _INFINITE for cost in values) / len(values)
+
+
+def _finite(value: object) -> object:
+    return None if value == _INFINITE else value
 
 
 def _number(value: object) -> float:
@@ -94,4 +165,4 @@ def _number(value: object) -> float:
 
 
 def _cost(value: float) -> str:
-    return "-" if value == float("inf") else f"{value:.1e}"
+    return "-" if value == _INFINITE else f"{value:.1e}"

@@ -13,6 +13,9 @@ from percep.report.sheet import ColourScale
 _LEAST_DISSIMILARITY = 1e-7
 _DECADES = 3
 
+ATTENTION_SCALE = ColourScale(Normalize(0, 1), "inferno", {0.0: "0", 0.5: "0.5", 1.0: "1"})
+"""Of Grad-CAM, relative to its maximum."""
+
 
 def photograph(image: Tensor) -> np.ndarray:
     """A `(C, H, W)` image in `[0, 1]`, C of 1 or 3, as `(H, W, 3)` colours."""
@@ -39,13 +42,18 @@ def amplified(perturbation: Tensor, factor: int) -> np.ndarray:
     return photograph((0.5 + factor * perturbation.double()).clamp(0, 1))
 
 
+def dissimilarity(ssim: Tensor) -> np.ndarray:
+    """1 - SSIM of the worst channel, `(H, W)`, of a `(C, H, W)` SSIM map."""
+    return (1 - ssim).amax(0).double().cpu().numpy()
+
+
 def ssim_colours(ssim: Tensor) -> tuple[np.ndarray, ColourScale]:
     """The worst channel of a `(C, H, W)` SSIM map, by the logarithm of 1 - SSIM: dark where unchanged.
 
     Three decades below the largest 1 - SSIM are told apart: on a linear scale an SSIM close to 1 shows its
     few lowest windows and nothing else.
     """
-    values = (1 - ssim).amax(0).double().cpu().numpy()
+    values = dissimilarity(ssim)
     top = max(float(values.max()), 10 * _LEAST_DISSIMILARITY)
     least = max(top / 10**_DECADES, _LEAST_DISSIMILARITY)
     decades = range(math.ceil(-math.log10(top)), math.floor(-math.log10(least)) + 1)
@@ -58,10 +66,9 @@ def gradcam_colours(image: Tensor, gradcam: Tensor) -> tuple[np.ndarray, ColourS
     """Grad-CAM `(H, W)`, scaled to its maximum, over the `(C, H, W)` image in grey."""
     values = gradcam.detach().double().cpu().numpy()
     values = values / values.max() if values.max() > 0 else values
-    scale = ColourScale(Normalize(0, 1), "inferno", {0.0: "0", 0.5: "0.5", 1.0: "1"})
     opacity = 0.7 * values[..., None]
     grey = photograph(image).mean(-1, keepdims=True)
-    return opacity * scale.colours(values)[..., :3] + (1 - opacity) * grey, scale
+    return opacity * ATTENTION_SCALE.colours(values)[..., :3] + (1 - opacity) * grey, ATTENTION_SCALE
 
 
 def allocation_colours(allocation: Tensor) -> tuple[np.ndarray, ColourScale]:

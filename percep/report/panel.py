@@ -48,7 +48,7 @@ class Panel:
         mean_ssim: certified mean SSIM over windows and channels.
         floor: the floor asked for, or None.
         mean: the mean asked for, or None.
-        certified: whether the saved image is inside the ball.
+        certified: whether the saved image is inside the ball, or in the pixel range where there is none.
         status: why the attack stopped.
     """
 
@@ -106,7 +106,7 @@ def save_panel(path: Path, panel: Panel) -> None:
 def certificate_line(panel: Panel) -> str:
     """The certificate in words; SSIM is cut off after six digits, never rounded up."""
     verdict = "certified" if panel.certified else "not certified"
-    return f"{verdict}   ·   min SSIM {_cut_off(panel.min_ssim)}   ·   mean SSIM {_cut_off(panel.mean_ssim)}"
+    return f"{verdict}   ·   min SSIM {cut_off(panel.min_ssim)}   ·   mean SSIM {cut_off(panel.mean_ssim)}"
 
 
 def certificate_colour(panel: Panel) -> str:
@@ -122,7 +122,14 @@ def predictions_line(panel: Panel) -> str:
     return f"{before}  →  {after}"
 
 
-def _cut_off(ssim: float) -> str:
+def asked_line(panel: Panel) -> str:
+    """The levels asked for, in words; empty where there are none."""
+    levels = (("floor", panel.floor), ("mean", panel.mean))
+    return ", ".join(f"{name} ≥ {level}" for name, level in levels if level is not None)
+
+
+def cut_off(ssim: float) -> str:
+    """Six digits of an SSIM, never rounded up."""
     return f"{math.floor(ssim * 1e6) / 1e6:.6f}"
 
 
@@ -130,10 +137,10 @@ def _write_head(page: Sheet, panel: Panel) -> None:
     page.text(_MARGIN, 34, predictions_line(panel), size=17, bold=True)
     page.text(page.width - _MARGIN, 34, printable(panel.name, 32), size=11, colour=MUTED, align="right")
     page.text(_MARGIN, 68, "●", size=13, colour=certificate_colour(panel))
-    levels = (("floor", panel.floor), ("mean", panel.mean))
-    asked = ", ".join(f"{name} ≥ {level}" for name, level in levels if level is not None)
+    asked = asked_line(panel)
     status = printable(panel.status.replace("_", " "), 60)
-    page.text(_MARGIN + 22, 68, f"{certificate_line(panel)}   ·   asked: {asked}   ·   {status}", size=12)
+    parts = [certificate_line(panel), *([f"asked: {asked}"] if asked else []), status]
+    page.text(_MARGIN + 22, 68, "   ·   ".join(parts), size=12)
 
 
 def _left(column: int) -> float:

@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from statistics import fmean, median
 
+import numpy as np
 import pandas as pd
 
 from percep.explain import Association, Associations
@@ -66,11 +67,33 @@ class ImageRow:
         return self.label is not None and self.label == self.predicted_before
 
 
+@dataclass(frozen=True)
+class MinimalRow(ImageRow):
+    """One image of a search for the smallest change. There is no ball: the pixel range stands for it.
+
+    Attributes:
+        found: SSIM of the saved image in the measure searched for; None where it is not adversarial.
+        missed: least SSIM above `found` of an image that was tried and was not adversarial; where nothing was
+            found, the least SSIM tried.
+    """
+
+    found: float | None = None
+    missed: float | None = None
+
+
 def write_results(path: Path, rows: Sequence[ImageRow]) -> None:
-    """Writes `results.csv`: a row per image in the order given, UTF-8, numbers that read back exactly."""
-    names = [field.name for field in fields(ImageRow) if field.name != "associations"]
+    """Writes `results.csv`: a row per image in the order given, UTF-8, numbers that read back exactly.
+
+    The rows are of one type, whose fields are the columns.
+    """
+    names = [field.name for field in fields(rows[0] if rows else ImageRow) if field.name != "associations"]
     columns = [*names, *_association_columns(None)]
     records = [{name: getattr(row, name) for name in names} | _association_columns(row.associations) for row in rows]
+    write_csv(path, records, columns)
+
+
+def write_csv(path: Path, records: list[dict[str, object]], columns: list[str]) -> None:
+    """Writes records in UTF-8, numbers so that they read back exactly; None, NaN and what is missing are empty."""
     table = pd.DataFrame(records, columns=columns, dtype=object)
     table.to_csv(path, index=False, encoding="utf-8", errors="backslashreplace", lineterminator="\n")
 
@@ -86,8 +109,9 @@ def summarise(rows: Sequence[ImageRow]) -> dict[str, object]:
 
     Returns:
         `images`, `unreadable`, `correct_before`; `successes` among those correct before, `certified` among
-        the successes; `medians` over the successes; `associations`, mean Pearson and Spearman over the
-        `images` for which they are defined; `zero_gradcam_maps`.
+        the successes; `medians` over the successes; of `MinimalRow`s `one_minus_found`, its quartiles over the
+        successes; `associations`, mean Pearson and Spearman over the `images` for which they are defined;
+        `zero_gradcam_maps`.
     """
     correct = [row for row in rows if row.correct_before]
     successes = [row for row in correct if row.success]
@@ -104,6 +128,7 @@ def summarise(rows: Sequence[ImageRow]) -> dict[str, object]:
                 for name in ("min_ssim", "l2", "linf", "gradient_calls", "seconds")
             },
         },
+        **({"one_minus_found": _quartiles(successes)} if any(isinstance(row, MinimalRow) for row in rows) else {}),
         "associations": {
             field.name: _mean_association(
                 [getattr(row.associations, field.name) for row in rows if row.associations is not None]
@@ -142,6 +167,12 @@ def _association_columns(associations: Associations | None) -> dict[str, object]
 def _median(values: Iterable[float | None]) -> float | None:
     known = [float(value) for value in values if value is not None and math.isfinite(value)]
     return median(known) if known else None
+
+
+def _quartiles(rows: Iterable[ImageRow]) -> dict[str, float | None]:
+    costs = [1 - row.found for row in rows if isinstance(row, MinimalRow) and row.found is not None]
+    values = np.quantile(costs, (0.25, 0.5, 0.75)).tolist() if costs else [None] * 3
+    return dict(zip(("lower_quartile", "median", "upper_quartile"), values, strict=True))
 
 
 def _mean_association(values: Sequence[Association]) -> dict[str, float | int | None]:

@@ -1,0 +1,108 @@
+"""Attacks compared: each of them on every photograph of a configuration that is classified correctly."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from percep.attacks.comparison import Outcome, contender, outcomes
+from percep.attacks.inputs import check_logits
+from percep.config import CompareTask
+from percep.data import Photograph
+from percep.errors import InputError
+from percep.report.comparison import ComparisonRow
+from percep.subjects import load_subjects, predict, targets_of
+
+
+class Compare:
+    """The attacks of a configuration on its photographs, image by image.
+
+    Iterating does the work and yields one `ComparisonRow` per photograph and attack, photograph by photograph; of a
+    photograph that is not attacked, a single one that says why in its status. What an attack does on a photograph
+    depends on the seed alone, not on the attacks and photographs before.
+
+    Args:
+        config: what to attack, and how.
+
+    Raises:
+        InputError: a model, checkpoint, device, path, label or target that is not usable, an attack that cannot
+            do what is asked of it, or no photograph to attack.
+        UnavailableError: an attack's library, weights or a device that cannot be had here.
+    """
+
+    def __init__(self, config: CompareTask) -> None:
+        torch.manual_seed(config.seed)
+        self.config = config
+        self.model, photographs = load_subjects(config)
+        attacks = [contender(name, self.model, config.compare.gradients)[0] for name in config.compare.attacks]
+        self.subjects = [self._subject(photograph) for photograph in photographs]
+        first = next((subject for subject in self.subjects if isinstance(subject, _Subject)), None)
+        if first is None:
+            raise InputError(f"no photograph is left to compare attacks on: {_counts(self.subjects)}")
+        for attack in attacks:  # an image that is not finite is checked like any other, and not attacked
+            try:
+                attack(torch.full_like(first.image, torch.nan), first.label, first.target)
+            except InputError as error:
+                raise InputError(f"{error}: choose other compare.attacks") from error
+
+    def __len__(self) -> int:
+        attacks = len(self.config.compare.attacks)
+        return sum(attacks if isinstance(subject, _Subject) else 1 for subject in self.subjects)
+
+    def __iter__(self) -> Iterator[ComparisonRow]:
+        for subject in self.subjects:
+            if isinstance(subject, _Subject):
+                for name in self.config.compare.attacks:
+                    yield replace(subject.row, outcome=self._outcome(name, subject))
+            else:
+                yield subject
+
+    def _outcome(self, name: str, subject: "_Subject") -> Outcome:
+        settings = self.config.compare
+        torch.manual_seed(self.config.seed)
+        (outcome,) = outcomes(
+            name, self.model, subject.image, subject.label, subject.target, settings.gradients, settings.floor
+        )
+        return outcome
+
+    def _subject(self, photograph: Photograph) -> "_Subject | ComparisonRow":
+        label = photograph.label
+        row = ComparisonRow(photograph.name, "attacked", label, None if label is None else self.model.category(label))
+        if photograph.image is None:
+            return replace(row, status=f"unreadable: {photograph.problem}")
+        image = photograph.image[None].to(self.config.device)
+        before = predict(self.model, image)
+        if before.classes < 0:
+            return replace(row, status="not_finite")
+        labels = before.classes if label is None else torch.full_like(before.classes, label)
+        targets = targets_of(self.config.attack.target, labels, before.logits.shape[1])
+        check_logits(before.logits, 1, labels, targets)
+        row = replace(
+            row,
+            label=int(labels),
+            label_name=self.model.category(int(labels)),
+            target=None if targets is None else int(targets),
+        )
+        if before.classes != labels:
+            return replace(row, status="misclassified")
+        if targets is not None and targets == labels:
+            return replace(row, status="already_adversarial")
+        return _Subject(row, image, labels, targets)
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """A photograph to attack: `(1, C, H, W)`, with its label and target `(1,)`."""
+
+    row: ComparisonRow
+    image: Tensor
+    label: Tensor
+    target: Tensor | None
+
+
+def _counts(subjects: Iterable[_Subject | ComparisonRow]) -> str:
+    rows = (subject.row if isinstance(subject, _Subject) else subject for subject in subjects)
+    statuses = Counter(row.status.partition(":")[0].replace("_", " ") for row in rows)
+    return ", ".join(f"{count} {status}" for status, count in statuses.items())

@@ -1,0 +1,238 @@
+"""Where a perturbation is kept for the causal tests, and at which size."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from scipy import stats
+from torch import Tensor
+
+from percep.errors import InputError
+from percep.explain.controls import phase_shuffled
+from percep.ssim import ssim_losses
+from percep.windows import Window
+
+_DOUBLINGS, _BISECTIONS = 12, 40
+
+
+def top_region(maps: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """`(B, H, W)` bool: the top `share` of each map, exactly `round(share H W)` pixels, and at least one.
+
+    Ties at the threshold are broken at random, so that where a map is zero no part of the image is preferred.
+
+    Args:
+        maps: `(B, H, W)`, finite.
+        share: in (0, 1).
+        generator: on the CPU.
+
+    Raises:
+        InputError: another shape, values that are not finite, or a share outside (0, 1).
+    """
+    _check_maps(maps)
+    if not 0 < share < 1:
+        raise InputError(f"share must lie in (0, 1), got {share}")
+    flat = maps.detach().flatten(1)
+    count = max(1, round(share * flat.shape[1]))
+    shuffled = torch.rand(flat.shape, generator=generator).argsort(1).to(maps.device)
+    ranked = flat.gather(1, shuffled).argsort(dim=1, descending=True, stable=True)
+    chosen = shuffled.gather(1, ranked[:, :count])
+    return torch.zeros_like(flat, dtype=torch.bool).scatter(1, chosen, True).reshape(maps.shape)
+
+
+@dataclass(frozen=True)
+class MatchedRegion:
+    """A region with another region's area and distribution of texture.
+
+    Attributes:
+        mask: `(B, H, W)` bool, outside the other region, of its area where the outside is large enough.
+        distance: `(B,)` float64, greatest difference between the two regions' distributions of texture
+            (Kolmogorov and Smirnov's), in [0, 1]; 0 for the same distribution, NaN for an empty region.
+    """
+
+    mask: Tensor
+    distance: Tensor
+
+
+def matched_region(mask: Tensor, texture: Tensor, generator: torch.Generator, bins: int = 10) -> MatchedRegion:
+    """A region outside the mask with the mask's area and its distribution of texture.
+
+    Pixels are sorted into `bins` quantiles of the image's texture, and from each as many are taken outside the mask
+    as the mask has there. Which ones is decided by a smooth random field (the mask's spectrum with shuffled phases,
+    averaged over a 28th of the image), so that pixels come in patches; their outline still is about four times as long
+    as that of the top fifth of Grad-CAM, and outlines cost SSIM, so read this region beside `random_region`, which is
+    as coherent as the mask and matches nothing. Where a quantile is exhausted, the shortfall is taken from the
+    quantiles nearest to it; `distance` tells how well the match came out.
+
+    Args:
+        mask: `(B, H, W)` bool, at most half of each image.
+        texture: `(B, H, W)`, finite: `local_standard_deviation` of the reference, or another confound.
+        generator: on the CPU.
+        bins: number of quantiles, at least 1.
+
+    Raises:
+        InputError: shapes that differ, a mask that covers more than half of an image, texture that is not finite, or no
+            bins.
+    """
+    _check_maps(texture)
+    if mask.shape != texture.shape or mask.dtype != torch.bool:
+        raise InputError(
+            f"a matched region needs a bool mask of the texture's shape {tuple(texture.shape)}, "
+            f"got {mask.dtype} {tuple(mask.shape)}"
+        )
+    if bins < 1:
+        raise InputError(f"bins must be at least 1, got {bins}")
+    inside, values = mask.flatten(1).cpu(), texture.detach().double().flatten(1).cpu()
+    pixels = inside.shape[1]
+    if bool((2 * inside.sum(1) > pixels).any()):
+        raise InputError("a mask of more than half of the image leaves no room for a region of its area")
+    field = _smooth(phase_shuffled(mask.double().cpu(), generator)).flatten(1)
+    # Equal textures are sorted at random, so that bins are equally large also in flat images.
+    order = torch.rand(values.shape, generator=generator).argsort(1)
+    order = order.gather(1, values.gather(1, order).argsort(dim=1, stable=True))
+    places = torch.arange(pixels).expand_as(order)
+    bin_of = torch.empty_like(order).scatter(1, order, places * bins // pixels)
+    chosen = torch.zeros_like(inside)
+    for image in range(len(inside)):
+        counts = _counts(inside[image], bin_of[image], bins)
+        for number, count in enumerate(counts):
+            candidates = torch.nonzero((bin_of[image] == number) & ~inside[image]).flatten()
+            chosen[image, candidates[field[image, candidates].topk(count).indices]] = True
+    distance = torch.tensor([_distance(v[m], v[c]) for v, m, c in zip(values, inside, chosen, strict=True)])
+    return MatchedRegion(chosen.reshape(mask.shape).to(mask.device), distance.double().to(mask.device))
+
+
+def random_region(mask: Tensor, generator: torch.Generator) -> Tensor:
+    """The mask at a random place: each image's is rolled around the torus, so area and autocorrelation are kept.
+
+    All shifts are equally likely, so on average the mask's share of the region lies inside the mask.
+
+    Args:
+        mask: `(B, H, W)`.
+        generator: on the CPU.
+    """
+    rows, columns = (int(side) for side in mask.shape[-2:])
+    rolled = [
+        image.roll(
+            (
+                int(torch.randint(rows, (), generator=generator)),
+                int(torch.randint(columns, (), generator=generator)),
+            ),
+            (0, 1),
+        )
+        for image in mask
+    ]
+    return torch.stack(rolled) if rolled else mask.clone()
+
+
+@dataclass(frozen=True)
+class Restricted:
+    """Perturbations confined to regions.
+
+    Attributes:
+        delta: `(B, C, H, W)`, 0 outside the regions, with `reference + delta` in [0, 1].
+        factor: `(B,)` float64, what the perturbation inside was multiplied by.
+        spent: `(B,)` float64, 1 - mean SSIM of `reference + delta`.
+        reached: `(B,)` bool: a budget that was asked for is spent to within a millionth; True where none was.
+    """
+
+    delta: Tensor
+    factor: Tensor
+    spent: Tensor
+    reached: Tensor
+
+
+def restrict(
+    reference: Tensor, delta: Tensor, mask: Tensor, budget: Tensor | None = None, window: Window | None = None
+) -> Restricted:
+    """The perturbation inside a region only; at its own size, or rescaled to spend a budget.
+
+    Without a budget a smaller region spends less, so a loss of margin is the region's share of the attack. With the
+    budget of the whole perturbation (`dissimilarity`), regions are compared at equal visibility: what is inside grows
+    until the image's mean SSIM is the same, clipped to the pixel range. That may be out of reach: see `reached`. A
+    rescaled perturbation is no longer between 8-bit images.
+
+    Args:
+        reference: `(B, C, H, W)` in [0, 1].
+        delta: `(B, C, H, W)`, finite.
+        mask: `(B, H, W)` bool; all True rescales a perturbation as it is.
+        budget: `(B,)`, at least 0: 1 - mean SSIM to be spent.
+        window: the SSIM window, `Window.gaussian()` by default.
+
+    Raises:
+        InputError: shapes that do not fit, or a negative budget.
+    """
+    if reference.shape != delta.shape or mask.shape != (len(delta), *delta.shape[-2:]):
+        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in (reference, delta, mask))
+        raise InputError(f"reference, delta and mask must be (B, C, H, W), (B, C, H, W) and (B, H, W), got {shapes}")
+    kept = delta * mask[:, None]
+
+    def scaled(factor: Tensor) -> Tensor:
+        grown = kept.double() * factor[:, None, None, None]
+        return torch.minimum(torch.maximum(grown, -reference.double()), 1 - reference.double())
+
+    factor = torch.ones(len(delta), dtype=torch.float64, device=delta.device)
+    reached = torch.ones_like(factor, dtype=torch.bool)
+    if budget is not None:
+        goal = budget.to(factor)
+        if goal.shape != factor.shape or not bool((goal >= 0).all()):
+            raise InputError("budget must be one number of at least 0 per image")
+        factor = _factor(lambda tried: dissimilarity(reference, scaled(tried), window), factor, goal)
+    final = scaled(factor)
+    spent = dissimilarity(reference, final, window)
+    if budget is not None:
+        reached = (spent - goal).abs() <= 1e-6 * goal
+    return Restricted(final.to(delta.dtype), factor, spent, reached)
+
+
+def dissimilarity(reference: Tensor, delta: Tensor, window: Window | None = None) -> Tensor:
+    """`(B,)` float64: 1 - mean SSIM of `reference + delta`, over channels and windows."""
+    window = Window.gaussian() if window is None else window
+    losses = ssim_losses(reference.double(), reference.double() + delta.double(), window)
+    # Not 1 - ssim, which rounds where little is lost.
+    lost = losses.luminance + losses.contrast - losses.luminance * losses.contrast
+    return lost.flatten(1).mean(1)
+
+
+def _factor(spent: Callable[[Tensor], Tensor], ones: Tensor, goal: Tensor) -> Tensor:
+    """The factor at which `spent` meets the goal, by doubling and bisection; what is lost grows with the factor."""
+    low, high = torch.zeros_like(ones), ones.clone()
+    for _ in range(_DOUBLINGS):
+        short = spent(high) < goal
+        if not bool(short.any()):
+            break
+        low, high = torch.where(short, high, low), torch.where(short, 2 * high, high)
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        short = spent(middle) < goal
+        low, high = torch.where(short, middle, low), torch.where(short, high, middle)
+    return high
+
+
+def _counts(inside: Tensor, bin_of: Tensor, bins: int) -> list[int]:
+    """How many pixels to take outside in each bin: as many as are inside, or else from the bins nearest to it."""
+    wanted = torch.bincount(bin_of[inside], minlength=bins).tolist()
+    free = torch.bincount(bin_of[~inside], minlength=bins).tolist()
+    taken = [min(want, room) for want, room in zip(wanted, free, strict=True)]
+    for number in range(bins):
+        missing = wanted[number] - min(wanted[number], free[number])
+        for other in sorted(range(bins), key=lambda place: abs(place - number)):
+            extra = min(missing, free[other] - taken[other])
+            taken[other] += extra
+            missing -= extra
+    return [int(count) for count in taken]
+
+
+def _smooth(field: Tensor) -> Tensor:
+    spread = min(field.shape[-2:]) / 28
+    return Window.gaussian(2 * round(3 * spread) + 1, spread).mean(field)
+
+
+def _distance(first: Tensor, second: Tensor) -> float:
+    if not len(first) or not len(second):
+        return float("nan")
+    return float(stats.ks_2samp(first.numpy(), second.numpy(), method="asymp").statistic)
+
+
+def _check_maps(maps: Tensor) -> None:
+    if maps.ndim != 3 or not bool(torch.isfinite(maps).all()):
+        raise InputError(f"regions are made of finite maps (B, H, W), got {tuple(maps.shape)}")

@@ -207,7 +207,7 @@ def test_a_model_that_only_mistakes_black_images_is_not_fooled(name):
     ("name", "module", "remedy"),
     [
         ("apgd", "torchattacks", r"pip install 'percep\[peers\]'"),
-        ("alma_l2", "adv_lib.attacks", r"pip install 'percep\[peers\]'.*--no-deps adv-lib"),
+        ("alma_l2", "adv_lib.attacks", r"pip install 'percep\[peers\]'.*--no-deps torchattacks adv-lib"),
     ],
 )
 def test_a_missing_library_is_named_with_its_remedy(monkeypatch, name, module, remedy):

@@ -1,4 +1,4 @@
-"""The `percep` command: a configuration in, a folder of panels, adversarial photographs and tables out."""
+"""The `percep` command: a configuration in, a folder with a report, adversarial photographs and tables out."""
 
 import difflib
 import os

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from references import photograph
-from test_attacks import Linear, saved
+from test_attacks import Linear, Moody, saved
 from torch import Tensor, nn
 
 from percep import InputError, Program, SSIMBall, Window, certify, solve
@@ -139,17 +139,6 @@ def test_a_gradient_of_the_user_s_is_followed_and_the_model_judges():
     result = MinimalPerturbation(model, gradients=15, gradient=expectation)(x, LABEL)
     assert result.success.tolist() == [True] and result.gradient_calls.tolist() == [sum(calls)]
     assert int(model(result.images).argmax(1)) == 1
-
-
-class Moody(Linear):
-    """NaN logits for dark images, a NaN gradient for bright ones."""
-
-    def forward(self, images: Tensor) -> Tensor:
-        logits = super().forward(images)
-        brightness = images.flatten(1).mean(1, keepdim=True)
-        logits = torch.where(brightness < 0.1, torch.nan, logits)
-        bright = brightness > 0.9
-        return logits + bright * torch.where(bright, brightness - brightness.detach(), 1.0).sqrt()
 
 
 def test_one_odd_image_harms_no_other():

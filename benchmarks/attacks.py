@@ -21,7 +21,6 @@ import hydra
 import torch
 from omegaconf import DictConfig
 from rich.console import Console
-from torch import Tensor
 
 from benchmarks import bars
 from benchmarks.cases import Photographs
@@ -29,32 +28,25 @@ from benchmarks.machine import describe
 from benchmarks.timing import quartiles
 from percep.attacks import FrankWolfe, MinimalPerturbation
 from percep.attacks.comparison import Outcome, outcomes
-from percep.attacks.criteria import margin
 from percep.report.comparison import save_curves, summary, table
 
 _CONSOLE = Console()
 
 
 class Subjects:
-    """The model, and its correctly classified photographs with labels and random targets."""
+    """The correctly classified photographs, their `places` among all, labels and random targets; and the model."""
 
     def __init__(self, most: int, seed: int) -> None:
         torch.set_num_threads(1)
         torch.manual_seed(seed)
-        photographs = Photographs()
+        self.photographs = photographs = Photographs()
         self.model = photographs.model
         with torch.no_grad():
             logits = self.model(photographs.images[:most])
-        kept = logits.argmax(1) == photographs.labels[:most]
-        self.images, self.labels = photographs.images[:most][kept], photographs.labels[:most][kept]
+        self.places = torch.nonzero(logits.argmax(1) == photographs.labels[:most]).flatten()
+        self.images, self.labels = photographs.images[self.places], photographs.labels[self.places]
         classes = logits.shape[1]
         self.targets = (self.labels + torch.randint(1, classes, self.labels.shape)) % classes
-
-    def gradient(self, image: Tensor, label: Tensor) -> Tensor:
-        """Of the margin, at `(1, 3, H, W)`."""
-        inputs = image.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(margin(self.model(inputs), label, None).sum(), inputs)
-        return gradient
 
 
 def _job(part: Path, name: str, targeted: bool, gradients: int, floor: float, most: int, seed: int) -> list[Outcome]:
@@ -81,7 +73,7 @@ def overhead(subjects: Subjects, gradients: int) -> list[float]:
         x, label = subjects.images[one], subjects.labels[one]
         start = time.perf_counter()
         for _ in range(gradients):
-            subjects.gradient(x, label)
+            subjects.photographs.gradient(x, int(subjects.places[image]))
         middle = time.perf_counter()
         attack(x, label)
         ratios.append((time.perf_counter() - middle) / (middle - start) - 1)

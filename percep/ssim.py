@@ -30,6 +30,10 @@ class Losses(NamedTuple):
         """The SSIM map, `(1 - luminance) * (1 - contrast)`."""
         return (1 - self.luminance) * (1 - self.contrast)
 
+    def total(self) -> Tensor:
+        """1 - SSIM, with the digits that `1 - ssim()` loses where little is lost."""
+        return self.luminance + self.contrast - self.luminance * self.contrast
+
 
 def variance(window: Window, values: Tensor, mean: Tensor | None = None) -> Tensor:
     """Local weighted variance `A(v*v) - A(v)^2` of `(..., H, W)`, clamped at 0, as `(..., h, w)`."""

@@ -1,6 +1,7 @@
 """Fixtures for every test file."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,3 +14,19 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The command is run in an empty folder but for `photos`."""
+    from command import enter  # noqa: PLC0415  importing the command takes seconds
+
+    enter(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def small_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever model the command asks for, it is given a small network."""
+    from command import use_small_model  # noqa: PLC0415
+
+    use_small_model(monkeypatch)

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from command import CLASSES, PREPROCESSING, SIDE, complaint, enter, small_classifier, use_small_model
+from command import CLASSES, PREPROCESSING, SIDE, complaint, small_classifier
 from hydra import compose, initialize_config_dir
 from PIL import Image
 
@@ -27,14 +27,7 @@ from percep.report import read_image
 ROOT = Path(percep.__file__).parents[1]
 
 
-@pytest.fixture(autouse=True)
-def _elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    enter(tmp_path, monkeypatch)
-
-
-@pytest.fixture
-def small_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    use_small_model(monkeypatch)
+pytestmark = pytest.mark.usefixtures("elsewhere")
 
 
 def _run(*overrides: str, output: str = "out") -> pd.DataFrame:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from command import CLASSES, PREPROCESSING, complaint, enter, small_classifier, use_small_model
+from command import CLASSES, PREPROCESSING, complaint, small_classifier
 from kornia.metrics import ssim
 from PIL import Image
 
@@ -15,17 +15,7 @@ from percep import data, models
 from percep.app import main
 from percep.attacks import MinimalPerturbation
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture(autouse=True)
-def _elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    enter(tmp_path, monkeypatch)
-
-
-@pytest.fixture
-def small_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    use_small_model(monkeypatch)
+pytestmark = pytest.mark.usefixtures("one_thread", "elsewhere")
 
 
 def _run(*overrides: str, output: str = "out") -> pd.DataFrame:

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from command import CLASSES, complaint, enter, small_classifier, use_small_model
+from command import CLASSES, complaint, small_classifier
 from kornia.metrics import ssim
 from skimage.metrics import structural_similarity
 
@@ -16,19 +16,9 @@ from percep.app import main
 from percep.report import read_image
 from percep.report.sheet import Sheet
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "elsewhere")
 
 FRAME = 5  # scikit-image has no reflected border: inside it the windows are whole
-
-
-@pytest.fixture(autouse=True)
-def _elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    enter(tmp_path, monkeypatch)
-
-
-@pytest.fixture
-def small_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    use_small_model(monkeypatch)
 
 
 def _run(*overrides: str, output: str = "out") -> pd.DataFrame:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from percep.attacks.baselines import BASELINES, Baseline
+from percep.attacks.baselines import BASELINES, ROUNDING_BASELINES, Baseline
 from percep.attacks.criteria import achieved
 from percep.attacks.lattice import quantise
 from percep.attacks.minimal import MinimalPerturbation
@@ -19,7 +19,7 @@ from percep.errors import InputError
 OURS = "percep"
 ROUNDING = "+8bit"
 """Appended to a baseline's name: the attack itself judges rounded images."""
-CONTENDERS = (OURS, *BASELINES, *(name + ROUNDING for name in BASELINES if name not in ("cw", "fmn")))
+CONTENDERS = (OURS, *BASELINES, *(name + ROUNDING for name in ROUNDING_BASELINES))
 
 
 @dataclass(frozen=True)

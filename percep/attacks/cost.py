@@ -8,7 +8,7 @@ from torch import Tensor
 
 from percep.errors import InputError
 from percep.solvers.quadratic import WindowQuadratic
-from percep.ssim import C1, C2, variance
+from percep.ssim import C1, C2, Losses, variance
 from percep.windows import Window
 
 Measure = Literal["mean", "floor"]
@@ -59,7 +59,7 @@ class Cost:
         luminance = shift * shift / (self.reference_mean**2 + mean**2 + C1)
         spread = variance(self.window, images, mean)
         contrast = variance(self.window, delta, shift) / (self.reference_variance + spread + C2)
-        return luminance + contrast - luminance * contrast
+        return Losses(luminance, contrast).total()
 
     def of(self, losses: Tensor) -> Tensor:
         """The cost `(B,)` of a map of losses."""

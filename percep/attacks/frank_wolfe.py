@@ -13,11 +13,9 @@ from percep.attacks.lattice import lattice_optimum
 from percep.attacks.objective import Objective
 from percep.attacks.result import AttackResult, AttackStatus
 from percep.ball import SSIMBall
-from percep.certificate import certify
 from percep.errors import InputError
 from percep.program import Program, Solution
 from percep.solvers import solve
-from percep.ssim import ssim_losses
 from percep.windows import Window
 
 
@@ -216,23 +214,18 @@ class _Run:
         return finite & ~met
 
     def result(self) -> AttackResult:
-        attack, reference = self.attack, self.ball.reference
-        certificate = certify(reference, self.best, attack.floor, attack.mean, attack.window)
-        certified = certificate.within & self.ball.finite
-        hit = [s in (AttackStatus.ADVERSARIAL, AttackStatus.ALREADY_ADVERSARIAL) for s in self.status]
-        losses = ssim_losses(reference, self.best, self.ball.window)
-        nan = torch.where(self.ball.finite, 0.0, torch.nan)
-        return AttackResult(
-            images=self.best,
-            success=torch.tensor(hit, dtype=torch.bool, device=reference.device) & certified,
+        attack = self.attack
+        return AttackResult.measured(
+            self.ball.reference,
+            self.best,
+            self.status,
+            finite=self.ball.finite,
             labels_before=self.before,
             labels_after=self.after,
-            certified=certified,
-            min_ssim=certificate.min_ssim + nan,
-            mean_ssim=certificate.mean_ssim + nan,
-            gap=self.gap,
             gradient_calls=self.gradient_calls,
             forward_calls=self.forward_calls,
-            status=tuple(self.status),
-            spending=losses.luminance + losses.contrast,
+            gap=self.gap,
+            floor=attack.floor,
+            mean=attack.mean,
+            window=attack.window,
         )

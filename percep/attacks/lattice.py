@@ -133,7 +133,7 @@ def to_lattice(ball: SSIMBall, delta: Tensor) -> Tensor:
 
 def _ratios(ball: SSIMBall, losses: Losses) -> tuple[Tensor | None, Tensor | None]:
     """What is lost over what may be: per window for the floor, `(B, 1, 1, 1)` for the mean."""
-    lost = losses.luminance + losses.contrast - losses.luminance * losses.contrast
+    lost = losses.total()
     floor = mean = None
     if ball.floor is not None:
         floor = lost / ((1 - ball.floor) * (1 - _RESERVE)).to(lost.dtype)

@@ -12,12 +12,10 @@ from percep.attacks.criteria import GradientFunction
 from percep.attacks.inputs import check_images
 from percep.attacks.lattice import descend, quantise, to_level
 from percep.attacks.objective import Objective
-from percep.attacks.result import AttackStatus, MinimalResult
-from percep.certificate import certify
+from percep.attacks.result import AttackResult, AttackStatus, MinimalResult
 from percep.errors import InputError
 from percep.solvers.conjugate_gradients import conjugate_gradients
 from percep.solvers.quadratic import WindowQuadratic, per_image
-from percep.ssim import ssim_losses
 from percep.windows import Window
 
 # Gradients of the first run, of each later one, and how many classes are looked at in between.
@@ -287,30 +285,22 @@ class _Search:
         self.run_cost[image] = torch.inf
 
     def result(self) -> MinimalResult:
-        attack, reference = self.attack, self.reference
-        certificate = certify(reference, self.best, window=self.window)
-        nan = torch.where(self.finite, 0.0, torch.nan)
-        losses = ssim_losses(reference, self.best, self.window)
-        hit = [state in (AttackStatus.ADVERSARIAL, AttackStatus.ALREADY_ADVERSARIAL) for state in self.status]
-        found = certificate.mean_ssim if attack.measure == "mean" else certificate.min_ssim
-        success = torch.tensor(hit, dtype=torch.bool, device=reference.device)
-        return MinimalResult(
-            images=self.best,
-            success=success,
+        measured = AttackResult.measured(
+            self.reference,
+            self.best,
+            self.status,
+            finite=self.finite,
             labels_before=self.before,
             labels_after=self.after,
-            certified=certificate.within & self.finite,
-            min_ssim=certificate.min_ssim + nan,
-            mean_ssim=certificate.mean_ssim + nan,
-            gap=nan.double() + torch.nan,
             gradient_calls=self.gradient_calls,
             forward_calls=self.forward_calls,
-            status=tuple(self.status),
-            spending=losses.luminance + losses.contrast,
-            found=torch.where(success, found, torch.nan),
-            # Costs are compared in the images' dtype, so the two may meet.
-            missed=torch.where(success, torch.maximum(1 - self._missed(), found), 1 - self._missed()) + nan,
+            window=self.window,
         )
+        kept = measured.mean_ssim if self.attack.measure == "mean" else measured.min_ssim
+        found = torch.where(measured.success, kept, torch.nan)
+        missed = torch.where(self.finite, 1 - self._missed(), torch.nan)
+        # Costs are compared in the images' dtype, so the two may meet.
+        return MinimalResult(**vars(measured), found=found, missed=torch.fmax(missed, found))
 
     def _missed(self) -> Tensor:
         """The largest cost below that of the answer at which the goal was not met, `(B,)` float64."""

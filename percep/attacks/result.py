@@ -1,9 +1,15 @@
 """What an attack answers, image by image."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+import torch
 from torch import Tensor
+
+from percep.certificate import certify
+from percep.ssim import ssim_losses
+from percep.windows import Window
 
 
 class AttackStatus(StrEnum):
@@ -58,6 +64,52 @@ class AttackResult:
     forward_calls: Tensor
     status: tuple[AttackStatus, ...]
     spending: Tensor
+
+    @classmethod
+    def measured(
+        cls,
+        reference: Tensor,
+        images: Tensor,
+        status: Sequence[AttackStatus],
+        *,
+        finite: Tensor,
+        labels_before: Tensor,
+        labels_after: Tensor,
+        gradient_calls: Tensor,
+        forward_calls: Tensor,
+        gap: Tensor | None = None,
+        floor: float | None = None,
+        mean: float | None = None,
+        window: Window | None = None,
+    ) -> "AttackResult":
+        """What an attack knows, and what is measured on its images.
+
+        Args:
+            reference, images: `(B, C, H, W)`, finite; those of images that are not stand in for them.
+            status: why the attack stopped; an image is a success if it is adversarial and certified.
+            finite: `(B,)` bool, which references were; the others' SSIM is NaN.
+            gap: None where no program was solved.
+            floor, mean, window: of the ball, as in `percep.certify`.
+        """
+        certificate = certify(reference, images, floor, mean, window)
+        certified = certificate.within & finite
+        hit = [state in (AttackStatus.ADVERSARIAL, AttackStatus.ALREADY_ADVERSARIAL) for state in status]
+        losses = ssim_losses(reference, images, Window.gaussian() if window is None else window)
+        nan = torch.where(finite, 0.0, torch.nan)
+        return AttackResult(
+            images=images,
+            success=torch.tensor(hit, dtype=torch.bool, device=reference.device) & certified,
+            labels_before=labels_before,
+            labels_after=labels_after,
+            certified=certified,
+            min_ssim=certificate.min_ssim + nan,
+            mean_ssim=certificate.mean_ssim + nan,
+            gap=torch.full_like(certificate.min_ssim, torch.nan) if gap is None else gap,
+            gradient_calls=gradient_calls,
+            forward_calls=forward_calls,
+            status=tuple(status),
+            spending=losses.luminance + losses.contrast,
+        )
 
 
 @dataclass(frozen=True)

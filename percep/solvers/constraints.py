@@ -178,10 +178,7 @@ class Smoother:
         constraints, stiffness, equations = matrix.constraints, matrix.stiffness, matrix.equations
         window, size = constraints.window, constraints.size
         inner = equations.inner.expand(-1, *constraints.ball.map_shape[1:])
-        own = torch.maximum(
-            equations.diagonal + window.squared_adjoint(inner, *size),
-            1e-6 * equations.diagonal,
-        )
+        own = equations.exact_diagonal
         total = own + constraints.squared(stiffness) + matrix.box
         self.reached = total > _TINY
         self.free = (matrix.box < own) & self.reached

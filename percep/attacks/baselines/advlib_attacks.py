@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from percep.attacks.baselines.peer import Peer, Task, load, no_rounding
+from percep.attacks.baselines.peer import Peer, Task, load
 from percep.errors import PEERS_REMEDY
 
 
@@ -19,7 +19,7 @@ def fmn(gradients: int, eight_bit: bool) -> Peer:
     foolbox has it too, but up to 3.3.4 its `L2FMNAttack.project` returns what it is given: on a linear model it
     ends eight times too far away.
     """
-    no_rounding("fmn", eight_bit)
+    del eight_bit
     return _peer("fmn", {"norm": 2, "steps": gradients})
 
 

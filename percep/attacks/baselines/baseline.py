@@ -14,9 +14,7 @@ from percep.attacks.criteria import achieved
 from percep.attacks.inputs import check_classes, check_images, check_logits, check_model
 from percep.attacks.lattice import quantise
 from percep.attacks.result import AttackResult, AttackStatus
-from percep.certificate import certify
 from percep.errors import InputError
-from percep.ssim import ssim_losses
 from percep.windows import Window
 
 _PEERS: dict[str, Callable[[int, bool], Peer]] = {
@@ -33,6 +31,8 @@ _PEERS: dict[str, Callable[[int, bool], Peer]] = {
     "perc_al": advlib_attacks.perc_al,
 }
 BASELINES = tuple(_PEERS)
+ROUNDING_BASELINES = tuple(name for name in BASELINES if name not in ("cw", "fmn"))
+"""Those that can judge images as rounded to 8 bits, inside the attack."""
 _FEWEST_GRADIENTS = 2 * PROBES
 
 
@@ -66,6 +66,8 @@ class Baseline:
             raise InputError(f"unknown baseline {self.name!r}: choose {', '.join(BASELINES)}")
         if self.gradients < _FEWEST_GRADIENTS:
             raise InputError(f"gradients must be at least {_FEWEST_GRADIENTS}, got {self.gradients}")
+        if self.eight_bit and self.name not in ROUNDING_BASELINES:
+            raise InputError(f"{self.name} cannot round to 8 bits inside: leave eight_bit False")
         object.__setattr__(self, "_peer", _PEERS[self.name](self.gradients, self.eight_bit))
 
     @property
@@ -92,8 +94,7 @@ class Baseline:
         """
         check_model(self.model)
         finite = check_images(images, eight_bit=False)
-        window = Window.gaussian()
-        window.grid(*images.shape[-2:])
+        Window.gaussian().grid(*images.shape[-2:])
         if images.dtype != torch.float32:
             raise InputError(f"the libraries of baselines compute in float32, got images in {images.dtype}")
         if self._peer.rgb and images.shape[1] != 3:
@@ -119,7 +120,7 @@ class Baseline:
                     torch.manual_seed(seed)
                     trial.run(self._peer, labels, targets)
             trials.append(trial)
-        return _result(references, finite, trials, window)
+        return _result(references, finite, trials)
 
 
 class _Trial:
@@ -158,7 +159,7 @@ class _Trial:
             self.status = AttackStatus.NOT_FINITE
 
 
-def _result(references: Tensor, finite: Tensor, trials: list[_Trial], window: Window) -> AttackResult:
+def _result(references: Tensor, finite: Tensor, trials: list[_Trial]) -> AttackResult:
     device = references.device
 
     def integers(values: list[int]) -> Tensor:
@@ -167,23 +168,13 @@ def _result(references: Tensor, finite: Tensor, trials: list[_Trial], window: Wi
     images = references.clone()
     for image, trial in zip(images, trials, strict=True):
         image.copy_(trial.image[0])
-    certificate = certify(references, images)
-    certified = certificate.within & finite
-    status = tuple(trial.status for trial in trials)
-    hit = [s in (AttackStatus.ADVERSARIAL, AttackStatus.ALREADY_ADVERSARIAL) for s in status]
-    losses = ssim_losses(references, images, window)
-    nan = torch.where(finite, 0.0, torch.nan)
-    return AttackResult(
-        images=images,
-        success=torch.tensor(hit, device=device) & certified,
+    return AttackResult.measured(
+        references,
+        images,
+        [trial.status for trial in trials],
+        finite=finite,
         labels_before=integers([trial.before for trial in trials]),
         labels_after=integers([trial.after for trial in trials]),
-        certified=certified,
-        min_ssim=certificate.min_ssim + nan,
-        mean_ssim=certificate.mean_ssim + nan,
-        gap=torch.full((len(trials),), torch.nan, dtype=torch.float64, device=device),
         gradient_calls=integers([trial.task.model.gradient_calls for trial in trials]),
         forward_calls=integers([trial.task.model.forward_calls for trial in trials]),
-        status=status,
-        spending=losses.luminance + losses.contrast,
     )

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from percep.attacks.baselines.advlib_attacks import ddn_rounded
 from percep.attacks.baselines.epsilon_search import PROBES, smallest
-from percep.attacks.baselines.peer import Peer, Task, load, no_rounding
+from percep.attacks.baselines.peer import Peer, Task, load
 
 
 def fgsm(gradients: int, eight_bit: bool) -> Peer:
@@ -50,7 +50,7 @@ def cw(gradients: int, eight_bit: bool) -> Peer:
     Of sixteen settings tried on photographs and EfficientNet-Lite0 with 100 gradients these are among the best;
     smaller steps do as well there, but reach fewer than the six grey levels that a stronger model needs.
     """
-    no_rounding("cw", eight_bit)
+    del eight_bit
     searches = 4
     steps = gradients // searches
     settings = {

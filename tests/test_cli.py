@@ -172,7 +172,10 @@ def test_an_interrupted_run_keeps_what_was_done(monkeypatch: pytest.MonkeyPatch)
         ("seed=-1", "seed must be at least 0"),
         ("data.limit=0", "data.limit must be at least 1"),
         ("task=defend", "Available options in 'task': attack"),
-        ("model=resnet50", "Available options in 'model': efficientnet_lite0 mobilenet_v2 timm torchvision"),
+        (
+            "model=resnet50",
+            "Available options in 'model': efficientnet_lite0 efficientnet_lite1 efficientnet_lite2 mobilenet_v2 timm torchvision",
+        ),
         ("model=timm", "model.name is missing"),
         ("model=torchvision model.name=resnet51", "close names are resnet50"),
         ("model.source=hub", "choose packaged, torchvision, timm"),
@@ -261,7 +264,7 @@ def test_help_names_every_key(capsys: pytest.CaptureFixture[str]) -> None:
         assert key in printed
     assert "task: attack, compare, minimal" in printed
     assert all(name.removesuffix(ROUNDING) in printed for name in CONTENDERS)
-    assert "efficientnet_lite0, mobilenet_v2, timm, torchvision" in printed
+    assert "efficientnet_lite0, efficientnet_lite1, efficientnet_lite2, mobilenet_v2, timm, torchvision" in printed
 
 
 def test_the_shipped_configuration_is_valid() -> None:

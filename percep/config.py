@@ -11,6 +11,10 @@ from percep.attacks.comparison import CONTENDERS
 from percep.attacks.cost import Measure
 from percep.attacks.criteria import Loss
 from percep.errors import InputError
+from percep.models import Source
+from percep.study.causal import REGIONS
+from percep.study.perturbations import CONTROLS
+from percep.study.tables import CORRELATIONS
 
 
 @dataclass
@@ -163,7 +167,98 @@ class CompareTask(Config):
     compare: CompareConfig
 
 
-TASKS: dict[str, type[Config]] = {"attack": AttackTask, "minimal": MinimalTask, "compare": CompareTask}
+@dataclass
+class VariantConfig:
+    """A setting that the study is repeated in; what is not given is as in the main setting.
+
+    `model` is a model's name and `source` where it comes from. The window is Gaussian of 11 taps, or uniform over
+    `size` pixels, or Gaussian of `size` taps with sigma in proportion, moved by `stride`.
+    """
+
+    model: str | None = None
+    source: str = "packaged"
+    floor: float | None = None
+    mean: float | None = None
+    window: str = "gaussian"
+    size: int = 11
+    stride: int = 1
+
+    def __post_init__(self) -> None:
+        _require_level("study.sweep: floor", self.floor)
+        _require_level("study.sweep: mean", self.mean)
+        _require_choice("study.sweep: source", self.source, get_args(Source))
+        _require_choice("study.sweep: window", self.window, ("gaussian", "uniform"))
+        _require_at_least("study.sweep: size", self.size, 1)
+        _require_at_least("study.sweep: stride", self.stride, 1)
+
+
+@dataclass
+class StudyConfig:
+    """How much a study measures: see `percep.study.Depth`; `stages` models are randomised, and `sweep` repeats it."""
+
+    block: int
+    shares: list[float]
+    draws: int
+    steps: int
+    integration: int
+    stages: int
+    rivals: list[str]
+    gradients: int
+    resamples: int
+    sweep: list[VariantConfig]
+
+    def __post_init__(self) -> None:
+        for name in ("block", "draws", "steps", "integration", "stages", "gradients"):
+            _require_at_least(f"study.{name}", getattr(self, name), 1)
+        _require_at_least("study.resamples", self.resamples, 99)
+        if not self.shares or not all(0 < share <= 0.5 for share in self.shares):
+            raise InputError(f"study.shares must lie in (0, 1/2], got {self.shares}")
+        for name in self.rivals:
+            _require_choice("study.rivals", name, CONTENDERS)
+
+
+@dataclass
+class CriteriaConfig:
+    """What the claim is judged by, fixed before the run: see `percep.study.Claim`."""
+
+    statistic: str
+    control: str
+    region: str
+    share: float
+    level: float
+
+    def __post_init__(self) -> None:
+        _require_choice("criteria.statistic", self.statistic, CORRELATIONS)
+        _require_choice("criteria.control", self.control, tuple(CONTROLS))
+        _require_choice("criteria.region", self.region, REGIONS[1:])
+        _require_level("criteria.level", self.level)
+
+
+@dataclass
+class ExplainTask(Config):
+    """task=explain: whether perturbations change what the classifier looks at."""
+
+    ball: BallConfig
+    attack: BallAttackConfig
+    study: StudyConfig
+    criteria: CriteriaConfig
+    batch_size: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require_at_least("batch_size", self.batch_size, 1)
+        if self.criteria.share not in self.study.shares:
+            raise InputError(
+                f"criteria.share must be one of study.shares {self.study.shares}, got {self.criteria.share}"
+            )
+
+
+TASKS: dict[str, type[Config]] = {
+    "attack": AttackTask,
+    "minimal": MinimalTask,
+    "compare": CompareTask,
+    "explain": ExplainTask,
+}
 
 # ${unless:GIVEN,VALUE} in conf/: VALUE where GIVEN is null, and null otherwise.
 OmegaConf.register_new_resolver("unless", lambda given, value: value if given is None else None, replace=True)

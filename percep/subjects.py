@@ -26,7 +26,7 @@ def load_subjects(config: Config) -> tuple[Classifier, Photographs]:
         layer=config.model.layer,
         device=config.device,
     )
-    return model, _photographs(config.data, model)
+    return model, photographs_of(config.data, model)
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,8 @@ def targets_of(target: str | None, labels: Tensor, classes: int) -> Tensor | Non
     return torch.full_like(labels, int(target))
 
 
-def _photographs(config: DataConfig, model: Classifier) -> Photographs:
+def photographs_of(config: DataConfig, model: Classifier) -> Photographs:
+    """The photographs of a configuration, preprocessed for a loaded model, none of them read yet."""
     preprocessing = model.preprocessing
     assert preprocessing is not None  # a loaded model has one
     if config.path is None:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from scipy import stats
 from smooth_fields import smooth_fields
 from torch import Tensor
 
@@ -12,6 +13,7 @@ from percep.explain import (
     matched_region,
     random_region,
     restrict,
+    shifted_region,
     ssim_maps,
     top_region,
 )
@@ -173,3 +175,37 @@ def test_what_does_not_fit_is_refused(attack, texture, tops):
         restrict(reference, delta, torch.ones(2, 40, 41, dtype=torch.bool))
     with pytest.raises(InputError, match="budget"):
         restrict(reference, delta, torch.ones(2, 40, 40, dtype=torch.bool), torch.tensor([-1.0, 1]))
+
+
+def test_shifted_regions_keep_outline_and_area_and_come_close_in_texture():
+    generator = torch.Generator().manual_seed(0)
+    mask = torch.zeros(2, 48, 48, dtype=torch.bool)
+    mask[:, 4:20, 6:22] = True
+    texture = torch.rand(2, 48, 48, generator=generator).double() * 0.1
+    texture[:, :, :24] += 1  # the mask lies where texture is strong, and half of the image is like it
+    found = shifted_region(mask, texture, generator)
+    for own, moved in zip(mask, found.mask, strict=True):
+        places = {
+            (row, column)
+            for row in range(48)
+            for column in range(48)
+            if torch.equal(own.roll((row, column), (0, 1)), moved)
+        }
+        assert len(places) == 1
+        assert (own & moved).sum() <= 0.1 * own.sum()
+    blind = torch.stack([_distances(mask, random_region(mask, generator), texture) for _ in range(8)]).mean(0)
+    assert (found.distance < blind).all() and (found.distance < 0.3).all()
+    torch.testing.assert_close(found.distance, _distances(mask, found.mask, texture))
+
+
+def test_a_shifted_region_that_cannot_leave_its_place_goes_as_far_as_it_can():
+    everywhere = torch.ones(1, 12, 12, dtype=torch.bool)
+    found = shifted_region(everywhere, torch.rand(1, 12, 12), torch.Generator().manual_seed(0), draws=3)
+    assert torch.equal(found.mask, everywhere) and float(found.distance) == 0
+    with pytest.raises(InputError, match="at least one draw"):
+        shifted_region(everywhere, torch.rand(1, 12, 12), torch.Generator(), draws=0)
+
+
+def _distances(mask, other, texture):
+    values = zip(mask, other, texture, strict=True)
+    return torch.tensor([stats.ks_2samp(t[m].numpy(), t[o].numpy()).statistic for m, o, t in values]).double()

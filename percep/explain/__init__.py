@@ -54,6 +54,7 @@ from percep.explain.regions import (
     matched_region,
     random_region,
     restrict,
+    shifted_region,
     top_region,
 )
 from percep.explain.saliency import gradcam, last_convolutional_stage
@@ -125,6 +126,7 @@ __all__ = [
     "relevance_mass_shifts",
     "restrict",
     "shift_test",
+    "shifted_region",
     "sign_flipped",
     "spearman",
     "spearman_shifts",

@@ -45,7 +45,7 @@ class MatchedRegion:
     """A region with another region's area and distribution of texture.
 
     Attributes:
-        mask: `(B, H, W)` bool, outside the other region, of its area where the outside is large enough.
+        mask: `(B, H, W)` bool, of the other region's area and outside it, wholly or mostly.
         distance: `(B,)` float64, greatest difference between the two regions' distributions of texture
             (Kolmogorov and Smirnov's), in [0, 1]; 0 for the same distribution, NaN for an empty region.
     """
@@ -123,6 +123,47 @@ def random_region(mask: Tensor, generator: torch.Generator) -> Tensor:
         for image in mask
     ]
     return torch.stack(rolled) if rolled else mask.clone()
+
+
+def shifted_region(
+    mask: Tensor, texture: Tensor, generator: torch.Generator, draws: int = 64, overlap: float = 0.1
+) -> MatchedRegion:
+    """The mask rolled around the torus to where the texture is most like its own: its area and its outline.
+
+    The counterpart of `matched_region`: an outline as short as the mask's, and a distribution of texture only as close
+    as the best of some random places has it. Read `distance`.
+
+    Args:
+        mask: `(B, H, W)` bool.
+        texture: `(B, H, W)`, finite.
+        generator: on the CPU.
+        draws: places tried.
+        overlap: most of the mask that may still be covered; where no draw is that far off, the farthest is taken.
+
+    Raises:
+        InputError: shapes that differ, texture that is not finite, or no draws.
+    """
+    _check_maps(texture)
+    if mask.shape != texture.shape or mask.dtype != torch.bool or draws < 1:
+        raise InputError(
+            f"a shifted region needs a bool mask of the texture's shape {tuple(texture.shape)} and at least one draw, "
+            f"got {mask.dtype} {tuple(mask.shape)} and {draws}"
+        )
+    best, distances = mask.clone(), torch.full((len(mask),), torch.nan, dtype=torch.float64)
+    for image in range(len(mask)):
+        own, values = mask[image].cpu(), texture[image].detach().cpu()
+        tried = [random_region(own[None], generator)[0] for _ in range(draws)]
+        shared = [float((place & own).sum() / own.sum().clamp_min(1)) for place in tried]
+        limit = max(overlap, min(shared))
+        scored = [
+            (_distance(values[own], values[place]), number)
+            for number, (place, part) in enumerate(zip(tried, shared, strict=True))
+            if part <= limit
+        ]
+        distance, number = min(scored)
+        best[image] = tried[number].to(mask.device)
+        distances[image] = distance
+    return MatchedRegion(best, distances.to(mask.device))
 
 
 @dataclass(frozen=True)

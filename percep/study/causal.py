@@ -1,0 +1,173 @@
+"""What parts of a perturbation do: kept inside regions only, and added or taken away block by block."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from percep.attacks.criteria import margin
+from percep.explain import (
+    deletion,
+    dissimilarity,
+    insertion,
+    matched_region,
+    random_region,
+    restrict,
+    shifted_region,
+    top_region,
+)
+
+Model = Callable[[Tensor], Tensor]
+Budget = Literal["own", "equal"]
+
+REGIONS = ("top", "outside", "matched", "shifted", "random")
+BUDGETS: tuple[Budget, ...] = ("own", "equal")
+_DRAWN = ("matched", "shifted", "random")
+
+
+@dataclass(frozen=True)
+class RegionRow:
+    """The perturbation of one image kept inside one kind of region.
+
+    Attributes:
+        name: the image's.
+        share: of the image that the top region covers; "outside" is the rest.
+        region: "top" of the attention map, "outside" it, "matched" in texture and outside the top, "shifted" in one
+            piece to where texture is similar, or shifted at "random".
+        budget: "own", the perturbation inside as it is, or "equal", rescaled to the mean SSIM of the whole.
+        gain: of the whole perturbation's gain in margin, the part that is kept: 0 for none, 1 for all.
+        flipped: whether the image is still adversarial; of the first draw where regions are drawn.
+        reached: whether the equal budget could be spent, in all draws.
+        distance: between a matched or shifted region's distribution of texture and the top's (Kolmogorov and
+            Smirnov); None for other regions.
+    """
+
+    name: str
+    share: float
+    region: str
+    budget: str
+    gain: float
+    flipped: bool
+    reached: bool
+    distance: float | None
+
+
+def region_rows(
+    names: list[str],
+    model: Model,
+    reference: Tensor,
+    delta: Tensor,
+    labels: Tensor,
+    targets: Tensor | None,
+    attention: Tensor,
+    texture: Tensor,
+    shares: tuple[float, ...],
+    draws: int,
+    generator: torch.Generator,
+) -> list[RegionRow]:
+    """Every image, share, region and budget; means over draws of the regions that are drawn at random.
+
+    Args:
+        names: of the images.
+        model: maps `(B, C, H, W)` images in [0, 1] to `(B, K)` logits.
+        reference: `(B, C, H, W)` in [0, 1].
+        delta: the same shape, adversarial perturbations.
+        labels, targets: `(B,)` class indices.
+        attention: `(B, H, W)`, whose top regions are meant.
+        texture: `(B, H, W)`, `percep.explain.local_standard_deviation`.
+        shares: areas of the top regions, in (0, 1/2].
+        draws: of matched and of random regions.
+        generator: of ties and draws.
+    """
+    none, whole = (_margins(model, images, labels, targets) for images in (reference, reference + delta))
+    budgets: dict[Budget, Tensor | None] = {"own": None, "equal": dissimilarity(reference, delta)}
+    rows = []
+    for share in shares:
+        top = top_region(attention, share, generator)
+        for region in REGIONS:
+            masks, distances = _masks(region, top, texture, draws if region in _DRAWN else 1, generator)
+            for budget, goal in budgets.items():
+                kept = [restrict(reference, delta, mask, goal) for mask in masks]
+                margins = torch.stack([_margins(model, reference + part.delta, labels, targets) for part in kept])
+                gains = ((margins - none) / (whole - none)).mean(0)
+                reached = torch.stack([part.reached for part in kept]).all(0)
+                for i, name in enumerate(names):
+                    rows.append(
+                        RegionRow(
+                            name,
+                            share,
+                            region,
+                            budget,
+                            float(gains[i]),
+                            bool(margins[0, i] > 0),
+                            bool(reached[i]),
+                            None if distances is None else float(distances[i]),
+                        )
+                    )
+    return rows
+
+
+@dataclass(frozen=True)
+class CurveRow:
+    """One insertion or deletion curve of one image.
+
+    Attributes:
+        name: the image's.
+        kind: "insertion" or "deletion".
+        order: which map's order blocks follow.
+        area: under the curve over the share of blocks; 1/2 where every block counts alike.
+        area_by_energy: over the share of the perturbation's energy; 1/2 where blocks do as much as their energy.
+        progress: the curve, from 0 to 1 at equal steps of the share of blocks.
+    """
+
+    name: str
+    kind: str
+    order: str
+    area: float
+    area_by_energy: float
+    progress: tuple[float, ...]
+
+
+def curve_rows(
+    names: list[str],
+    model: Model,
+    reference: Tensor,
+    delta: Tensor,
+    labels: Tensor,
+    targets: Tensor | None,
+    orders: Mapping[str, Tensor],
+    side: int,
+    steps: int,
+) -> list[CurveRow]:
+    """Insertion and deletion curves of every image in the order of every map; arguments as for `insertion`."""
+    rows = []
+    for kind, curve in (("insertion", insertion), ("deletion", deletion)):
+        for order, maps in orders.items():
+            found = curve(model, reference, delta, maps, labels, targets, side=side, steps=steps)
+            lines = zip(names, found.area, found.area_by_energy, found.progress, strict=True)
+            rows += [
+                CurveRow(name, kind, order, float(area), float(by_energy), tuple(progress.tolist()))
+                for name, area, by_energy, progress in lines
+            ]
+    return rows
+
+
+def _masks(
+    region: str, top: Tensor, texture: Tensor, draws: int, generator: torch.Generator
+) -> tuple[list[Tensor], Tensor | None]:
+    if region == "top":
+        return [top], None
+    if region == "outside":
+        return [~top], None
+    if region == "random":
+        return [random_region(top, generator) for _ in range(draws)], None
+    choose = matched_region if region == "matched" else shifted_region
+    matched = [choose(top, texture, generator) for _ in range(draws)]
+    return [found.mask for found in matched], torch.stack([found.distance for found in matched]).mean(0)
+
+
+@torch.no_grad()
+def _margins(model: Model, images: Tensor, labels: Tensor, targets: Tensor | None) -> Tensor:
+    return margin(model(images), labels, targets).double()

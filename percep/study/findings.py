@@ -1,0 +1,232 @@
+"""What the evidence says: every table of a study, the criteria of each variant, and the verdict."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from torch import Tensor
+
+from percep.study.causal import BUDGETS, REGIONS, CurveRow, RegionRow
+from percep.study.criteria import Claim, Criterion, judge, verdict
+from percep.study.examination import Evidence, stacked
+from percep.study.tables import (
+    AssociationRow,
+    CausalRow,
+    Comparison,
+    ComparisonRow,
+    Correlation,
+    Inference,
+    areas,
+    association_rows,
+    causal_rows,
+    comparison_rows,
+    control_row,
+    correlate,
+    gains,
+)
+
+ATTRIBUTIONS = ("gradcam", "integrated_gradients", "occlusion")
+CURVES = ("insertion", "deletion")
+# A centred Gaussian and an edge map are confounds themselves: nothing is left of them when these are taken out.
+_CONTROL_STATISTICS: tuple[Correlation, ...] = ("spearman", "partial_spearman")
+
+
+@dataclass
+class Variant:
+    """One setting of a study and what came of it.
+
+    Attributes:
+        name: for people, what differs from the main setting.
+        model: the network's name.
+        statuses: of every photograph: "turned", "not_found", "misclassified", "not_finite" or "unreadable: reason".
+        evidence: of the photographs that were turned.
+        problem: why the variant could not be run, or None.
+    """
+
+    name: str
+    model: str
+    evidence: Evidence
+    statuses: dict[str, str] = field(default_factory=dict)
+    problem: str | None = None
+
+    @property
+    def turned(self) -> int:
+        """How many photographs were turned."""
+        return len(self.evidence.names)
+
+    @property
+    def correct(self) -> int:
+        """How many were classified correctly to begin with."""
+        return sum(status in ("turned", "not_found") for status in self.statuses.values())
+
+
+@dataclass(frozen=True)
+class SweepRow:
+    """A variant by the criteria; `criteria` is empty where nothing was turned or the variant could not be run."""
+
+    name: str
+    model: str
+    turned: int
+    correct: int
+    criteria: tuple[Criterion, ...]
+    problem: str | None
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All tables of a study.
+
+    Attributes:
+        verdict: the answer in a sentence.
+        claim: what the criteria are about.
+        criteria: of the main variant.
+        sweep: every variant, the main one first.
+        associations: the attack's maps with attributions, tested; then controls, not tested.
+        comparisons: paired, one family.
+        causal: regions.
+        regions, curves: per photograph.
+        zero: how many maps of each kind were zero everywhere.
+        statuses: of every photograph.
+    """
+
+    verdict: str
+    claim: Claim
+    criteria: tuple[Criterion, ...]
+    sweep: list[SweepRow]
+    associations: list[AssociationRow]
+    comparisons: list[ComparisonRow]
+    causal: list[CausalRow]
+    regions: list[RegionRow]
+    curves: list[CurveRow]
+    zero: dict[str, int]
+    statuses: dict[str, str]
+
+
+def find(variants: Sequence[Variant], claim: Claim, shares: Sequence[float], inference: Inference) -> Findings:
+    """The findings of variants, the main one first; at least one photograph of it must have been turned.
+
+    Args:
+        variants: with their evidence; the first is examined in full.
+        claim: what is judged.
+        shares: of overlaps and causal tests.
+        inference: of every interval and test.
+    """
+    main = variants[0]
+    sweep = [_sweep_row(variant, claim, inference) for variant in variants]
+    evidence = main.evidence
+    changes, attention, confounds, others = (
+        stacked(kept) for kept in (evidence.changes, evidence.attention, evidence.confounds, evidence.others)
+    )
+    pairs = [(change, values, name, attention[name]) for change, values in changes.items() for name in ATTRIBUTIONS]
+    associations = list(association_rows(main.name, pairs, confounds, shares, inference))
+    comparisons: list[Comparison] = []
+    for statistic in _CONTROL_STATISTICS:
+        rows, compared = _controls(main.name, statistic, changes, others, attention, confounds, inference)
+        associations += rows
+        comparisons += compared
+    comparisons += _causal(evidence, shares)
+    return Findings(
+        verdict=verdict(sweep[0].criteria),
+        claim=claim,
+        criteria=sweep[0].criteria,
+        sweep=sweep,
+        associations=associations,
+        comparisons=comparison_rows(comparisons, inference),
+        causal=causal_rows(evidence.regions, inference),
+        regions=evidence.regions,
+        curves=evidence.curves,
+        zero=evidence.zero,
+        statuses=main.statuses,
+    )
+
+
+def _sweep_row(variant: Variant, claim: Claim, inference: Inference) -> SweepRow:
+    criteria: tuple[Criterion, ...] = ()
+    evidence = variant.evidence
+    if variant.turned:
+        criteria = judge(
+            claim,
+            evidence.names,
+            stacked(evidence.changes),
+            stacked(evidence.others),
+            stacked(evidence.attention),
+            stacked(evidence.confounds),
+            evidence.regions,
+            inference,
+        )
+    return SweepRow(variant.name, variant.model, variant.turned, variant.correct, criteria, variant.problem)
+
+
+def _controls(
+    variant: str,
+    statistic: Correlation,
+    changes: Mapping[str, Tensor],
+    others: Mapping[str, Tensor],
+    attention: Mapping[str, Tensor],
+    confounds: Mapping[str, Tensor],
+    inference: Inference,
+) -> tuple[list[AssociationRow], list[Comparison]]:
+    """Other perturbations with Grad-CAM, and the attack's with what stands in for Grad-CAM."""
+    rows: list[AssociationRow] = []
+    values: dict[tuple[str, str], np.ndarray] = {}
+
+    def measure(first_name: str, first: Tensor, second_name: str) -> None:
+        names = (first_name, second_name)
+        found = correlate(statistic, first, attention[second_name], confounds, names)
+        values[names] = found.values
+        rows.append(control_row(variant, names, statistic, found, inference))
+
+    for name, maps in others.items():
+        measure(name, maps, "gradcam")
+    stand_ins = [name for name in attention if name not in ATTRIBUTIONS]
+    for name in stand_ins:
+        measure("dissimilarity", changes["dissimilarity"], name)
+    own = correlate(statistic, changes["dissimilarity"], attention["gradcam"], confounds, ("dissimilarity", "gradcam"))
+    label = statistic.replace("_", " ")
+    compared = [
+        Comparison(
+            f"{label} with Grad-CAM, by perturbation",
+            "first_order",
+            name,
+            values["first_order", "gradcam"],
+            values[name, "gradcam"],
+        )
+        for name in others
+        if name != "first_order"
+    ]
+    compared += [
+        Comparison(f"{label} with 1 - SSIM, by map", "gradcam", name, own.values, values["dissimilarity", name])
+        for name in stand_ins
+    ]
+    return rows, compared
+
+
+def _causal(evidence: Evidence, shares: Sequence[float]) -> list[Comparison]:
+    found = []
+    for budget in BUDGETS:
+        for share in shares:
+            for region in REGIONS[1:]:
+                found.append(
+                    Comparison(
+                        f"gain kept, {share:.0%} of the image, {budget} budget",
+                        "top",
+                        region,
+                        gains(evidence.regions, evidence.names, share, "top", budget),
+                        gains(evidence.regions, evidence.names, share, region, budget),
+                    )
+                )
+    for kind in CURVES:
+        for by_energy in (False, True):
+            orders = dict.fromkeys(row.order for row in evidence.curves)
+            for order in orders:
+                if order != "gradcam":
+                    found.append(
+                        Comparison(
+                            f"{kind} area over {'energy' if by_energy else 'blocks'}, by order",
+                            "gradcam",
+                            order,
+                            areas(evidence.curves, evidence.names, kind, "gradcam", by_energy),
+                            areas(evidence.curves, evidence.names, kind, order, by_energy),
+                        )
+                    )
+    return found

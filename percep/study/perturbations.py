@@ -1,0 +1,145 @@
+"""The perturbations a study compares: the attack's, and others of the same size that know less or other things."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from percep.attacks import FrankWolfe
+from percep.attacks.comparison import contender
+from percep.attacks.criteria import Loss, loss
+from percep.attacks.lattice import lattice_optimum
+from percep.ball import SSIMBall
+from percep.explain import phase_shuffled, random_gradient, restrict, sign_flipped
+from percep.program import Multipliers, Program
+from percep.solvers import solve
+from percep.windows import Window
+
+CONTROLS: Mapping[str, Callable[[Tensor, torch.Generator], Tensor]] = {
+    "random": random_gradient,
+    "phase_shuffled": phase_shuffled,
+    "sign_flipped": lambda gradient, _: sign_flipped(gradient),
+}
+"""What stands in for the gradient: noise, the gradient's spectrum without its places, its opposite."""
+
+UNIFORM = "uniform_ball"
+_GREY = 0.5
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A ball and how it is searched.
+
+    Attributes:
+        floor, mean: least SSIM in any window and on average, in (0, 1); at least one is given.
+        window: of the ball; maps and sizes are always those of SSIM's own window.
+        steps: most gradients of the attack.
+        loss: of the attack.
+        tol: certified relative gap asked of each program.
+    """
+
+    floor: float | None
+    mean: float | None
+    window: Window
+    steps: int = 10
+    loss: Loss = "margin"
+    tol: float = 1e-2
+
+    def ball(self, images: Tensor) -> SSIMBall:
+        """The ball of `(B, C, H, W)` images, its ellipsoid expanded at them."""
+        ball = SSIMBall(images, self.floor, self.mean, self.window)
+        return ball if ball.mean is None else ball.expand(torch.zeros_like(images))
+
+    def attack(self, model: Callable[[Tensor], Tensor]) -> FrankWolfe:
+        """The attack in this ball."""
+        return FrankWolfe(model, self.floor, self.mean, self.steps, self.loss, self.window, self.tol)
+
+
+def gradient_at(
+    model: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor, targets: Tensor | None, name: Loss
+) -> Tensor:
+    """The gradient of the attack's loss at the images, `(B, C, H, W)`; `labels` and `targets` are `(B,)` classes."""
+    inputs = images.detach().requires_grad_(True)
+    with torch.enable_grad():
+        values = loss(name, model(inputs), labels, targets)
+        (gradient,) = torch.autograd.grad(values.sum(), inputs)
+    return gradient.detach()
+
+
+@dataclass(frozen=True)
+class Optimum:
+    """The best first-order perturbation in a ball, as 8-bit images.
+
+    Attributes:
+        ball: of the program.
+        unrounded: `(B, C, H, W)`, the program's solution.
+        multipliers: of the solution.
+        delta: `(B, C, H, W)`, between 8-bit images, inside the true ball.
+    """
+
+    ball: SSIMBall
+    unrounded: Tensor
+    multipliers: Multipliers
+    delta: Tensor
+
+
+def optimum(setting: Setting, images: Tensor, gradient: Tensor) -> Optimum:
+    """What the paper's program makes of a gradient: one program, and its rounding by prices.
+
+    Args:
+        setting: the ball.
+        images: `(B, C, H, W)` in [0, 1], multiples of 1/255.
+        gradient: the same shape, at any scale. Where it is 0, so is the perturbation.
+    """
+    ball = setting.ball(images)
+    size = gradient.flatten(1).norm(dim=1).reshape(-1, 1, 1, 1)
+    pull = gradient / torch.where(size > 0, size, 1.0)
+    solution = solve(Program(ball, pull), tol=setting.tol)
+    assert solution.multipliers is not None
+    found = lattice_optimum(ball, pull, solution.multipliers, solution.delta)
+    return Optimum(ball, solution.delta, solution.multipliers, found - images)
+
+
+def in_uniform_ball(setting: Setting, images: Tensor, gradient: Tensor, budget: Tensor) -> Tensor:
+    """The program's perturbation in a ball that allows every window the same, at a given size: `(B, C, H, W)`.
+
+    The ball is that of a grey image, so the perturbation follows the gradient alone; it is then rescaled to spend
+    `budget`, `(B,)` of 1 - mean SSIM, on the images. It is not rounded.
+    """
+    grey = torch.full_like(images, _GREY)
+    delta = solve(Program(setting.ball(grey), gradient), tol=setting.tol).delta
+    return equal_size(images, delta.clamp(-images, 1 - images), budget)
+
+
+def rival(
+    name: str,
+    model: Callable[[Tensor], Tensor],
+    images: Tensor,
+    labels: Tensor,
+    targets: Tensor | None,
+    gradients: int,
+    budget: Tensor,
+) -> Tensor:
+    """The perturbation of another attack, rescaled to a size: `(B, C, H, W)`, not rounded; 0 where it found none.
+
+    Args:
+        name: one of `percep.attacks.comparison.CONTENDERS`.
+        model: maps `(B, C, H, W)` images in [0, 1] to `(B, K)` logits.
+        images: `(B, C, H, W)` in [0, 1].
+        labels, targets: `(B,)` class indices.
+        gradients: most gradients per image.
+        budget: `(B,)`, 1 - mean SSIM to be spent.
+
+    Raises:
+        InputError: an unknown name, or targets for an attack that takes none.
+        UnavailableError: the attack's library is not installed.
+    """
+    attack, _ = contender(name, model, gradients)
+    return equal_size(images, attack(images, labels, targets).images - images, budget)
+
+
+def equal_size(images: Tensor, delta: Tensor, budget: Tensor) -> Tensor:
+    """A perturbation rescaled to spend `budget`, `(B,)` of 1 - mean SSIM: `(B, C, H, W)`, not rounded."""
+    everywhere = torch.ones_like(delta[:, 0], dtype=torch.bool)
+    return restrict(images, delta, everywhere, budget).delta

@@ -1,0 +1,324 @@
+"""From maps and rows of all photographs to tables: associations with their tests, and paired comparisons."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal, get_args
+
+import numpy as np
+from torch import Tensor
+
+from percep.explain import (
+    Interval,
+    Statistic,
+    across_images,
+    bootstrap_interval,
+    exchange_test,
+    iou,
+    iou_shifts,
+    paired_tests,
+    partial_spearman,
+    partial_spearman_shifts,
+    pearson,
+    pearson_shifts,
+    pointing_game,
+    pointing_game_shifts,
+    rate_interval,
+    relevance_mass,
+    relevance_mass_shifts,
+    shift_test,
+    spearman,
+    spearman_shifts,
+)
+from percep.study.causal import BUDGETS, REGIONS, CurveRow, RegionRow
+
+Correlation = Literal["pearson", "spearman", "partial_spearman"]
+Overlap = Literal["iou", "pointing_game", "relevance_mass"]
+
+CORRELATIONS: tuple[Correlation, ...] = get_args(Correlation)
+OVERLAPS: tuple[Overlap, ...] = get_args(Overlap)
+
+_OVERLAP: dict[Overlap, Callable[[Tensor, Tensor, float, tuple[str, str]], Statistic]] = {
+    "iou": iou,
+    "pointing_game": pointing_game,
+    "relevance_mass": relevance_mass,
+}
+_OVERLAP_SHIFTS: dict[Overlap, Callable[[Tensor, Tensor, float], np.ndarray]] = {
+    "iou": iou_shifts,
+    "pointing_game": pointing_game_shifts,
+    "relevance_mass": relevance_mass_shifts,
+}
+
+
+@dataclass(frozen=True)
+class Inference:
+    """How confident: the seed of every resampling, the intervals' level and the number of resamples and draws."""
+
+    seed: int
+    level: float
+    resamples: int
+
+    def interval(self, values: np.ndarray) -> Interval:
+        """Of a mean over images, by the bootstrap."""
+        return bootstrap_interval(values, self.seed, self.level, self.resamples)
+
+
+@dataclass(frozen=True)
+class AssociationRow:
+    """How two kinds of map agree over all images.
+
+    Attributes:
+        variant: of the study.
+        first, second: the maps.
+        statistic: of `percep.explain`; one number per image, of which the mean is reported.
+        share: of the matched areas, for overlaps.
+        estimate, low, high: mean over images and its interval.
+        images, undefined: how many images the statistic is defined for, and is not.
+        chance: its mean for maps that know nothing of each other.
+        shift_score, shift_p: against toroidal shifts, two-sided: mean score and p-value; None for controls.
+        other, exchange_p: mean with other images' maps in place of the second, and the one-sided p-value of pairing;
+            None for controls.
+    """
+
+    variant: str
+    first: str
+    second: str
+    statistic: str
+    share: float | None
+    estimate: float
+    low: float
+    high: float
+    images: int
+    undefined: int
+    chance: float
+    shift_score: float | None = None
+    shift_p: float | None = None
+    other: float | None = None
+    exchange_p: float | None = None
+
+
+def correlate(
+    statistic: Correlation, first: Tensor, second: Tensor, confounds: Mapping[str, Tensor], names: tuple[str, str]
+) -> Statistic:
+    """One correlation of `(N, h, w)` maps, image by image."""
+    if statistic == "partial_spearman":
+        return partial_spearman(first, second, confounds, names)
+    return (pearson if statistic == "pearson" else spearman)(first, second, names)
+
+
+def association_rows(
+    variant: str,
+    pairs: Iterable[tuple[str, Tensor, str, Tensor]],
+    confounds: Mapping[str, Tensor],
+    shares: Sequence[float],
+    inference: Inference,
+) -> Iterator[AssociationRow]:
+    """Every statistic of every pair `(name, maps, name, maps)`, with both tests; maps are `(N, h, w)` block means."""
+    for first_name, first, second_name, second in pairs:
+        names = (first_name, second_name)
+        for statistic in CORRELATIONS:
+            measure = partial(correlate, statistic, confounds=confounds, names=names)
+            if statistic == "partial_spearman":
+                shifts = partial_spearman_shifts(first, second, confounds)
+            else:
+                shifts = (pearson_shifts if statistic == "pearson" else spearman_shifts)(first, second)
+            yield _tested(variant, names, statistic, None, 0.0, measure, first, second, shifts, inference)
+        for overlap in OVERLAPS:
+            for share in shares:
+                measure = partial(_overlap, overlap, share, names)
+                shifts = _OVERLAP_SHIFTS[overlap](first, second, share)
+                chance = share / (2 - share) if overlap == "iou" else share
+                yield _tested(variant, names, overlap, share, chance, measure, first, second, shifts, inference)
+
+
+def control_row(
+    variant: str, names: tuple[str, str], statistic: Correlation, values: Statistic, inference: Inference
+) -> AssociationRow:
+    """A correlation with its interval, without tests: what a control gives."""
+    found = inference.interval(values.values)
+    return AssociationRow(
+        variant, *names, statistic, None, found.estimate, found.low, found.high, found.images, found.undefined, 0.0
+    )
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two conditions to be compared image by image: `(N,)` values each, NaN where undefined."""
+
+    question: str
+    first: str
+    second: str
+    first_values: np.ndarray
+    second_values: np.ndarray
+
+
+@dataclass(frozen=True)
+class ComparisonRow:
+    """A paired comparison over images.
+
+    Attributes:
+        question: what is compared.
+        first, second: the conditions.
+        first_mean, second_mean: over the images for which both are defined.
+        difference, low, high: mean of first minus second, and its bootstrap interval.
+        effect: matched-pairs rank-biserial correlation.
+        p_value, adjusted: Wilcoxon's signed-rank test, two-sided, and by Holm's method over all comparisons.
+        images, undefined: how many images have both values, and lack one.
+    """
+
+    question: str
+    first: str
+    second: str
+    first_mean: float
+    second_mean: float
+    difference: float
+    low: float
+    high: float
+    effect: float
+    p_value: float
+    adjusted: float
+    images: int
+    undefined: int
+
+
+def comparison_rows(comparisons: Sequence[Comparison], inference: Inference) -> list[ComparisonRow]:
+    """All comparisons as one family."""
+    keys = [f"{one.question}: {one.first} - {one.second}" for one in comparisons]
+    tests = paired_tests(
+        {key: (one.first_values, one.second_values) for key, one in zip(keys, comparisons, strict=True)}
+    )
+    rows = []
+    for key, one in zip(keys, comparisons, strict=True):
+        difference = one.first_values - one.second_values
+        both = ~np.isnan(difference)
+        found, test = inference.interval(difference), tests[key]
+        means = [
+            float(values[both].mean()) if both.any() else math.nan for values in (one.first_values, one.second_values)
+        ]
+        rows.append(
+            ComparisonRow(
+                one.question,
+                one.first,
+                one.second,
+                means[0],
+                means[1],
+                found.estimate,
+                found.low,
+                found.high,
+                test.effect,
+                test.p_value,
+                test.adjusted,
+                found.images,
+                found.undefined,
+            )
+        )
+    return rows
+
+
+@dataclass(frozen=True)
+class CausalRow:
+    """The perturbation kept inside one kind of region, over all images.
+
+    Attributes:
+        share, region, budget: as in `RegionRow`.
+        gain, low, high: mean share of the gain in margin that is kept, and its interval.
+        flipped, flipped_low, flipped_high: rate of images still adversarial, with Wilson's interval.
+        out_of_reach: images whose equal budget could not be spent in the region.
+        distance: mean distance of matched regions' texture from the top's.
+    """
+
+    share: float
+    region: str
+    budget: str
+    gain: float
+    low: float
+    high: float
+    flipped: float
+    flipped_low: float
+    flipped_high: float
+    out_of_reach: int
+    distance: float | None
+
+
+def causal_rows(rows: Sequence[RegionRow], inference: Inference) -> list[CausalRow]:
+    """One row per share, region and budget."""
+    found = []
+    for share in dict.fromkeys(row.share for row in rows):
+        for region in REGIONS:
+            for budget in BUDGETS:
+                own = [row for row in rows if (row.share, row.region, row.budget) == (share, region, budget)]
+                gain = inference.interval(np.array([row.gain for row in own]))
+                rate = rate_interval([float(row.flipped) for row in own], inference.level)
+                distances = [row.distance for row in own if row.distance is not None]
+                found.append(
+                    CausalRow(
+                        share,
+                        region,
+                        budget,
+                        gain.estimate,
+                        gain.low,
+                        gain.high,
+                        rate.estimate,
+                        rate.low,
+                        rate.high,
+                        sum(not row.reached for row in own),
+                        float(np.mean(distances)) if distances else None,
+                    )
+                )
+    return found
+
+
+def gains(rows: Sequence[RegionRow], names: Sequence[str], share: float, region: str, budget: str) -> np.ndarray:
+    """`(N,)` shares of the gain in margin, in the order of the names."""
+    found = {row.name: row.gain for row in rows if (row.share, row.region, row.budget) == (share, region, budget)}
+    return np.array([found[name] for name in names])
+
+
+def areas(rows: Sequence[CurveRow], names: Sequence[str], kind: str, order: str, by_energy: bool) -> np.ndarray:
+    """`(N,)` areas under curves, in the order of the names."""
+    found = {
+        row.name: row.area_by_energy if by_energy else row.area
+        for row in rows
+        if (row.kind, row.order) == (kind, order)
+    }
+    return np.array([found[name] for name in names])
+
+
+def _overlap(name: Overlap, share: float, names: tuple[str, str], first: Tensor, second: Tensor) -> Statistic:
+    return _OVERLAP[name](first, second, share, names)
+
+
+def _tested(
+    variant: str,
+    names: tuple[str, str],
+    statistic: str,
+    share: float | None,
+    chance: float,
+    measure: Callable[[Tensor, Tensor], Statistic],
+    first: Tensor,
+    second: Tensor,
+    shifts: np.ndarray,
+    inference: Inference,
+) -> AssociationRow:
+    found = inference.interval(measure(first, second).values)
+    shifted = shift_test(shifts, inference.seed, draws=inference.resamples)
+    exchanged = exchange_test(
+        across_images(measure, first, second), inference.seed, "greater", draws=inference.resamples
+    )
+    return AssociationRow(
+        variant,
+        *names,
+        statistic,
+        share,
+        found.estimate,
+        found.low,
+        found.high,
+        found.images,
+        found.undefined,
+        chance,
+        shifted.score,
+        shifted.p_value,
+        exchanged.other,
+        exchanged.p_value,
+    )

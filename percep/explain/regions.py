@@ -7,13 +7,13 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from percep.attacks.cost import Cost
 from percep.errors import InputError
 from percep.explain.controls import phase_shuffled
-from percep.ssim import ssim_losses
 from percep.windows import Window
 
 _LARGEST, _TRIALS = 2.0**12, 60
-_CLOSE, _TINY = 1e-8, 1e-300
+_CLOSE, _TINY = 1e-7, 1e-300
 
 
 def top_region(maps: Tensor, share: float, generator: torch.Generator) -> Tensor:
@@ -206,11 +206,14 @@ def restrict(
     if reference.shape != delta.shape or mask.shape != (len(delta), *delta.shape[-2:]):
         shapes = ", ".join(str(tuple(tensor.shape)) for tensor in (reference, delta, mask))
         raise InputError(f"reference, delta and mask must be (B, C, H, W), (B, C, H, W) and (B, H, W), got {shapes}")
-    kept = delta * mask[:, None]
+    kept, least, most = (delta * mask[:, None]).double(), -reference.double(), 1 - reference.double()
+    cost = Cost(reference.double(), Window.gaussian() if window is None else window, "mean")
 
     def scaled(factor: Tensor) -> Tensor:
-        grown = kept.double() * factor[:, None, None, None]
-        return torch.minimum(torch.maximum(grown, -reference.double()), 1 - reference.double())
+        return torch.minimum(torch.maximum(kept * factor[:, None, None, None], least), most)
+
+    def spent(perturbation: Tensor) -> Tensor:
+        return cost.of(cost.losses(cost.reference + perturbation))
 
     factor = torch.ones(len(delta), dtype=torch.float64, device=delta.device)
     reached = torch.ones_like(factor, dtype=torch.bool)
@@ -218,30 +221,29 @@ def restrict(
         goal = budget.to(factor)
         if goal.shape != factor.shape or not bool((goal >= 0).all()):
             raise InputError("budget must be one number of at least 0 per image")
-        factor = _factor(lambda tried: dissimilarity(reference, scaled(tried), window), factor, goal)
+        factor = _factor(lambda tried: spent(scaled(tried)), factor, goal)
     final = scaled(factor)
-    spent = dissimilarity(reference, final, window)
+    lost = spent(final)
     if budget is not None:
-        reached = (spent - goal).abs() <= 1e-6 * goal
-    return Restricted(final.to(delta.dtype), factor, spent, reached)
+        reached = (lost - goal).abs() <= 1e-6 * goal
+    return Restricted(final.to(delta.dtype), factor, lost, reached)
 
 
 def dissimilarity(reference: Tensor, delta: Tensor, window: Window | None = None) -> Tensor:
     """`(B,)` float64: 1 - mean SSIM of `reference + delta`, over channels and windows."""
-    window = Window.gaussian() if window is None else window
-    losses = ssim_losses(reference.double(), reference.double() + delta.double(), window)
-    # Not 1 - ssim, which rounds where little is lost.
-    lost = losses.luminance + losses.contrast - losses.luminance * losses.contrast
-    return lost.flatten(1).mean(1)
+    cost = Cost(reference.double(), Window.gaussian() if window is None else window, "mean")
+    return cost.of(cost.losses(cost.reference + delta.double()))
 
 
 def _factor(spent: Callable[[Tensor], Tensor], ones: Tensor, goal: Tensor) -> Tensor:
     """The factor at which `spent` meets the goal, or the largest one tried where that is out of reach.
 
-    What is lost grows almost with the square of the factor, so the square root of the ratio is the next guess; where it
-    leaves the bracket, the bracket is halved.
+    What is lost grows about as the square of the factor, and as a power that clipping makes smaller: the secant between
+    logarithms gives the next guess, and where it leaves the bracket, the bracket is halved.
     """
     factor, low, high = ones, torch.zeros_like(ones), torch.full_like(ones, torch.inf)
+    power = torch.full_like(ones, 2.0)
+    before: tuple[Tensor, Tensor] | None = None
     for _ in range(_TRIALS):
         value = spent(factor)
         short = value < goal
@@ -249,7 +251,11 @@ def _factor(spent: Callable[[Tensor], Tensor], ones: Tensor, goal: Tensor) -> Te
         if bool(done.all()):
             break
         low, high = torch.where(short, factor, low), torch.where(short, high, factor)
-        guess = factor * (goal / value.clamp_min(_TINY)).sqrt()
+        if before is not None:
+            slope = (value / before[1]).log() / (factor / before[0]).log()
+            power = torch.where(torch.isfinite(slope) & (slope > 0), slope, power)
+        before = factor, value
+        guess = factor * (goal / value.clamp_min(_TINY)) ** (1 / power)
         middle = torch.where(torch.isinf(high), 2 * factor, (low + high) / 2)
         step = torch.where((guess >= low) & (guess < high), guess, middle).clamp_max(_LARGEST)
         factor = torch.where(done, factor, step)

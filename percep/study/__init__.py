@@ -3,7 +3,7 @@
 from percep.study.causal import CurveRow, RegionRow
 from percep.study.criteria import Claim, Criterion, judge, verdict
 from percep.study.examination import Depth, Evidence, Examined, examine
-from percep.study.findings import Findings, Variant, find
+from percep.study.findings import Findings, SweepRow, Variant, find
 from percep.study.perturbations import CONTROLS, Optimum, Setting, optimum
 from percep.study.tables import AssociationRow, CausalRow, ComparisonRow, Inference
 
@@ -23,6 +23,7 @@ __all__ = [
     "Optimum",
     "RegionRow",
     "Setting",
+    "SweepRow",
     "Variant",
     "examine",
     "find",

@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint bench example clean
+.PHONY: demo test lint bench study example clean
 
 # The main job: imperceptible adversarial versions of twenty ImageNet photographs, into outputs/demo.
 demo: .venv/installed
@@ -22,6 +22,11 @@ bench: .venv/installed
 	$(BIN)/python -m benchmarks.layer
 	$(BIN)/python -m benchmarks.attacks
 	$(BIN)/python -m benchmarks.table
+
+# Whether perturbations change what the classifier looks at, on the sample photographs, into outputs/study.
+study: .venv/installed
+	rm -rf outputs/study
+	$(BIN)/percep task=explain output=outputs/study
 
 # A generator of perturbations trained through the differentiable layer, into outputs/generator.
 example: .venv/installed

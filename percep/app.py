@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from percep.compare import Compare
-from percep.config import TASKS, AttackTask, CompareTask, Config, MinimalTask, validated
+from percep.config import TASKS, AttackTask, CompareTask, Config, ExplainTask, MinimalTask, validated
 from percep.errors import InputError, PercepError
 from percep.report import (
     Exhibit,
@@ -33,6 +33,7 @@ from percep.report import (
     ImageRow,
     Panel,
     exhibit,
+    save_image,
     save_overview,
     save_report,
     summarise,
@@ -48,7 +49,11 @@ from percep.report.comparison import (
     write_comparison,
     write_comparison_summary,
 )
+from percep.report.study_gallery import StudyGallery
+from percep.report.study_page import save_study_report
+from percep.report.study_tables import write_study
 from percep.run import Run
+from percep.study.study import Study
 
 _CONFIGURATION = Path(__file__).parent / "conf"
 _OVERVIEW_ROWS = 20
@@ -81,6 +86,8 @@ def _job(composed: DictConfig) -> None:
         config = validated(composed)
         if isinstance(config, CompareTask):
             _compare(config, composed)
+        elif isinstance(config, ExplainTask):
+            _study(config, composed)
         else:
             assert isinstance(config, AttackTask | MinimalTask)
             _attack(config, composed)
@@ -143,6 +150,30 @@ def _compare(config: CompareTask, composed: DictConfig) -> None:
     (folder / "table.md").write_text(lines + "\n", encoding="utf-8")
     save_curves(folder / "curves.png", found, config.compare.gradients)
     _say(lines, folder)
+
+
+def _study(config: ExplainTask, composed: DictConfig) -> None:
+    folder = _output_folder(config)
+    study = Study(config)
+    OmegaConf.save(composed, folder / "config.yaml", resolve=True)
+    (folder / "adversarial").mkdir()
+    gallery = StudyGallery(study.model.category)
+    try:
+        with _progress() as progress:
+            bar = progress.add_task(config.task, total=len(study), note="")
+            for step in study:
+                if step.examined is not None:
+                    for name, image in zip(step.examined.names, step.examined.saved, strict=True):
+                        save_image(folder / "adversarial" / f"{name}.png", image)
+                    gallery.add(step.examined)
+                progress.update(bar, advance=step.photographs, note=step.variant)
+    finally:  # what was done before an interruption is kept
+        if study.turned:
+            findings = study.findings
+            write_study(folder, findings, config.seed)
+            save_study_report(folder / "report.html", _facts(composed, len(study.photographs)), findings, gallery)
+    findings = study.findings
+    _say("\n".join([findings.verdict, *(criterion.sentence for criterion in findings.criteria)]), folder)
 
 
 def _output_folder(config: Config) -> Path:

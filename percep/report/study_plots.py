@@ -10,12 +10,12 @@ from matplotlib.ticker import PercentFormatter
 
 from percep.report.plot import Plot, Theme, plot
 from percep.study import AssociationRow, CausalRow, CurveRow, Findings, SweepRow
-from percep.study.criteria import words
+from percep.study.criteria import capital, words
 
 _WIDTH, _ROW, _FRAME = 480, 26, 84
 _CURVE_HEIGHT = 320
 
-_ORDERS = {"gradcam": 3, "another_image": 2, "energy": 1, "random": 9}
+_ORDERS = {"gradcam": 3, "another_image": 2, "squared_perturbation": 1, "random": 9}
 """Hues of a theme by the order of a curve."""
 
 
@@ -33,22 +33,22 @@ class Mark:
 def study_plots(findings: Findings) -> list[Plot]:
     """Every plot there is something to draw for."""
     statistic = findings.claim.statistic
-    named = statistic.replace("_", " ")
+    named = capital(words(statistic))
     perturbations = [_mark(row, row.first) for row in findings.associations if _by_perturbation(row, statistic)]
     maps = [_mark(row, row.second) for row in findings.associations if _by_map(row, statistic)]
     plots = [
         _intervals(
             perturbations,
-            f"{named} of 1 − SSIM with Grad-CAM",
+            f"{named} with Grad-CAM",
             "By perturbation",
-            "the attack, and others in the same ball or of the same size",
+            "1 − SSIM of the attack, and of others in its ball or of its size",
             reference=0.0,
         ),
         _intervals(
             maps,
-            f"{named} with the attack's 1 − SSIM",
+            f"{named} with 1 − SSIM",
             "By map",
-            "attributions of the attacked model, and what must agree less",
+            "attributions, and what must agree less, with the attack's 1 − SSIM",
             reference=0.0,
         ),
     ]
@@ -130,7 +130,7 @@ def _intervals(marks: Sequence[Mark], axis: str, title: str, note: str, referenc
         draw,
         width=_WIDTH,
         height=_FRAME + _ROW * len(marks),
-        alt=f"{axis[:1].upper()}{axis[1:]}, means with intervals: {told}.",
+        alt=f"{capital(axis)}, means with intervals: {told}.",
         title=title,
         note=note,
     )
@@ -159,7 +159,7 @@ def _curves(rows: Sequence[CurveRow], kind: str) -> Plot:
         height=_CURVE_HEIGHT,
         alt=f"Change in margin against the share of blocks {verb}, mean over photographs. After a fifth, in the order "
         f"of: {halves}.",
-        title=kind.capitalize(),
+        title=capital(kind),
         note=f"blocks of the perturbation {verb}, first where the map is greatest",
     )
 

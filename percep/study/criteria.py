@@ -69,7 +69,7 @@ def judge(
         pair = (first_name, claim.attention)
         return correlate(claim.statistic, first, attention[claim.attention], confounds, pair).values
 
-    what = f"{claim.statistic.replace('_', ' ')} of {words(claim.change)} with {words(claim.attention)}"
+    what = f"{words(claim.statistic)} of {words(claim.change)} with {words(claim.attention)}"
     associated = _criterion(
         "association",
         f"association above zero ({what})",
@@ -101,25 +101,36 @@ def verdict(criteria: Sequence[Criterion]) -> str:
 
 
 def words(name: str) -> str:
-    """A map's or region's name for people."""
+    """A map's, region's, perturbation's or statistic's name for people."""
     return _WORDS.get(name, name.replace("_", " "))
+
+
+def capital(text: str) -> str:
+    """The text with a capital first letter, the others as they are."""
+    return text[:1].upper() + text[1:]
 
 
 _WORDS = {
     "ablation": "the loss by ablation",
     "another_image": "another photograph's Grad-CAM",
     "contribution": "gradient times perturbation",
-    "dissimilarity": "1 - SSIM",
+    "dissimilarity": "1 − SSIM",
     "edges": "an edge map",
     "energy": "energy over the allowance",
     "gaussian": "a centred Gaussian",
     "gradcam": "Grad-CAM",
     "integrated_gradients": "integrated gradients",
+    "iou": "intersection over union",
     "matched": "texture-matched",
+    "partial_spearman": "partial Spearman",
+    "pearson": "Pearson",
+    "pgd_l2": "PGD-L2",
+    "pgd_linf": "PGD-Linf",
     "phase_shuffled": "phase-shuffled",
     "price": "the price of SSIM",
     "shifted": "shifted, similarly textured",
     "sign_flipped": "sign-flipped",
+    "spearman": "Spearman",
     "wrong_class": "a wrong class's Grad-CAM",
 }
 
@@ -137,7 +148,7 @@ def _criterion(
     means = "" if first is None or second is None else f"{first:.2f} against {second:.2f}, difference "
     missing = f", {interval.undefined} undefined" if interval.undefined else ""
     sentence = (
-        f"{what[:1].upper()}{what[1:]}: {'yes' if met else 'no'}, {means}{interval.estimate:.2f} "
+        f"{capital(what)}: {'yes' if met else 'no'}, {means}{interval.estimate:.2f} "
         f"[{interval.low:.2f}, {interval.high:.2f}] over {interval.images} photographs{missing}"
     )
     return Criterion(name, met, interval, first, second, sentence)

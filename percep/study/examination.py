@@ -188,7 +188,7 @@ def examine(
         orders = {
             "gradcam": attention["gradcam"],
             "another_image": attention["another_image"],
-            "energy": delta.square().sum(1),
+            "squared_perturbation": delta.square().sum(1),
             "random": torch.rand(delta[:, 0].shape, generator=generator).to(delta.device),
         }
         curves = curve_rows(names, model, images, delta, labels, targets, orders, depth.block, depth.steps)

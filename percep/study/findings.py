@@ -7,7 +7,7 @@ import numpy as np
 from torch import Tensor
 
 from percep.study.causal import BUDGETS, REGIONS, CurveRow, RegionRow
-from percep.study.criteria import Claim, Criterion, judge, verdict
+from percep.study.criteria import Claim, Criterion, capital, judge, verdict, words
 from percep.study.examination import Evidence, stacked
 from percep.study.tables import (
     AssociationRow,
@@ -182,7 +182,7 @@ def _controls(
     for name in stand_ins:
         measure("dissimilarity", changes["dissimilarity"], name)
     own = correlate(statistic, changes["dissimilarity"], attention["gradcam"], confounds, ("dissimilarity", "gradcam"))
-    label = statistic.replace("_", " ")
+    label = capital(words(statistic))
     compared = [
         Comparison(
             f"{label} with Grad-CAM, by perturbation",

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 from typing import cast
 
@@ -59,7 +60,7 @@ class Study:
     """The study of a configuration.
 
     Iterating does the work: each variant's photographs are read twice, once to see which are classified correctly and
-    where the network looks, once to be attacked and examined. `findings` is there afterwards.
+    where the network looks, once to be attacked and examined. `findings` is there afterwards, made when asked for.
 
     Args:
         config: what to study, and how.
@@ -107,13 +108,18 @@ class Study:
             yield from self._examine(variant, model, photographs, self._setting(plan), full=number == 0)
 
     @property
+    def turned(self) -> int:
+        """How many photographs of the main variant were turned so far."""
+        return self.variants[0].turned if self.variants else 0
+
+    @cached_property
     def findings(self) -> Findings:
         """Of the variants that were examined, the main one first.
 
         Raises:
             InputError: no photograph of the main variant was turned.
         """
-        if not self.variants or not self.variants[0].turned:
+        if not self.turned:
             raise InputError("no photograph was turned, so there is nothing to explain: allow more with ball.mean")
         return find(self.variants, self.claim, self.config.study.shares, self.inference)
 

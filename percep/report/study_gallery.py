@@ -1,0 +1,102 @@
+"""The pictures of a study: every photograph that was turned, with the maps that were compared."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from percep.report.drawing import gradcam_colours
+from percep.report.embedded import BUDGET_SCALE, Layers, drawing, layers
+from percep.report.panel import Prediction
+from percep.study import Examined
+from percep.study.criteria import capital, words
+from percep.study.findings import ATTRIBUTIONS
+
+GALLERY_LIMIT = 100
+"""How many photographs have pictures, so that a page can be opened and sent."""
+
+
+@dataclass(frozen=True)
+class DrawnMap:
+    """A map as a data URI, with its title, a note and what it shows in words."""
+
+    title: str
+    note: str
+    source: str
+    alt: str
+
+
+@dataclass(frozen=True)
+class StudyExhibit(Layers):
+    """The pictures of a photograph.
+
+    Attributes:
+        label: the name of its class.
+        before, after: the predictions on the original and on the saved adversarial image.
+        maps: of the perturbation, then of the classifier.
+    """
+
+    label: str
+    before: Prediction
+    after: Prediction
+    maps: tuple[DrawnMap, ...]
+
+
+class StudyGallery:
+    """Encodes what is added at once, so that no tensor need be kept, and of the first `GALLERY_LIMIT` photographs only.
+
+    Args:
+        category: the name of a class by its index.
+
+    Attributes:
+        exhibits: by the name of the photograph.
+    """
+
+    def __init__(self, category: Callable[[int], str]) -> None:
+        self.category = category
+        self.exhibits: dict[str, StudyExhibit] = {}
+
+    def add(self, examined: Examined) -> None:
+        """Adds the photographs of a batch while there is room."""
+        for i, name in enumerate(examined.names):
+            if len(self.exhibits) == GALLERY_LIMIT:
+                return
+            self.exhibits[name] = StudyExhibit(
+                **vars(layers(examined.references[i], examined.saved[i], examined.ssim[i])),
+                label=self.category(int(examined.labels[i])),
+                before=self._prediction(examined.logits_before[i]),
+                after=self._prediction(examined.logits_after[i]),
+                maps=_maps(name, examined, i),
+            )
+
+    def _prediction(self, logits: Tensor) -> Prediction:
+        probabilities = logits.softmax(0)
+        best = int(probabilities.argmax())
+        return Prediction(self.category(best), float(probabilities[best]))
+
+
+def _maps(name: str, examined: Examined, image: int) -> tuple[DrawnMap, ...]:
+    drawn = []
+    for change, maps in examined.changes.items():
+        if change != "dissimilarity":  # drawn in colours of its own
+            drawn.append(_change(name, change, maps[image]))
+    for attribution in ATTRIBUTIONS:
+        values = examined.attention[attribution][image]
+        note = "relative to its maximum" if values.any() else "zero everywhere"
+        colours = gradcam_colours(examined.references[image], values)[0]
+        title = words(attribution)
+        alt = f"{title} of the original of {name}, bright where it speaks for the label"
+        drawn.append(DrawnMap(capital(title), note, drawing(colours), alt))
+    return tuple(drawn)
+
+
+def _change(name: str, change: str, values: Tensor) -> DrawnMap:
+    positive = values.double().clamp_min(0)
+    mean = positive.mean()
+    shares = torch.where(mean > 0, positive / mean, 0.0)
+    even = bool((positive == positive.flatten()[0]).all())
+    note = "the same everywhere" if even else "in even shares"
+    title = words(change)
+    alt = f"Map of {title} of {name}, bright where most"
+    return DrawnMap(capital(title), note, drawing(BUDGET_SCALE.colours(shares.cpu().numpy())), alt)

@@ -35,8 +35,6 @@ from percep.study.perturbations import (
     rival,
 )
 
-_OCCLUDED_AT_ONCE = 4
-
 
 @dataclass(frozen=True)
 class Depth:
@@ -149,12 +147,12 @@ def examine(
             "energy": energy_maps(images, delta),
             "price": price_maps(first.ball, first.multipliers, first.unrounded),
             "contribution": contribution_maps(gradient, delta),
-            "ablation": ablation_maps(model, images, delta, labels, targets, at_once=_OCCLUDED_AT_ONCE),
+            "ablation": ablation_maps(model, images, delta, labels, targets),
         }
         wrong = wrong_classes(labels, int(before.shape[1]), generator)
         attention |= {
             "integrated_gradients": integrated_gradients(model, images, labels, depth.integration).maps,
-            "occlusion": occlusion(model, images, labels, at_once=_OCCLUDED_AT_ONCE).maps,
+            "occlusion": occlusion(model, images, labels).maps,
             "wrong_class": gradcam(model, images, wrong),
             "another_image": spread(another, depth.block, size),
             "gaussian": centred_gaussian(*size).to(images).expand(len(images), *size),

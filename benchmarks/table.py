@@ -7,6 +7,7 @@ from typing import Any
 
 from benchmarks import bars
 from benchmarks.attacks import read
+from benchmarks.study_table import study_tables
 from percep.report.comparison import summary, table
 
 ROOT = Path(__file__).parent.parent
@@ -69,11 +70,16 @@ def _attacks() -> str:
     )
 
 
+def _study() -> str:
+    return study_tables(_result("study"))
+
+
 _SECTIONS: dict[str, Callable[[], str]] = {
     "benchmarks": _solvers,
     "layer": _layer,
     "generator": _generator,
     "attacks": _attacks,
+    "study": _study,
 }
 
 

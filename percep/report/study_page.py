@@ -103,6 +103,7 @@ _VARIANTS = (
     Column("Problem", lambda row: row.problem),
 )
 _ASSOCIATIONS = (
+    Column("Variant", lambda row: row.variant),
     Column("First", lambda row: row.first, named),
     Column("Second", lambda row: row.second, named),
     Column("Statistic", lambda row: row.statistic, named),

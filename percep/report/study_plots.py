@@ -34,8 +34,9 @@ def study_plots(findings: Findings) -> list[Plot]:
     """Every plot there is something to draw for."""
     statistic = findings.claim.statistic
     named = capital(words(statistic))
-    perturbations = [_mark(row, row.first) for row in findings.associations if _by_perturbation(row, statistic)]
-    maps = [_mark(row, row.second) for row in findings.associations if _by_map(row, statistic)]
+    own = [row for row in findings.associations if row.variant == findings.sweep[0].name]
+    perturbations = [_mark(row, row.first) for row in own if _by_perturbation(row, statistic)]
+    maps = [_mark(row, row.second) for row in own if _by_map(row, statistic)]
     plots = [
         _intervals(
             perturbations,

@@ -137,6 +137,8 @@ def examine(
     first = optimum(setting, images, gradient)
     ssim = ssim_maps(images, saved)
     changes = {"dissimilarity": (1 - ssim).mean(1)}
+    if depth.full or setting.floor is not None:
+        changes["price"] = price_maps(first.ball, first.multipliers, first.unrounded)
     attention = {"gradcam": gradcam(model, images, labels)}
     confounds = confound_maps(images)
     others = {"first_order": first.delta}
@@ -145,7 +147,6 @@ def examine(
     if depth.full:
         changes |= {
             "energy": energy_maps(images, delta),
-            "price": price_maps(first.ball, first.multipliers, first.unrounded),
             "contribution": contribution_maps(gradient, delta),
             "ablation": ablation_maps(model, images, delta, labels, targets),
         }

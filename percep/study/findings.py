@@ -81,7 +81,8 @@ class Findings:
         claim: what the criteria are about.
         criteria: of the main variant.
         sweep: every variant, the main one first.
-        associations: the attack's maps with attributions, tested; then controls, not tested.
+        associations: the attack's maps with attributions, in the main variant and in the others, tested; then the main
+            variant's controls, not tested.
         comparisons: paired, one family.
         causal: regions.
         regions, curves: per photograph.
@@ -119,6 +120,9 @@ def find(variants: Sequence[Variant], claim: Claim, shares: Sequence[float], inf
     )
     pairs = [(change, values, name, attention[name]) for change, values in changes.items() for name in ATTRIBUTIONS]
     associations = list(association_rows(main.name, pairs, confounds, shares, inference))
+    for variant in variants[1:]:
+        if variant.turned:
+            associations += _of_variant(variant, shares, inference)
     comparisons: list[Comparison] = []
     for statistic in _CONTROL_STATISTICS:
         rows, compared = _controls(main.name, statistic, changes, others, attention, confounds, inference)
@@ -155,6 +159,14 @@ def _sweep_row(variant: Variant, claim: Claim, inference: Inference) -> SweepRow
             inference,
         )
     return SweepRow(variant.name, variant.model, variant.turned, variant.correct, criteria, variant.problem)
+
+
+def _of_variant(variant: Variant, shares: Sequence[float], inference: Inference) -> list[AssociationRow]:
+    """What was measured of a variant: 1 - SSIM, and the price of SSIM where there is a floor, with Grad-CAM."""
+    evidence = variant.evidence
+    attention = stacked(evidence.attention)["gradcam"]
+    pairs = [(change, values, "gradcam", attention) for change, values in stacked(evidence.changes).items()]
+    return list(association_rows(variant.name, pairs, stacked(evidence.confounds), shares, inference))
 
 
 def _controls(

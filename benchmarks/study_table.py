@@ -1,0 +1,83 @@
+"""The README's tables of a study, from the `summary.json` of `make study`."""
+
+from typing import Any
+
+from percep.study.criteria import words
+
+Row = dict[str, Any]
+_STATISTICS = ("partial_spearman", "spearman")
+
+
+def study_tables(summary: Row) -> str:
+    """The verdict, a line per criterion, and tables of variants, perturbations, maps and regions."""
+    sentences = "\n".join(f"* {found['sentence']}." for found in summary["variants"][0]["criteria"])
+    tables = (_variants(summary), _perturbations(summary), _maps(summary), _regions(summary))
+    return "\n\n".join([f"{summary['verdict']}.", sentences, *tables])
+
+
+def _variants(summary: Row) -> str:
+    lines = [
+        f"| {variant['name']} | {variant['turned']} of {variant['correct']} | "
+        + " | ".join(f"{_interval(found)}{'' if found['met'] else ', no'}" for found in variant["criteria"])
+        + " |"
+        for variant in summary["variants"]
+    ]
+    head = ["variant", "turned", "association", "above the control", "effect above the other region"]
+    return _table(head, lines)
+
+
+def _perturbations(summary: Row) -> str:
+    rows = [row for row in _main(summary) if row["second"] == "gradcam"]
+    shown = [row["first"] for row in rows if row["first"] == "dissimilarity" or row["shift_p"] is None]
+    names = [name for name in dict.fromkeys(shown) if name not in ("price", "ablation", "contribution", "energy")]
+    return _table(
+        ["1 − SSIM of, with Grad-CAM", "partial Spearman", "Spearman"],
+        [_line("the attack" if name == "dissimilarity" else words(name), rows, "first", name) for name in names],
+    )
+
+
+def _maps(summary: Row) -> str:
+    rows = [row for row in _main(summary) if row["first"] == "dissimilarity"]
+    names = dict.fromkeys(row["second"] for row in rows)
+    return _table(
+        ["1 − SSIM of the attack, with", "partial Spearman", "Spearman"],
+        [_line(words(name), rows, "second", name) for name in names],
+    )
+
+
+def _regions(summary: Row) -> str:
+    share = summary["claim"]["share"]
+    kept = {(row["region"], row["budget"]): row for row in summary["causal"] if row["share"] == share}
+    lines = []
+    for region in dict.fromkeys(row["region"] for row in summary["causal"]):
+        own, equal = kept[region, "own"], kept[region, "equal"]
+        gains = [f"{100 * row['gain']:.0f}% [{100 * row['low']:.0f}, {100 * row['high']:.0f}]" for row in (own, equal)]
+        label = "top of Grad-CAM" if region == "top" else words(region)
+        lines.append(f"| {label} | {' | '.join(gains)} | {100 * equal['flipped']:.0f}% |")
+    head = [
+        f"kept inside, {share:.0%}",
+        "gain in margin, as it is",
+        "at equal SSIM",
+        "still adversarial, at equal SSIM",
+    ]
+    return _table(head, lines)
+
+
+def _main(summary: Row) -> list[Row]:
+    name = summary["variants"][0]["name"]
+    return [row for row in summary["associations"] if row["variant"] == name]
+
+
+def _line(label: str, rows: list[Row], side: str, name: str) -> str:
+    found = {row["statistic"]: row for row in rows if row[side] == name}
+    return f"| {label} | {' | '.join(_interval(found[statistic]) for statistic in _STATISTICS)} |"
+
+
+def _interval(row: Row) -> str:
+    if row["estimate"] is None:
+        return "undefined"
+    return f"{row['estimate']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
+
+
+def _table(head: list[str], lines: list[str]) -> str:
+    return "\n".join([f"| {' | '.join(head)} |", "|" + "---|" * len(head), *lines])

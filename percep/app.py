@@ -49,6 +49,8 @@ from percep.report.comparison import (
     write_comparison,
     write_comparison_summary,
 )
+from percep.report.comparison_gallery import ComparisonGallery
+from percep.report.comparison_page import save_comparison_report
 from percep.report.study_gallery import StudyGallery
 from percep.report.study_page import save_study_report
 from percep.report.study_tables import write_study
@@ -135,16 +137,20 @@ def _compare(config: CompareTask, composed: DictConfig) -> None:
     compare = Compare(config)
     OmegaConf.save(composed, folder / "config.yaml", resolve=True)
     rows: list[ComparisonRow] = []
+    gallery = ComparisonGallery()
     try:
         with _progress() as progress:
             bar = progress.add_task(config.task, total=len(compare), note="")
-            for row in compare:
-                rows.append(row)
-                progress.update(bar, advance=1, note=row.name)
+            for compared in compare:
+                rows.append(compared.row)
+                gallery.add(compared.row, compared.images)
+                progress.update(bar, advance=1, note=compared.row.name)
     finally:  # what was done before an interruption is kept
         if rows:
             write_comparison(folder / "compare.csv", rows)
             write_comparison_summary(folder / "summary.json", rows, config.seed)
+            facts = _facts(composed, len(compare.subjects))
+            save_comparison_report(folder / "report.html", facts, rows, gallery, config.compare.attacks)
     found = by_attack(rows)
     lines = table([summary(outcomes) for outcomes in found.values()])
     (folder / "table.md").write_text(lines + "\n", encoding="utf-8")

@@ -7,19 +7,29 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from percep.attacks.comparison import Outcome, contender, outcomes
+from percep.attacks.comparison import attempt, contender
 from percep.attacks.inputs import check_logits
 from percep.config import CompareTask
 from percep.data import Photograph
 from percep.errors import InputError
-from percep.report.comparison import ComparisonRow
-from percep.subjects import load_subjects, predict, targets_of
+from percep.report import Prediction
+from percep.report.comparison import ComparedImages, ComparisonRow
+from percep.subjects import Predictions, load_subjects, predict, targets_of
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What a comparison says of one photograph under one attack; there are no images where none was attacked, or where
+    the model's answer is not finite."""
+
+    row: ComparisonRow
+    images: ComparedImages | None = None
 
 
 class Compare:
     """The attacks of a configuration on its photographs, image by image.
 
-    Iterating does the work and yields one `ComparisonRow` per photograph and attack, photograph by photograph; of a
+    Iterating does the work and yields one `Compared` per photograph and attack, photograph by photograph; of a
     photograph that is not attacked, a single one that says why in its status. What an attack does on a photograph
     depends on the seed alone, not on the attacks and photographs before.
 
@@ -51,21 +61,37 @@ class Compare:
         attacks = len(self.config.compare.attacks)
         return sum(attacks if isinstance(subject, _Subject) else 1 for subject in self.subjects)
 
-    def __iter__(self) -> Iterator[ComparisonRow]:
+    def __iter__(self) -> Iterator[Compared]:
         for subject in self.subjects:
             if isinstance(subject, _Subject):
                 for name in self.config.compare.attacks:
-                    yield replace(subject.row, outcome=self._outcome(name, subject))
+                    yield self._compared(name, subject)
             else:
-                yield subject
+                yield Compared(subject)
 
-    def _outcome(self, name: str, subject: "_Subject") -> Outcome:
+    def _compared(self, name: str, subject: "_Subject") -> Compared:
         settings = self.config.compare
         torch.manual_seed(self.config.seed)
-        (outcome,) = outcomes(
+        tried = attempt(
             name, self.model, subject.image, subject.label, subject.target, settings.gradients, settings.floor
         )
-        return outcome
+        row = replace(subject.row, outcome=tried.outcome)
+        after = predict(self.model, tried.image)
+        if after.classes < 0:
+            return Compared(row)
+        return Compared(
+            row,
+            ComparedImages(
+                original=subject.image[0],
+                adversarial=tried.image[0],
+                before=subject.before,
+                after=self._prediction(after),
+                target=None if row.target is None else self.model.category(row.target),
+            ),
+        )
+
+    def _prediction(self, predictions: Predictions) -> Prediction:
+        return Prediction(self.model.category(int(predictions.classes)), float(predictions.probabilities))
 
     def _subject(self, photograph: Photograph) -> "_Subject | ComparisonRow":
         label = photograph.label
@@ -89,17 +115,18 @@ class Compare:
             return replace(row, status="misclassified")
         if targets is not None and targets == labels:
             return replace(row, status="already_adversarial")
-        return _Subject(row, image, labels, targets)
+        return _Subject(row, image, labels, targets, self._prediction(before))
 
 
 @dataclass(frozen=True)
 class _Subject:
-    """A photograph to attack: `(1, C, H, W)`, with its label and target `(1,)`."""
+    """A photograph to attack: `(1, C, H, W)`, with its label and target `(1,)`, and the prediction."""
 
     row: ComparisonRow
     image: Tensor
     label: Tensor
     target: Tensor | None
+    before: Prediction
 
 
 def _counts(subjects: Iterable[_Subject | ComparisonRow]) -> str:

@@ -60,6 +60,9 @@ def test_photographs_under_two_attacks(capsys: pytest.CaptureFixture[str]) -> No
     assert "4/4" in printed.err
     with Image.open("out/curves.png") as picture:
         assert picture.format == "PNG"
+    page = Path("out/report.html").read_text()
+    assert "interrupted" not in page and page.count("<article ") == 2
+    assert page.count('class="takes"') == page.count("SSIM map of") == 4
     assert "- pgd_l2\n" in Path("out/config.yaml").read_text()
 
 
@@ -97,18 +100,20 @@ def test_an_attack_does_the_same_in_any_company() -> None:
 
 @pytest.mark.usefixtures("small_model")
 def test_an_interrupted_comparison_keeps_what_was_done(monkeypatch: pytest.MonkeyPatch) -> None:
-    outcomes = sys.modules["percep.compare"].outcomes
+    attempt = sys.modules["percep.compare"].attempt
 
     def interrupt(name: str, *arguments: object) -> object:
         if name == "ddn":
             raise KeyboardInterrupt
-        return outcomes(name, *arguments)
+        return attempt(name, *arguments)
 
-    monkeypatch.setattr("percep.compare.outcomes", interrupt)
+    monkeypatch.setattr("percep.compare.attempt", interrupt)
     arguments = ["task=compare", "data=folder", "data.path=photos", "compare.gradients=20", "output=out"]
     assert main([*arguments, "compare.attacks=[fgsm,ddn]"]) == 130
     assert list(pd.read_csv("out/compare.csv").attack) == ["fgsm"]
     assert [line["attack"] for line in json.loads(Path("out/summary.json").read_text())["attacks"]] == ["fgsm"]
+    page = Path("out/report.html").read_text()
+    assert "The run was interrupted: 0 of 4 photographs were done" in page and page.count("<article ") == 1
 
 
 @pytest.mark.usefixtures("small_model")
@@ -133,7 +138,7 @@ def test_what_cannot_be_compared_is_one_line_before_any_attack(
     Path("broken").mkdir()
     Path("photos/c.jpg").rename("broken/c.jpg")
     monkeypatch.setitem(sys.modules, "torchattacks", None)
-    monkeypatch.setattr("percep.compare.outcomes", attacked)
+    monkeypatch.setattr("percep.compare.attempt", attacked)
     command = ["task=compare", "data=folder", "data.path=photos", "output=out"]
     assert words in complaint(capsys, *command, *arguments.split())
     assert not list(Path("out").iterdir())

@@ -9,7 +9,7 @@ from test_attacks import Linear, saved
 from percep import InputError, certify
 from percep.attacks import quantise
 from percep.attacks.baselines import Baseline
-from percep.attacks.comparison import CONTENDERS, OURS, Outcome, contender, outcomes, success_curve
+from percep.attacks.comparison import CONTENDERS, OURS, Outcome, attempt, contender, outcomes, success_curve
 from percep.attacks.criteria import achieved
 from percep.attacks.resave import cheapest_saved, pulled_back
 from percep.report.comparison import save_curves, summary, table
@@ -74,6 +74,21 @@ def test_outcomes_are_those_of_the_attacks():
             assert row.resaved_cost < math.inf and isinstance(row.floor_success, bool)
             if name != "ddn":
                 assert row.saved_cost == row.float_cost
+
+
+def test_an_attempt_keeps_the_image_its_cost_was_measured_on():
+    x = saved()
+    found = attempt("ddn", Linear(x, 3, lead=1.0), x, LABEL, gradients=20)
+    torch.testing.assert_close(found.image, quantise(found.image), rtol=0, atol=0)
+    assert found.outcome.resaved_cost == 1 - float(certify(x, found.image).mean_ssim)
+
+
+def test_an_attempt_without_success_keeps_the_answer_rounded():
+    x = saved()
+    beyond_reach = Linear(x, 3, lead=1e6)
+    found = attempt("fgsm", beyond_reach, x, LABEL, gradients=20)
+    answer = contender("fgsm", beyond_reach, 20)[0](x, LABEL, None).images
+    assert found.outcome.resaved_cost == math.inf and torch.equal(found.image, quantise(answer))
 
 
 def test_percep_beats_every_library_on_a_linear_model_as_saved():

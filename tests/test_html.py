@@ -161,7 +161,8 @@ def pixels(browser: webdriver.Chrome) -> np.ndarray:
         stage.style.width = `${side}px`;
         stage.style.margin = "0";
         stage.scrollIntoView({block: "center"});
-        Promise.all([...stage.querySelectorAll("img")].map(image => image.decode())).then(() =>
+        const shown = [...stage.querySelectorAll("img")].filter(image => image.checkVisibility());
+        Promise.all(shown.map(image => image.decode())).then(() =>
             requestAnimationFrame(() => requestAnimationFrame(() => {
                 const {left, top} = stage.getBoundingClientRect();
                 done([left + scrollX, top + scrollY]);

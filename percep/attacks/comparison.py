@@ -65,6 +65,61 @@ def contender(
     return baseline, baseline.origin
 
 
+@dataclass(frozen=True)
+class Attempt:
+    """One attack on one image.
+
+    Attributes:
+        outcome: what it costs.
+        image: `(1, C, H, W)`, an 8-bit image: the one of `resaved_cost`, or where there is none, the attack's answer
+            rounded to the nearest levels.
+    """
+
+    outcome: Outcome
+    image: Tensor
+
+
+def attempt(
+    name: str,
+    model: Callable[[Tensor], Tensor],
+    image: Tensor,
+    label: Tensor,
+    target: Tensor | None = None,
+    gradients: int = 200,
+    floor: float | None = None,
+) -> Attempt:
+    """One attack on one image, timed, and what becomes of its answer when it is saved.
+
+    Args:
+        name: one of `CONTENDERS`.
+        model: maps `(B, C, H, W)` images in [0, 1] to `(B, K)` logits.
+        image: `(1, C, H, W)` float32, multiples of 1/255.
+        label, target: `(1,)` int64.
+        gradients: most gradients.
+        floor: where the answer is pulled back to, or None.
+    """
+    attack, origin = contender(name, model, gradients)
+    start = time.perf_counter()
+    result = attack(image, label, target)
+    seconds = time.perf_counter() - start
+    saved = quantise(result.images)
+    resaved, met = cheapest_saved(model, image, result.images, label, target)
+    outcome = Outcome(
+        attack=name,
+        origin=origin,
+        float_cost=_cost(image, result.images, bool(result.success[0])),
+        saved_cost=_cost(image, saved, _met(model, saved, label, target)),
+        resaved_cost=_cost(image, resaved, bool(met[0])),
+        floor_success=None
+        if floor is None
+        else bool(pulled_back(model, image, result.images, label, target, floor)[0]),
+        gradient_calls=int(result.gradient_calls[0]),
+        forward_calls=int(result.forward_calls[0]),
+        seconds=seconds,
+    )
+    return Attempt(outcome, resaved if bool(met[0]) else saved)
+
+
 def outcomes(
     name: str,
     model: Callable[[Tensor], Tensor],
@@ -74,42 +129,14 @@ def outcomes(
     gradients: int = 200,
     floor: float | None = None,
 ) -> list[Outcome]:
-    """One attack on each image alone, timed, and what becomes of its answer when it is saved.
-
-    Args:
-        name: one of `CONTENDERS`.
-        model: maps `(B, C, H, W)` images in [0, 1] to `(B, K)` logits.
-        images: `(B, C, H, W)` float32, multiples of 1/255.
-        labels, targets: `(B,)` int64.
-        gradients: most gradients per image.
-        floor: where answers are pulled back to, or None.
-    """
-    attack, origin = contender(name, model, gradients)
-    found = []
-    for image in range(len(images)):
-        one = slice(image, image + 1)
-        x, label, target = images[one], labels[one], None if targets is None else targets[one]
-        start = time.perf_counter()
-        result = attack(x, label, target)
-        seconds = time.perf_counter() - start
-        saved = quantise(result.images)
-        resaved, met = cheapest_saved(model, x, result.images, label, target)
-        found.append(
-            Outcome(
-                attack=name,
-                origin=origin,
-                float_cost=_cost(x, result.images, bool(result.success[0])),
-                saved_cost=_cost(x, saved, _met(model, saved, label, target)),
-                resaved_cost=_cost(x, resaved, bool(met[0])),
-                floor_success=None
-                if floor is None
-                else bool(pulled_back(model, x, result.images, label, target, floor)[0]),
-                gradient_calls=int(result.gradient_calls[0]),
-                forward_calls=int(result.forward_calls[0]),
-                seconds=seconds,
-            )
-        )
-    return found
+    """The outcome of `attempt` on each image alone, of `(B, C, H, W)` images with `(B,)` labels and targets."""
+    each = [slice(image, image + 1) for image in range(len(images))]
+    return [
+        attempt(
+            name, model, images[one], labels[one], None if targets is None else targets[one], gradients, floor
+        ).outcome
+        for one in each
+    ]
 
 
 def success_curve(costs: Sequence[float]) -> tuple[list[float], list[float]]:

@@ -8,8 +8,12 @@ from statistics import median
 
 import matplotlib.pyplot as plt
 from matplotlib.artist import Artist
+from torch import Tensor
 
-from percep.attacks.comparison import OURS, ROUNDING, Outcome, success_curve
+from percep.attacks.comparison import Outcome
+from percep.report.curves import Kind, draw_curves
+from percep.report.panel import Prediction
+from percep.report.plot import LIGHT
 from percep.report.tables import versions, write_csv
 
 _INFINITE = float("inf")
@@ -34,6 +38,25 @@ class ComparisonRow:
     label_name: str | None = None
     target: int | None = None
     outcome: Outcome | None = None
+
+
+@dataclass(frozen=True)
+class ComparedImages:
+    """What the pictures of one photograph under one attack are drawn from; tensors are finite.
+
+    Attributes:
+        original: `(C, H, W)` in `[0, 1]`, C of 1 or 3.
+        adversarial: the 8-bit image the attack ends in, same shape and range.
+        before: the prediction on the original.
+        after: the prediction on that image.
+        target: the name of the class to be reached; None for an untargeted attack.
+    """
+
+    original: Tensor
+    adversarial: Tensor
+    before: Prediction
+    after: Prediction
+    target: str | None = None
 
 
 def write_comparison(path: Path, rows: Sequence[ComparisonRow]) -> None:
@@ -97,14 +120,21 @@ def summary(outcomes: Sequence[Outcome]) -> dict[str, object]:
     }
 
 
+def ranked(summaries: Iterable[Mapping[str, object]]) -> list[Mapping[str, object]]:
+    """Summaries, the cheapest resaved images first; among equals by their number, then by the cost as saved."""
+    return sorted(
+        summaries,
+        key=lambda row: (_number(row["resaved_cost"]), -_number(row["resaved_success"]), _number(row["saved_cost"])),
+    )
+
+
 def table(summaries: Sequence[Mapping[str, object]]) -> str:
     """Summaries in Markdown, the cheapest saved images first."""
     lines = [
         "| attack | float: success, 1 - MSSIM | as saved | saved with percep's rounding | at the floor | gradients |",
         "|---|---|---|---|---|---|",
     ]
-    ranked = sorted(summaries, key=lambda row: (_number(row["resaved_cost"]), _number(row["saved_cost"])))
-    for row in ranked:
+    for row in ranked(summaries):
         pairs = [
             f"{100 * _number(row[f'{kind}_success']):.0f}%, {_cost(_number(row[f'{kind}_cost']))}"
             for kind in ("float", "saved", "resaved")
@@ -115,32 +145,15 @@ def table(summaries: Sequence[Mapping[str, object]]) -> str:
 
 
 def save_curves(path: Path, outcomes: Mapping[str, Sequence[Outcome]], gradients: int) -> None:
-    """Success against 1 - MSSIM on a logarithmic axis, a PNG: as saved, and saved with percep's rounding.
-
-    A baseline and its version that rounds inside share a colour; the latter is dashed.
-    """
+    """Success against 1 - MSSIM on a logarithmic axis, a PNG: as saved, and saved with percep's rounding."""
     figure, panels = plt.subplots(1, 2, figsize=(12, 4.8), layout="constrained", sharex=True, sharey=True)
-    names = dict.fromkeys(name.removesuffix(ROUNDING) for name in outcomes if name != OURS)
-    colours = dict(zip(names, plt.get_cmap("tab20")(range(len(names))), strict=True)) | {OURS: "black"}
-    for axes, kind, title in zip(
-        panels, ("saved_cost", "resaved_cost"), ("rounded to 8 bits", "8 bits with percep's rounding"), strict=True
-    ):
-        for name, rows in outcomes.items():
-            costs, shares = success_curve([getattr(row, kind) for row in rows])
-            if costs:
-                axes.step(
-                    [costs[0], *costs],
-                    [0.0, *shares],
-                    where="post",
-                    label=name,
-                    color=colours[name.removesuffix(ROUNDING)],
-                    linestyle="--" if name.endswith(ROUNDING) else "-",
-                    linewidth=2.5 if name == OURS else 1.2,
-                )
-        axes.set_xscale("log")
-        axes.set_xlabel("1 - mean SSIM of the saved image")
+    kinds: tuple[tuple[Kind, str], ...] = (
+        ("saved_cost", "rounded to 8 bits"),
+        ("resaved_cost", "8 bits with percep's rounding"),
+    )
+    for axes, (kind, title) in zip(panels, kinds, strict=True):
+        draw_curves(axes, outcomes, kind, LIGHT)
         axes.set_title(f"{title}, {gradients} gradients", fontsize=10)
-        axes.grid(alpha=0.3)
     panels[0].set_ylabel("share of images adversarial")
     handles: dict[str, Artist] = {}
     for axes in panels:

@@ -3,13 +3,14 @@
 import base64
 import hashlib
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from percep.report.columns import number, ssim, words
 from percep.report.tables import versions
@@ -63,6 +64,12 @@ def _flat(settings: Mapping[str, object], prefix: str = "") -> dict[str, str]:
     return flat
 
 
+def _unbroken(sentence: str) -> Markup:
+    """Text in which numbers such as 5e-06 and differences such as 1 − SSIM stay on one line."""
+    kept = r'<span class="unbroken">\g<0></span>'
+    return Markup(re.sub(r"\d\S*e-\d+|1 − (mean )?SSIM", kept, str(escape(sentence))))
+
+
 def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("percep.report"),
@@ -76,6 +83,7 @@ def _environment() -> Environment:
         "number": number,
         "percent": lambda share: f"{share:.1%}",
         "ssim": ssim,
+        "unbroken": _unbroken,
         "words": words,
     }
     environment.filters |= filters

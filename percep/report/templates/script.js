@@ -20,6 +20,14 @@ function drag(event) {
 document.addEventListener("pointerdown", drag);
 document.addEventListener("pointermove", drag);
 
+// The attack whose pictures and figures are shown of a photograph.
+document.addEventListener("change", ({ target }) => {
+  if (!target.closest(".chooser")) return;
+  for (const version of target.closest("article").querySelectorAll("[data-attack]")) {
+    version.hidden = version.dataset.attack !== target.value;
+  }
+});
+
 // Sorting: first in ascending order, then in reverse; what is unknown stays last.
 function compare(numeric) {
   const collator = new Intl.Collator("en", { numeric: true });

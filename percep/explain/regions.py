@@ -151,19 +151,28 @@ def shifted_region(
         )
     best, distances = mask.clone(), torch.full((len(mask),), torch.nan, dtype=torch.float64)
     for image in range(len(mask)):
-        own, values = mask[image].cpu(), texture[image].detach().cpu()
-        tried = [random_region(own[None], generator)[0] for _ in range(draws)]
-        shared = [float((place & own).sum() / own.sum().clamp_min(1)) for place in tried]
-        limit = max(overlap, min(shared))
-        scored = [
-            (_distance(values[own], values[place]), number)
-            for number, (place, part) in enumerate(zip(tried, shared, strict=True))
-            if part <= limit
-        ]
-        distance, number = min(scored)
+        own, values = mask[image].cpu(), texture[image].detach().cpu().flatten()
+        tried = random_region(own.expand(draws, *own.shape), generator)
+        shared = (tried & own).flatten(1).sum(1) / own.sum().clamp_min(1)
+        found = torch.where(shared <= max(overlap, float(shared.min())), _distances(values, own, tried), torch.inf)
+        number = int(found.argmin())
         best[image] = tried[number].to(mask.device)
-        distances[image] = distance
+        distances[image] = found[number]
     return MatchedRegion(best, distances.to(mask.device))
+
+
+def _distances(values: Tensor, own: Tensor, others: Tensor) -> Tensor:
+    """Kolmogorov and Smirnov's distance of the values `(N,)` inside one region from those inside `(K, H, W)` others."""
+    ranked = values.argsort()
+    # Between equal values there is no step of a distribution to be read.
+    ends = torch.ones_like(ranked, dtype=torch.bool)
+    ends[:-1] = values[ranked][1:] != values[ranked][:-1]
+
+    def distribution(masks: Tensor) -> Tensor:
+        below = masks.flatten(1)[:, ranked].double().cumsum(1)
+        return below[:, ends] / below[:, -1:]
+
+    return (distribution(own[None]) - distribution(others)).abs().amax(1)
 
 
 @dataclass(frozen=True)

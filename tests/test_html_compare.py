@@ -208,7 +208,7 @@ class TestTables:
         assert table(browser, "attacks")[0]["At the floor"] == "100%"
         assert table(browser, "results")[0]["At the floor"] == "yes"
         assert table(browser, "results")[0]["Target"] == "3"
-        assert "wanted" in browser.find_element(By.TAG_NAME, "h3").text
+        assert "wanted" in browser.find_element(By.CSS_SELECTOR, "article h3").text
         assert "towards random targets" in browser.find_element(By.CSS_SELECTOR, ".lead").text
 
 
@@ -249,7 +249,7 @@ class TestSafety:
         assert [name.get_attribute("textContent") for name in page.find_elements(By.CLASS_NAME, "name")] == list(
             HOSTILE
         )
-        assert CLASS in page.find_element(By.TAG_NAME, "h3").text
+        assert CLASS in page.find_element(By.CSS_SELECTOR, "article h3").text
         assert page.find_element(By.TAG_NAME, "pre").text == FACTS.command
         page.execute_script("scrollTo(0, document.body.scrollHeight)")
         assert page.execute_script("return window.harmed") is None
@@ -330,7 +330,9 @@ class TestReading:
             "Adversarial on": "6 of 6",
         }
         assert "Simply rounded, the cheapest is percep, at 1.60e-05." in page.find_element(By.CLASS_NAME, "lead").text
-        assert "compare.gradients\n40" in page.find_element(By.CLASS_NAME, "entries").text
+        origins, settings, _ = page.find_elements(By.CLASS_NAME, "entries")
+        assert origins.text.split("\n") == ["percep", "a library", "ddn+8bit", "a library", "fgsm", "a library"]
+        assert "compare.gradients\n40" in settings.text
 
 
 def test_an_interrupted_run_compares_what_all_attacks_have_done(browser, tmp_path):

@@ -335,6 +335,15 @@ class TestReading:
         assert "compare.gradients\n40" in settings.text
 
 
+def test_a_hostile_verdict_is_text_and_its_numbers_stay_whole(browser, tmp_path, monkeypatch):
+    hostile = "<script>window.harmed = 1</script> at 1 − mean SSIM of 1.00e-05"
+    monkeypatch.setattr("percep.report.comparison_page.comparison_verdict", lambda _: hostile)
+    show(browser, save(tmp_path, ROWS[:3]))
+    assert browser.find_element(By.TAG_NAME, "h1").text == hostile
+    kept = browser.find_elements(By.CLASS_NAME, "unbroken")
+    assert [each.text for each in kept] == ["1 − mean SSIM", "1.00e-05"]
+
+
 def test_an_interrupted_run_compares_what_all_attacks_have_done(browser, tmp_path):
     show(browser, save(tmp_path, ROWS[:5]))
     assert "The run was interrupted: 1 of 8 photographs were done" in browser.find_element(By.CLASS_NAME, "lead").text

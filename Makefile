@@ -16,11 +16,13 @@ lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# About two hours and a half on two cores: solvers, the layer against cvxpylayers, attacks against every peer.
-bench: .venv/installed
+# About three hours on two cores: solvers, the layer against cvxpylayers, attacks against every peer, the study.
+bench: study
 	$(BIN)/python -m benchmarks.solvers preset=full
 	$(BIN)/python -m benchmarks.layer
 	$(BIN)/python -m benchmarks.attacks
+	cp outputs/study/summary.json benchmarks/results/study.json
+	cp outputs/study/plots.png docs/study.png
 	$(BIN)/python -m benchmarks.table
 
 # Whether perturbations change what the classifier looks at, on the sample photographs, into outputs/study.

@@ -19,11 +19,29 @@ def _variants(summary: Row) -> str:
     lines = [
         f"| {variant['name']} | {variant['turned']} of {variant['correct']} | "
         + " | ".join(f"{_interval(found)}{'' if found['met'] else ', no'}" for found in variant["criteria"])
-        + " |"
+        + f" | {_price(summary, variant['name'])} |"
         for variant in summary["variants"]
     ]
-    head = ["variant", "turned", "association", "above the control", "effect above the other region"]
+    head = [
+        "variant",
+        "turned",
+        "association",
+        "above the control",
+        "effect above the other region",
+        "price with Grad-CAM",
+    ]
     return _table(head, lines)
+
+
+def _price(summary: Row, variant: str) -> str:
+    """The association of the price of SSIM with Grad-CAM; a mean alone has one price everywhere."""
+    wanted = (variant, "price", "gradcam", summary["claim"]["statistic"])
+    found = [
+        row
+        for row in summary["associations"]
+        if (row["variant"], row["first"], row["second"], row["statistic"]) == wanted and row["estimate"] is not None
+    ]
+    return _interval(found[0]) if found else ""
 
 
 def _perturbations(summary: Row) -> str:

@@ -53,6 +53,7 @@ from percep.report.comparison_gallery import ComparisonGallery
 from percep.report.comparison_page import save_comparison_report
 from percep.report.study_gallery import StudyGallery
 from percep.report.study_page import save_study_report
+from percep.report.study_plots import save_study_plots
 from percep.report.study_tables import write_study
 from percep.run import Run
 from percep.study.study import Study
@@ -177,6 +178,7 @@ def _study(config: ExplainTask, composed: DictConfig) -> None:
         if study.turned:
             findings = study.findings
             write_study(folder, findings, config.seed)
+            save_study_plots(folder / "plots.png", findings)
             save_study_report(folder / "report.html", _facts(composed, len(study.photographs)), findings, gallery)
     findings = study.findings
     _say("\n".join([findings.verdict, *(criterion.sentence for criterion in findings.criteria)]), folder)

@@ -67,6 +67,8 @@ def test_a_study_of_small_photographs(capsys: pytest.CaptureFixture[str]) -> Non
     assert (comparisons.adjusted.dropna() >= comparisons.p_value[comparisons.adjusted.notna()] - 1e-12).all()
     assert sorted(path.name for path in Path("out/adversarial").iterdir()) == ["a.png", "b.png", "d.png"]
     assert Path("out/report.html").stat().st_size > 10_000
+    with Image.open("out/plots.png") as plots:
+        assert plots.width > 2 * plots.height
 
 
 @pytest.mark.usefixtures("small_model")
@@ -96,7 +98,7 @@ def test_a_targeted_study_judges_its_target() -> None:
     assert summary["photographs"]["turned"] >= 2
     model = small_classifier()
     for path in Path("out/adversarial").iterdir():
-        pixels = torch.from_numpy(np.asarray(Image.open(path))).permute(2, 0, 1)[None] / 255
+        pixels = torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1)[None] / 255
         original = torch.from_numpy(np.array(Image.open(f"photos/{path.name}"))).permute(2, 0, 1)[None] / 255
         assert model(pixels).argmax() != model(original).argmax()
 

@@ -1,7 +1,8 @@
 """A plot inside a page, drawn once for light and once for dark surroundings."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import matplotlib as mpl
@@ -97,7 +98,9 @@ def plot(
     return Plot(light, dark, alt, width, height, title, note)
 
 
-def _svg(draw: Callable[[Figure, Theme], None], width: int, height: int, theme: Theme) -> str:
+@contextmanager
+def themed(theme: Theme) -> Iterator[None]:
+    """Within it, axes, ticks and text are drawn in the colours of a theme, whatever the user's style."""
     with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rcParams.update(
@@ -115,6 +118,11 @@ def _svg(draw: Callable[[Figure, Theme], None], width: int, height: int, theme: 
                 "svg.hashsalt": "percep",
             }
         )
+        yield
+
+
+def _svg(draw: Callable[[Figure, Theme], None], width: int, height: int, theme: Theme) -> str:
+    with themed(theme):
         figure = Figure((width * _POINTS_PER_PIXEL / 72, height * _POINTS_PER_PIXEL / 72))
         draw(figure, theme)
         file = io.BytesIO()

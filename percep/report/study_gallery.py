@@ -13,6 +13,8 @@ from percep.study import Examined
 from percep.study.criteria import capital, words
 from percep.study.findings import ATTRIBUTIONS
 
+_HIGH = 0.99
+
 GALLERY_LIMIT = 100
 """How many photographs have pictures, so that a page can be opened and sent."""
 
@@ -83,8 +85,10 @@ def _maps(name: str, examined: Examined, image: int) -> tuple[DrawnMap, ...]:
             drawn.append(_change(name, change, maps[image]))
     for attribution in ATTRIBUTIONS:
         values = examined.attention[attribution][image]
-        note = "relative to its maximum" if values.any() else "zero everywhere"
-        colours = gradcam_colours(examined.references[image], values)[0]
+        note = "" if values.any() else "zero everywhere"
+        high = values.flatten().double().quantile(_HIGH).to(values)
+        # A few pixels may stand out so far that the others could not be told apart.
+        colours = gradcam_colours(examined.references[image], values.clamp_max(high) if high > 0 else values)[0]
         title = words(attribution)
         alt = f"{title} of the original of {name}, bright where it speaks for the label"
         drawn.append(DrawnMap(capital(title), note, drawing(colours), alt))

@@ -41,7 +41,7 @@ def save_study_report(path: Path, facts: Facts, findings: Findings, gallery: Stu
         legends=[
             ssim_legend(),
             replace(budget_legend(), title="Of the perturbation", note="positive part in even shares, logarithmic"),
-            replace(gradcam_legend(), title="Of the classifier", note="relative to the maximum of each map"),
+            replace(gradcam_legend(), title="Of the classifier", note="relative to the 99th percentile of each map"),
         ],
         associations=findings.associations,
         association_columns=_ASSOCIATIONS,

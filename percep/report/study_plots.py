@@ -2,17 +2,21 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from percep.report.plot import Plot, Theme, plot
+from percep.report.plot import LIGHT, Plot, Theme, plot, themed
 from percep.study import AssociationRow, CausalRow, CurveRow, Findings, SweepRow
+from percep.study.causal import BUDGETS
 from percep.study.criteria import capital, words
+from percep.study.findings import CURVES
 
 _WIDTH, _ROW, _FRAME = 480, 26, 84
+_DPI = 96
 _CURVE_HEIGHT = 320
 
 _ORDERS = {"gradcam": 3, "another_image": 2, "squared_perturbation": 1, "random": 9}
@@ -31,37 +35,76 @@ class Mark:
 
 
 def study_plots(findings: Findings) -> list[Plot]:
-    """Every plot there is something to draw for."""
+    """Every plot of a study's page, in order."""
+    plots = [_plotted(chart) for chart in (*_associations(findings), *(_causal(findings, b) for b in BUDGETS[::-1]))]
+    plots += [_curves(findings.curves, kind) for kind in CURVES]
+    return plots + [_plotted(chart) for chart in _sweep(findings.sweep)]
+
+
+def save_study_plots(path: Path, findings: Findings) -> None:
+    """Writes `plots.png`: associations by perturbation and by map, and what is kept of the gain inside regions."""
+    charts = [*_associations(findings), _causal(findings, "equal")]
+    heights = [_FRAME + _ROW * len(chart.marks) for chart in charts]
+    with themed(LIGHT):
+        figure = Figure((3 * _WIDTH / _DPI, max(heights) / _DPI), layout="constrained")
+        for axes, chart in zip(figure.subplots(1, 3), charts, strict=True):
+            chart.draw(axes, LIGHT)
+            axes.set_title(f"{chart.title}\n{chart.note}", fontsize="medium", loc="left", x=-0.3)
+        figure.savefig(path, dpi=2 * _DPI, facecolor="white", metadata={"Software": None})
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Means with their intervals, one to a row, first on top; a line at `reference` if there is one."""
+
+    marks: Sequence[Mark]
+    axis: str
+    title: str
+    note: str
+    reference: float | None = 0.0
+
+    def draw(self, axes: Axes, theme: Theme) -> None:
+        """Draws it in the colours of a theme."""
+        if self.reference is not None:
+            axes.axvline(self.reference, color=theme.muted, linewidth=1)
+        for place, mark in enumerate(self.marks):
+            colour = theme.hues[3] if mark.ours else theme.ink
+            axes.plot([mark.low, mark.high], [place, place], color=colour, linewidth=2.5 if mark.ours else 1.5)
+            axes.plot([mark.estimate], [place], "o", color=colour, markersize=7 if mark.ours else 5)
+        axes.set_yticks(range(len(self.marks)), [mark.label for mark in self.marks])
+        axes.set_ylim(len(self.marks) - 0.5, -0.5)
+        axes.set_xlabel(self.axis)
+        axes.grid(axis="x", alpha=0.5)
+        axes.spines["left"].set_visible(False)
+        axes.tick_params(axis="y", length=0, labelcolor=theme.ink)
+
+
+def _associations(findings: Findings) -> tuple[Chart, Chart]:
     statistic = findings.claim.statistic
     named = capital(words(statistic))
     own = [row for row in findings.associations if row.variant == findings.sweep[0].name]
     perturbations = [_mark(row, row.first) for row in own if _by_perturbation(row, statistic)]
     maps = [_mark(row, row.second) for row in own if _by_map(row, statistic)]
-    plots = [
-        _intervals(
+    return (
+        Chart(
             perturbations,
             f"{named} with Grad-CAM",
             "By perturbation",
             "1 − SSIM of the attack, and of others in its ball or of its size",
-            reference=0.0,
         ),
-        _intervals(
+        Chart(
             maps,
             f"{named} with 1 − SSIM",
             "By map",
             "attributions, and what must agree less, with the attack's 1 − SSIM",
-            reference=0.0,
         ),
-    ]
-    plots += [_causal(findings, budget) for budget in ("equal", "own")]
-    plots += [_curves(findings.curves, kind) for kind in ("insertion", "deletion")]
-    return plots + _sweep(findings.sweep)
+    )
 
 
 def _by_perturbation(row: AssociationRow, statistic: str) -> bool:
     attack = row.first == "dissimilarity" and row.shift_p is not None
     other = row.first != "dissimilarity" and row.shift_p is None
-    return row.statistic == statistic and row.second == "gradcam" and (attack or other)
+    return row.statistic == statistic and row.second == "gradcam" and row.images > 0 and (attack or other)
 
 
 def _by_map(row: AssociationRow, statistic: str) -> bool:
@@ -74,13 +117,11 @@ def _mark(row: AssociationRow, name: str) -> Mark:
     return Mark(label, row.estimate, row.low, row.high, ours)
 
 
-def _causal(findings: Findings, budget: str) -> Plot:
+def _causal(findings: Findings, budget: str) -> Chart:
     rows = [row for row in findings.causal if row.budget == budget]
     marks = [_region(row, findings.claim.share) for row in rows]
     note = "rescaled to the SSIM of the whole" if budget == "equal" else "as it is"
-    return _intervals(
-        marks, "share of the gain in margin that is kept", "Kept inside a region only", note, reference=None
-    )
+    return Chart(marks, "share of the gain in margin that is kept", "Kept inside a region only", note, None)
 
 
 def _region(row: CausalRow, share: float) -> Mark:
@@ -89,51 +130,44 @@ def _region(row: CausalRow, share: float) -> Mark:
     return Mark(f"{region}, {row.share:.0%}", row.gain, row.low, row.high, ours)
 
 
-def _sweep(rows: Sequence[SweepRow]) -> list[Plot]:
+def _sweep(rows: Sequence[SweepRow]) -> list[Chart]:
     titles = {
         "association": ("Association", "of 1 − SSIM with Grad-CAM, by variant"),
         "control": ("Above the control", "difference in association, by variant"),
         "causal": ("Above the other region", "difference in the gain kept, by variant"),
     }
-    plots = []
+    common = f"{rows[0].model}, "
+    charts = []
     for name, (title, note) in titles.items():
         marks = [
-            Mark(row.name, criterion.interval.estimate, criterion.interval.low, criterion.interval.high, place == 0)
+            Mark(
+                row.name.removeprefix(common),
+                criterion.interval.estimate,
+                criterion.interval.low,
+                criterion.interval.high,
+                place == 0,
+            )
             for place, row in enumerate(rows)
             for criterion in row.criteria
             if criterion.name == name
         ]
-        plots.append(_intervals(marks, "mean over photographs and its interval", title, note, reference=0.0))
-    return plots
+        charts.append(Chart(marks, "mean and interval", title, note))
+    return charts
 
 
-def _intervals(marks: Sequence[Mark], axis: str, title: str, note: str, reference: float | None) -> Plot:
-    """Means with their intervals, one to a row, first on top."""
-
+def _plotted(chart: Chart) -> Plot:
     def draw(figure: Figure, theme: Theme) -> None:
         figure.set_layout_engine("constrained")
-        axes = figure.subplots()
-        if reference is not None:
-            axes.axvline(reference, color=theme.muted, linewidth=1)
-        for place, mark in enumerate(marks):
-            colour = theme.hues[3] if mark.ours else theme.ink
-            axes.plot([mark.low, mark.high], [place, place], color=colour, linewidth=2.5 if mark.ours else 1.5)
-            axes.plot([mark.estimate], [place], "o", color=colour, markersize=7 if mark.ours else 5)
-        axes.set_yticks(range(len(marks)), [mark.label for mark in marks])
-        axes.set_ylim(len(marks) - 0.5, -0.5)
-        axes.set_xlabel(axis)
-        axes.grid(axis="x", alpha=0.5)
-        axes.spines["left"].set_visible(False)
-        axes.tick_params(axis="y", length=0, labelcolor=theme.ink)
+        chart.draw(figure.subplots(), theme)
 
-    told = "; ".join(f"{mark.label} {mark.estimate:.2f} from {mark.low:.2f} to {mark.high:.2f}" for mark in marks)
+    told = "; ".join(f"{mark.label} {mark.estimate:.2f} from {mark.low:.2f} to {mark.high:.2f}" for mark in chart.marks)
     return plot(
         draw,
         width=_WIDTH,
-        height=_FRAME + _ROW * len(marks),
-        alt=f"{capital(axis)}, means with intervals: {told}.",
-        title=title,
-        note=note,
+        height=_FRAME + _ROW * len(chart.marks),
+        alt=f"{capital(chart.axis)}, means with intervals: {told}.",
+        title=chart.title,
+        note=chart.note,
     )
 
 

@@ -102,6 +102,9 @@ def verdict(criteria: Sequence[Criterion]) -> str:
 
 def words(name: str) -> str:
     """A map's, region's, perturbation's or statistic's name for people."""
+    kind, randomised, stage = name.partition("_randomised_")
+    if randomised:
+        return f"randomised model {stage}" if kind == "model" else f"{words(kind)} of randomised model {stage}"
     return _WORDS.get(name, name.replace("_", " "))
 
 

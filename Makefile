@@ -25,7 +25,7 @@ bench: study
 	cp outputs/study/plots.png docs/study.png
 	$(BIN)/python -m benchmarks.table
 
-# Whether perturbations change what the classifier looks at, on the sample photographs, into outputs/study.
+# Whether perturbations fall on what the classifier looks at, on the sample photographs, into outputs/study.
 study: .venv/installed
 	rm -rf outputs/study
 	$(BIN)/percep task=explain output=outputs/study

@@ -5,6 +5,7 @@ from typing import Any
 from percep.study.criteria import words
 
 Row = dict[str, Any]
+_OTHER_CHANGES = ("ablation", "contribution", "energy", "price")
 _STATISTICS = ("partial_spearman", "spearman")
 
 
@@ -16,10 +17,11 @@ def study_tables(summary: Row) -> str:
 
 
 def _variants(summary: Row) -> str:
+    random = f"price_{summary['claim']['control']}"
     lines = [
         f"| {variant['name']} | {variant['turned']} of {variant['correct']} | "
         + " | ".join(f"{_interval(found)}{'' if found['met'] else ', no'}" for found in variant["criteria"])
-        + f" | {_price(summary, variant['name'])} |"
+        + f" | {_price(summary, variant['name'], 'price')} | {_price(summary, variant['name'], random)} |"
         for variant in summary["variants"]
     ]
     head = [
@@ -29,13 +31,14 @@ def _variants(summary: Row) -> str:
         "above the control",
         "effect above the other region",
         "price with Grad-CAM",
+        "price of the control",
     ]
     return _table(head, lines)
 
 
-def _price(summary: Row, variant: str) -> str:
+def _price(summary: Row, variant: str, price: str) -> str:
     """The association of the price of SSIM with Grad-CAM; a mean alone has one price everywhere."""
-    wanted = (variant, "price", "gradcam", summary["claim"]["statistic"])
+    wanted = (variant, price, "gradcam", summary["claim"]["statistic"])
     found = [
         row
         for row in summary["associations"]
@@ -47,7 +50,11 @@ def _price(summary: Row, variant: str) -> str:
 def _perturbations(summary: Row) -> str:
     rows = [row for row in _main(summary) if row["second"] == "gradcam"]
     shown = [row["first"] for row in rows if row["first"] == "dissimilarity" or row["shift_p"] is None]
-    names = [name for name in dict.fromkeys(shown) if name not in ("price", "ablation", "contribution", "energy")]
+    names = [
+        name
+        for name in dict.fromkeys(shown)
+        if name not in ("ablation", "contribution", "energy") and "price" not in name
+    ]
     return _table(
         ["1 − SSIM of, with Grad-CAM", "partial Spearman", "Spearman"],
         [_line("the attack" if name == "dissimilarity" else words(name), rows, "first", name) for name in names],
@@ -65,20 +72,31 @@ def _maps(summary: Row) -> str:
 
 def _regions(summary: Row) -> str:
     share = summary["claim"]["share"]
-    kept = {(row["region"], row["budget"]): row for row in summary["causal"] if row["share"] == share}
     lines = []
-    for region in dict.fromkeys(row["region"] for row in summary["causal"]):
-        own, equal = kept[region, "own"], kept[region, "equal"]
-        gains = [f"{100 * row['gain']:.0f}% [{100 * row['low']:.0f}, {100 * row['high']:.0f}]" for row in (own, equal)]
-        label = "top of Grad-CAM" if region == "top" else words(region)
-        lines.append(f"| {label} | {' | '.join(gains)} | {100 * equal['flipped']:.0f}% |")
+    floors = next((variant["name"] for variant in summary["variants"] if "floor" in variant["name"]), None)
+    for variant in (summary["variants"][0]["name"], *([floors] if floors else [])):
+        lines += _region_lines(summary, variant, share)
     head = [
-        f"kept inside, {share:.0%}",
+        f"variant, kept inside, {share:.0%}",
+        "1 − SSIM there",
         "gain in margin, as it is",
         "at equal SSIM",
         "still adversarial, at equal SSIM",
     ]
     return _table(head, lines)
+
+
+def _region_lines(summary: Row, variant: str, share: float) -> list[str]:
+    rows = [row for row in summary["causal"] if (row["variant"], row["share"]) == (variant, share)]
+    kept = {(row["region"], row["budget"]): row for row in rows}
+    lines = []
+    for region in dict.fromkeys(row["region"] for row in rows):
+        own, equal = kept[region, "own"], kept[region, "equal"]
+        gains = [f"{100 * row['gain']:.0f}% [{100 * row['low']:.0f}, {100 * row['high']:.0f}]" for row in (own, equal)]
+        label = "top of Grad-CAM" if region == "top" else words(region)
+        cells = [f"{variant}, {label}", f"{100 * own['mass']:.0f}%", *gains, f"{100 * equal['flipped']:.0f}%"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
 
 
 def _main(summary: Row) -> list[Row]:

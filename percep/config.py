@@ -236,7 +236,7 @@ class CriteriaConfig:
 
 @dataclass
 class ExplainTask(Config):
-    """task=explain: whether perturbations change what the classifier looks at."""
+    """task=explain: whether perturbations fall on what the classifier looks at."""
 
     ball: BallConfig
     attack: BallAttackConfig

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from percep import Window, certify
 from percep.attacks.lattice import quantise
-from percep.explain import bootstrap_interval, dissimilarity, random_gradient, sign_flipped
+from percep.explain import bootstrap_interval, dissimilarity, random_gradient, sign_flipped, ssim_maps, top_region
 from percep.study import CONTROLS, Claim, Inference, RegionRow, Setting, judge, optimum, verdict
 from percep.study.causal import REGIONS, curve_rows, region_rows
 from percep.study.perturbations import equal_size, gradient_at, in_uniform_ball, rival
@@ -32,7 +32,7 @@ def regions(top: float, matched: float, seed: int = 0) -> list[RegionRow]:
     for name in NAMES:
         for region, level in (("top", top), ("matched", matched)):
             gain = level + 0.1 * random.standard_normal()
-            rows.append(RegionRow(name, 0.2, region, "equal", gain, True, True, None))
+            rows.append(RegionRow(name, 0.2, region, "equal", 0.2, gain, True, True, None))
     return rows
 
 
@@ -53,7 +53,7 @@ def test_a_planted_effect_meets_every_criterion():
     attention, texture = fields(0), fields(1)
     criteria = judged(attention + fields(2), texture + fields(3), attention, texture, regions(0.6, 0.3))
     assert [criterion.met for criterion in criteria] == [True, True, True]
-    assert verdict(criteria).endswith("yes, 3 of 3 are met")
+    assert verdict(criteria) == "The perturbation falls on what the classifier looks at: 3 of 3 criteria are met"
     causal = criteria[2]
     assert causal.first == pytest.approx(0.6, abs=0.08) and causal.second == pytest.approx(0.3, abs=0.08)
     assert causal.interval.estimate == pytest.approx(causal.first - causal.second)
@@ -67,7 +67,9 @@ def test_a_confound_alone_meets_none():
     attention, change, control = texture + fields(0), texture + fields(2), texture + fields(3)
     criteria = judged(change, control, attention, texture, regions(0.3, 0.3))
     assert [criterion.met for criterion in criteria] == [False, False, False]
-    assert verdict(criteria).endswith("no, 0 of 3 are met")
+    assert (
+        verdict(criteria) == "The perturbation does not fall on what the classifier looks at: 0 of 3 criteria are met"
+    )
     raw = judge(
         replace(CLAIM, statistic="spearman"),
         NAMES,
@@ -82,11 +84,21 @@ def test_a_confound_alone_meets_none():
 
 
 def test_what_is_undefined_is_counted_and_meets_nothing():
-    flat = torch.zeros(IMAGES, 16, 16).double()
-    criteria = judged(fields(0), fields(1), flat, fields(2), regions(0.6, 0.3))
-    assert [criterion.met for criterion in criteria] == [False, False, True]
-    assert criteria[0].interval.undefined == IMAGES and "24 undefined" in criteria[0].sentence
-    assert verdict(criteria).endswith("partly, 1 of 3 are met")
+    attention = fields(0)
+    attention[: IMAGES - 10] = 0
+    criteria = judged(fields(0), fields(1), attention, fields(2), regions(0.3, 0.3))
+    assert [criterion.met for criterion in criteria] == [True, True, False]
+    assert criteria[0].interval.undefined == IMAGES - 10 and "10 photographs, 14 undefined" in criteria[0].sentence
+    assert verdict(criteria).startswith("The perturbation falls in part on")
+
+
+@pytest.mark.parametrize(("defined", "decided"), [(0, False), (2, False), (5, False), (6, True)])
+def test_too_few_photographs_decide_nothing(defined, decided):
+    attention = fields(0)
+    attention[defined:] = 0
+    criteria = judged(fields(0), fields(1), attention, fields(2), regions(0.6, 0.3))
+    assert criteria[0].met is (True if decided else None)
+    assert verdict(criteria).startswith("The perturbation falls on" if decided else "Undecided whether")
 
 
 def test_noise_is_rejected_at_the_nominal_rate():
@@ -173,7 +185,13 @@ def test_regions_keep_the_share_of_the_gain_that_lies_inside(photographs):
     equal = [row for row in rows if row.budget == "equal"]
     assert all(row.reached for row in equal)
     assert all(row.gain > gains[row.name, row.region] for row in equal)  # rescaled from a part to the whole's SSIM
-    summary = {(row.region, row.budget): row for row in causal_rows(rows, INFERENCE)}
+    spent = (1 - ssim_maps(photographs, photographs + delta)).mean(1)
+    masses = {(row.name, row.region): row.mass for row in rows}
+    inside = top_region(attention, 0.25, generator)  # there are no ties
+    for i, name in enumerate("ab"):
+        assert masses[name, "top"] == pytest.approx(float(spent[i][inside[i]].sum() / spent[i].sum()))
+        assert masses[name, "top"] + masses[name, "outside"] == pytest.approx(1)
+    summary = {(row.region, row.budget): row for row in causal_rows("main", rows, INFERENCE)}
     assert summary["top", "own"].gain == pytest.approx(np.mean([gains["a", "top"], gains["b", "top"]]))
     assert summary["matched", "own"].distance is not None and summary["top", "own"].distance is None
 
@@ -189,8 +207,9 @@ def test_a_region_whose_budget_is_out_of_reach_is_counted(photographs):
     rows = region_rows(
         ["a", "b"], model, photographs, delta, labels, None, attention, attention.double(), (0.2,), 1, generator
     )
-    (top,) = [row for row in causal_rows(rows, INFERENCE) if (row.region, row.budget) == ("top", "equal")]
-    assert top.out_of_reach == 2 and top.gain == pytest.approx(0, abs=1e-6)
+    found = {(row.region, row.budget): row for row in causal_rows("main", rows, INFERENCE)}
+    assert found["top", "equal"].out_of_reach == 2 and np.isnan(found["top", "equal"].gain)
+    assert found["top", "own"].gain == pytest.approx(0, abs=1e-6)
 
 
 def test_curves_follow_the_order_they_are_given(photographs):

@@ -14,6 +14,7 @@ from percep.report.study_gallery import GALLERY_LIMIT, StudyGallery
 from percep.report.study_plots import study_plots
 from percep.study import Findings
 from percep.study.criteria import words as named
+from percep.study.findings import PENDING
 
 
 def save_study_report(path: Path, facts: Facts, findings: Findings, gallery: StudyGallery) -> None:
@@ -53,7 +54,7 @@ def save_study_report(path: Path, facts: Facts, findings: Findings, gallery: Stu
         status_columns=_STATUSES,
         anchors={name: f"photograph-{place}" for place, name in enumerate(gallery.exhibits, start=1)},
         zero={named(name): count for name, count in findings.zero.items() if count},
-        done=len(findings.statuses),
+        done=sum(status != PENDING for status in findings.statuses.values()),
     )
 
 
@@ -133,9 +134,11 @@ _COMPARISONS = (
     _column("Undefined", "undefined", number),
 )
 _CAUSAL = (
+    Column("Variant", lambda row: row.variant),
     Column("Region", lambda row: row.region, named),
     _column("Area of the top", "share"),
     Column("Budget", lambda row: row.budget),
+    _column("Spent there", "mass"),
     _column("Gain kept", "gain"),
     _column("Low", "low"),
     _column("High", "high"),

@@ -118,7 +118,8 @@ def _mark(row: AssociationRow, name: str) -> Mark:
 
 
 def _causal(findings: Findings, budget: str) -> Chart:
-    rows = [row for row in findings.causal if row.budget == budget]
+    main = findings.sweep[0].name
+    rows = [row for row in findings.causal if (row.variant, row.budget) == (main, budget)]
     marks = [_region(row, findings.claim.share) for row in rows]
     note = "rescaled to the SSIM of the whole" if budget == "equal" else "as it is"
     return Chart(marks, "share of the gain in margin that is kept", "Kept inside a region only", note, None)

@@ -15,14 +15,15 @@ from percep.study import (
     Findings,
     RegionRow,
 )
+from percep.study.findings import PENDING
 
 
 def write_study(folder: Path, findings: Findings, seed: int) -> None:
     """Writes a study's tables into an existing folder, UTF-8, undefined numbers empty or null.
 
     `summary.json`: the verdict, the criteria of every variant, counts of statuses and zero maps, seed and versions.
-    `associations.csv`, `comparisons.csv`, `causal.csv`: over photographs. `regions.csv`, `curves.csv`: per photograph;
-    a curve's progress is a JSON list.
+    `associations.csv`, `comparisons.csv`, `causal.csv`: over photographs. `regions.csv`, `curves.csv`: per photograph
+    of the main variant; a curve's progress is a JSON list.
     """
     tables: tuple[tuple[str, type, Sequence[object]], ...] = (
         ("associations", AssociationRow, findings.associations),
@@ -44,6 +45,7 @@ def summarise_study(findings: Findings) -> dict[str, object]:
     statuses = [status.partition(":")[0] for status in findings.statuses.values()]
     return {
         "verdict": findings.verdict,
+        "complete": PENDING not in findings.statuses.values() and all(row.complete for row in findings.sweep),
         "claim": asdict(findings.claim),
         "photographs": {status: statuses.count(status) for status in dict.fromkeys(statuses)},
         "variants": [

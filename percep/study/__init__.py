@@ -1,4 +1,4 @@
-"""The study of the paper's question: does the perturbation change what the classifier looks at?"""
+"""The study of the paper's question: does the perturbation fall on what the classifier looks at?"""
 
 from percep.study.causal import CurveRow, RegionRow
 from percep.study.criteria import Claim, Criterion, judge, verdict

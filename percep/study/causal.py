@@ -16,6 +16,7 @@ from percep.explain import (
     random_region,
     restrict,
     shifted_region,
+    ssim_maps,
     top_region,
 )
 
@@ -37,7 +38,10 @@ class RegionRow:
         region: "top" of the attention map, "outside" it, "matched" in texture and outside the top, "shifted" in one
             piece to where texture is similar, or shifted at "random".
         budget: "own", the perturbation inside as it is, or "equal", rescaled to the mean SSIM of the whole.
-        gain: of the whole perturbation's gain in margin, the part that is kept: 0 for none, 1 for all.
+        mass: the region's share of the whole perturbation's 1 - SSIM. At the optimum of a ball of mean SSIM a region's
+            gain follows its mass, to first order, whatever the region: read the gain beside it.
+        gain: of the whole perturbation's gain in margin, the part that is kept: 0 for none, 1 for all; NaN where an
+            equal budget could not be spent in every draw.
         flipped: whether the image is still adversarial; of the first draw where regions are drawn.
         reached: whether the equal budget could be spent, in all draws.
         distance: between a matched or shifted region's distribution of texture and the top's (Kolmogorov and
@@ -48,6 +52,7 @@ class RegionRow:
     share: float
     region: str
     budget: str
+    mass: float
     gain: float
     flipped: bool
     reached: bool
@@ -83,16 +88,19 @@ def region_rows(
     """
     none, whole = (_margins(model, images, labels, targets) for images in (reference, reference + delta))
     budgets: dict[Budget, Tensor | None] = {"own": None, "equal": dissimilarity(reference, delta)}
+    spent = (1 - ssim_maps(reference, reference + delta)).mean(1)
+    spent = spent / spent.sum((1, 2), keepdim=True)
     rows = []
     for share in shares:
         top = top_region(attention, share, generator)
         for region in REGIONS:
             masks, distances = _masks(region, top, texture, draws if region in _DRAWN else 1, generator)
+            mass = torch.stack([(spent * mask).sum((1, 2)) for mask in masks]).mean(0)
             for budget, goal in budgets.items():
                 kept = [restrict(reference, delta, mask, goal) for mask in masks]
                 margins = torch.stack([_margins(model, reference + part.delta, labels, targets) for part in kept])
-                gains = ((margins - none) / (whole - none)).mean(0)
                 reached = torch.stack([part.reached for part in kept]).all(0)
+                gains = ((margins - none) / (whole - none)).mean(0).where(reached, torch.nan)
                 for i, name in enumerate(names):
                     rows.append(
                         RegionRow(
@@ -100,6 +108,7 @@ def region_rows(
                             share,
                             region,
                             budget,
+                            float(mass[i]),
                             float(gains[i]),
                             bool(margins[0, i] > 0),
                             bool(reached[i]),

@@ -14,7 +14,7 @@ from percep.study.tables import Correlation, Inference, correlate, gains
 
 @dataclass(frozen=True)
 class Claim:
-    """That a perturbation changes what the classifier looks at, in numbers.
+    """That a perturbation falls on what the classifier looks at, in numbers.
 
     Attributes:
         change: map of the perturbation.
@@ -37,16 +37,21 @@ class Claim:
 class Criterion:
     """One of the three conditions.
 
+    They are not independent: what is associated at all is above a random control, and at the optimum of a ball of mean
+    SSIM a region gains, to first order, what is spent in it. Under a floor, where every window is spent, the third
+    stands for itself.
+
     Attributes:
         name: "association", "control" or "causal".
-        met: the interval of the mean lies above 0.
+        met: the interval of the mean lies above 0, and images are enough for that to be unlikely by chance alone; None
+            where they are not.
         interval: over images.
         first, second: the two means whose difference the interval is of; None for the first condition.
         sentence: what was found, for people.
     """
 
     name: str
-    met: bool
+    met: bool | None
     interval: Interval
     first: float | None
     second: float | None
@@ -74,10 +79,11 @@ def judge(
         "association",
         f"association above zero ({what})",
         inference.interval(values(claim.change, changes[claim.change])),
+        inference.level,
     )
     controlled = _difference(
         "control",
-        f"association above that of a {words(claim.control)} gradient in the same ball",
+        f"association of the first-order perturbation above that of a {words(claim.control)} gradient in the same ball",
         values("first_order", others["first_order"]),
         values(claim.control, others[claim.control]),
         inference,
@@ -95,9 +101,13 @@ def judge(
 
 def verdict(criteria: Sequence[Criterion]) -> str:
     """The answer in a sentence without its full stop."""
-    met = sum(criterion.met for criterion in criteria)
-    answer = {0: "no", len(criteria): "yes"}.get(met, "partly")
-    return f"Semantically explainable by the criteria set before the run: {answer}, {met} of {len(criteria)} are met"
+    if any(criterion.met is None for criterion in criteria):
+        images = min(criterion.interval.images for criterion in criteria)
+        question = "whether the perturbation falls on what the classifier looks at"
+        return f"Undecided {question}: {images} photographs are too few"
+    met = sum(bool(criterion.met) for criterion in criteria)
+    answer = {0: "does not fall", len(criteria): "falls"}.get(met, "falls in part")
+    return f"The perturbation {answer} on what the classifier looks at: {met} of {len(criteria)} criteria are met"
 
 
 def words(name: str) -> str:
@@ -141,17 +151,25 @@ _WORDS = {
 def _difference(name: str, what: str, first: np.ndarray, second: np.ndarray, inference: Inference) -> Criterion:
     both = ~np.isnan(first - second)
     means = [float(values[both].mean()) if both.any() else math.nan for values in (first, second)]
-    return _criterion(name, what, inference.interval(first - second), *means)
+    return _criterion(name, what, inference.interval(first - second), inference.level, *means)
 
 
 def _criterion(
-    name: str, what: str, interval: Interval, first: float | None = None, second: float | None = None
+    name: str,
+    what: str,
+    interval: Interval,
+    level: float,
+    first: float | None = None,
+    second: float | None = None,
 ) -> Criterion:
-    met = interval.low > 0
+    # All values being positive has a chance of 2^-images where signs are a coin's, and then every resample is positive.
+    enough = 2.0**-interval.images <= (1 - level) / 2
+    met = interval.low > 0 if enough else None
+    answer = "too few photographs" if met is None else ("yes" if met else "no")
     means = "" if first is None or second is None else f"{first:.2f} against {second:.2f}, difference "
     missing = f", {interval.undefined} undefined" if interval.undefined else ""
     sentence = (
-        f"{capital(what)}: {'yes' if met else 'no'}, {means}{interval.estimate:.2f} "
+        f"{capital(what)}: {answer}, {means}{interval.estimate:.2f} "
         f"[{interval.low:.2f}, {interval.high:.2f}] over {interval.images} photographs{missing}"
     )
     return Criterion(name, met, interval, first, second, sentence)

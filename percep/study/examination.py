@@ -73,7 +73,7 @@ class Examined:
         references, saved: `(B, C, H, W)`, the photographs and their adversarial versions as 8-bit images.
         logits_before, logits_after: `(B, K)`.
         ssim: `(B, C, H, W)`.
-        changes: maps of the attack's perturbation, by name, `(B, H, W)`.
+        changes: maps of the attack's perturbation, by name, `(B, H, W)`; with a floor also the prices of controls.
         attention: maps of the model and of what stands in for it, by name, `(B, H, W)`.
         confounds: by name, `(B, H, W)`.
         others: 1 - SSIM of other perturbations, by name, `(B, H, W)`.
@@ -143,7 +143,10 @@ def examine(
     confounds = confound_maps(images)
     others = {"first_order": first.delta}
     for name in CONTROLS if depth.full else (depth.control,):
-        others[name] = optimum(setting, images, CONTROLS[name](gradient, generator)).delta
+        control = optimum(setting, images, CONTROLS[name](gradient, generator))
+        others[name] = control.delta
+        if setting.floor is not None:
+            changes[f"price_{name}"] = price_maps(control.ball, control.multipliers, control.unrounded)
     if depth.full:
         changes |= {
             "energy": energy_maps(images, delta),

@@ -30,6 +30,9 @@ CURVES = ("insertion", "deletion")
 # A centred Gaussian and an edge map are confounds themselves: nothing is left of them when these are taken out.
 _CONTROL_STATISTICS: tuple[Correlation, ...] = ("spearman", "partial_spearman")
 
+PENDING = "pending"
+"""The status of a photograph that was not attacked yet."""
+
 
 @dataclass
 class Variant:
@@ -38,7 +41,8 @@ class Variant:
     Attributes:
         name: for people, what differs from the main setting.
         model: the network's name.
-        statuses: of every photograph: "turned", "not_found", "misclassified", "not_finite" or "unreadable: reason".
+        statuses: of every photograph: "turned", "not_found", "misclassified", "already_adversarial", "not_finite",
+            "unreadable: reason", or `PENDING` where the study was interrupted.
         evidence: of the photographs that were turned.
         problem: why the variant could not be run, or None.
     """
@@ -62,7 +66,10 @@ class Variant:
 
 @dataclass(frozen=True)
 class SweepRow:
-    """A variant by the criteria; `criteria` is empty where nothing was turned or the variant could not be run."""
+    """A variant by the criteria; `criteria` is empty where nothing was turned or the variant could not be run.
+
+    `complete` says that every photograph that was to be attacked was.
+    """
 
     name: str
     model: str
@@ -70,6 +77,7 @@ class SweepRow:
     correct: int
     criteria: tuple[Criterion, ...]
     problem: str | None
+    complete: bool
 
 
 @dataclass(frozen=True)
@@ -84,8 +92,8 @@ class Findings:
         associations: the attack's maps with attributions, in the main variant and in the others, tested; then the main
             variant's controls, not tested.
         comparisons: paired, one family.
-        causal: regions.
-        regions, curves: per photograph.
+        causal: regions, of every variant.
+        regions, curves: per photograph, of the main variant.
         zero: how many maps of each kind were zero everywhere.
         statuses: of every photograph.
     """
@@ -124,7 +132,7 @@ def find(variants: Sequence[Variant], claim: Claim, shares: Sequence[float], inf
         if variant.turned:
             associations += _of_variant(variant, shares, inference)
     comparisons: list[Comparison] = []
-    for statistic in _CONTROL_STATISTICS:
+    for statistic in dict.fromkeys((*_CONTROL_STATISTICS, claim.statistic)):
         rows, compared = _controls(main.name, statistic, changes, others, attention, confounds, inference)
         associations += rows
         comparisons += compared
@@ -136,7 +144,7 @@ def find(variants: Sequence[Variant], claim: Claim, shares: Sequence[float], inf
         sweep=sweep,
         associations=associations,
         comparisons=comparison_rows(comparisons, inference),
-        causal=causal_rows(evidence.regions, inference),
+        causal=[row for variant in variants for row in causal_rows(variant.name, variant.evidence.regions, inference)],
         regions=evidence.regions,
         curves=evidence.curves,
         zero=evidence.zero,
@@ -158,7 +166,8 @@ def _sweep_row(variant: Variant, claim: Claim, inference: Inference) -> SweepRow
             evidence.regions,
             inference,
         )
-    return SweepRow(variant.name, variant.model, variant.turned, variant.correct, criteria, variant.problem)
+    complete = variant.problem is not None or (bool(variant.statuses) and PENDING not in variant.statuses.values())
+    return SweepRow(variant.name, variant.model, variant.turned, variant.correct, criteria, variant.problem, complete)
 
 
 def _of_variant(variant: Variant, shares: Sequence[float], inference: Inference) -> list[AssociationRow]:
@@ -190,10 +199,13 @@ def _controls(
 
     for name, maps in others.items():
         measure(name, maps, "gradcam")
-    stand_ins = [name for name in attention if name not in ATTRIBUTIONS]
-    for name in stand_ins:
-        measure("dissimilarity", changes["dissimilarity"], name)
-    own = correlate(statistic, changes["dissimilarity"], attention["gradcam"], confounds, ("dissimilarity", "gradcam"))
+    change = changes["dissimilarity"]
+    for name in attention:
+        if name not in ATTRIBUTIONS:
+            measure("dissimilarity", change, name)
+        else:  # has its row, with tests, already
+            names = ("dissimilarity", name)
+            values[names] = correlate(statistic, change, attention[name], confounds, names).values
     label = capital(words(statistic))
     compared = [
         Comparison(
@@ -207,8 +219,15 @@ def _controls(
         if name != "first_order"
     ]
     compared += [
-        Comparison(f"{label} with 1 - SSIM, by map", "gradcam", name, own.values, values["dissimilarity", name])
-        for name in stand_ins
+        Comparison(
+            f"{label} with 1 − SSIM, by map",
+            "gradcam",
+            name,
+            values["dissimilarity", "gradcam"],
+            values["dissimilarity", name],
+        )
+        for name in attention
+        if name != "gradcam"
     ]
     return rows, compared
 

@@ -20,7 +20,7 @@ from percep.explain import another_images, block_means, cascade, gradcam
 from percep.models import Classifier, Source
 from percep.study.criteria import Claim
 from percep.study.examination import Depth, Evidence, Examined, examine
-from percep.study.findings import Findings, Variant, find
+from percep.study.findings import PENDING, Findings, Variant, find
 from percep.study.perturbations import Setting
 from percep.study.tables import Correlation, Inference
 from percep.subjects import load_subjects, photographs_of, predict, targets_of
@@ -69,7 +69,7 @@ class Study:
         InputError: a model, checkpoint, device, path, label or target that is not usable; while iterating, fewer than
             two photographs that are classified correctly, or none that is turned.
         UnavailableError: weights, libraries or a device of the main variant that cannot be had here. A variant whose
-            model cannot be had is reported with its reason.
+            model cannot be had, or cannot be studied, is reported with its reason.
     """
 
     def __init__(self, config: ExplainTask) -> None:
@@ -83,8 +83,10 @@ class Study:
         self.variants: list[Variant] = []
         main = VariantConfig(floor=config.ball.floor, mean=config.ball.mean)
         self._plan = [main, *study.sweep]
-        for variant in self._plan:  # a window that is none is refused before anything runs
-            self._setting(variant)
+        names = [self._name(variant) for variant in self._plan]  # refuses a window that is none before anything runs
+        for name in names:
+            if names.count(name) > 1:
+                raise InputError(f"study.sweep holds {name} more than once, or beside the main setting: leave one out")
         for name in study.rivals:  # and an attack that is not installed, or given too few gradients
             contender(name, self.model, study.gradients)
 
@@ -93,19 +95,21 @@ class Study:
 
     def __iter__(self) -> Iterator[Step]:
         self.variants = []
+        self.__dict__.pop("findings", None)
         for number, plan in enumerate(self._plan):
-            name = self._name(plan)
-            variant = Variant(name, plan.model or self.config.model.name, Evidence(self.config.study.block))
+            variant = self._variant(plan)
             self.variants.append(variant)
+            done = 0
             try:
                 model, photographs = self._subjects(plan)
-            except UnavailableError as error:
+                for step in self._examine(variant, model, photographs, self._setting(plan), full=number == 0):
+                    done += step.photographs
+                    yield step
+            except (InputError, UnavailableError) as error:
                 if number == 0:
                     raise
                 variant.problem = str(error)
-                yield Step(name, 2 * len(self.photographs))
-                continue
-            yield from self._examine(variant, model, photographs, self._setting(plan), full=number == 0)
+                yield Step(variant.name, 2 * len(self.photographs) - done)
 
     @property
     def turned(self) -> int:
@@ -121,7 +125,11 @@ class Study:
         """
         if not self.turned:
             raise InputError("no photograph was turned, so there is nothing to explain: allow more with ball.mean")
-        return find(self.variants, self.claim, self.config.study.shares, self.inference)
+        left = [self._variant(plan) for plan in self._plan[len(self.variants) :]]  # where it was interrupted
+        return find([*self.variants, *left], self.claim, self.config.study.shares, self.inference)
+
+    def _variant(self, plan: VariantConfig) -> Variant:
+        return Variant(self._name(plan), plan.model or self.config.model.name, Evidence(self.config.study.block))
 
     def _examine(
         self, variant: Variant, model: Classifier, photographs: Photographs, setting: Setting, *, full: bool
@@ -149,6 +157,7 @@ class Study:
                 cast(Sequence[Classifier], randomised),
                 generator,
             )
+            variant.statuses |= {photograph.name: "not_found" for photograph in batch}
             if examined is not None:
                 variant.evidence.add(examined)
                 variant.statuses |= dict.fromkeys(examined.names, "turned")
@@ -184,7 +193,7 @@ class Study:
             subjects[name] = _Subject(label, target, another)
 
     def _look(self, model: Classifier, photograph: Photograph) -> tuple[str, tuple[int, int | None, Tensor] | None]:
-        """A photograph's status, "not_found" until it is turned, and what is to be known of a subject."""
+        """A photograph's status, `PENDING` where it is to be attacked, and what is to be known of a subject."""
         if photograph.image is None:
             return f"unreadable: {photograph.problem}", None
         image = photograph.image[None].to(self.config.device)
@@ -200,7 +209,7 @@ class Study:
         if targets is not None and targets == labels:
             return "already_adversarial", None
         blocks = block_means(gradcam(model, image, labels), self.config.study.block)[0].cpu()
-        return "not_found", (label, None if targets is None else int(targets), blocks)
+        return PENDING, (label, None if targets is None else int(targets), blocks)
 
     def _subjects(self, plan: VariantConfig) -> tuple[Classifier, Photographs]:
         if plan.model is None:

@@ -31,6 +31,7 @@ from percep.explain import (
     spearman,
     spearman_shifts,
 )
+from percep.explain.association import flattened, partial_residuals, ranks, standardised
 from percep.study.causal import BUDGETS, REGIONS, CurveRow, RegionRow
 
 Correlation = Literal["pearson", "spearman", "partial_spearman"]
@@ -39,7 +40,9 @@ Overlap = Literal["iou", "pointing_game", "relevance_mass"]
 CORRELATIONS: tuple[Correlation, ...] = get_args(Correlation)
 OVERLAPS: tuple[Overlap, ...] = get_args(Overlap)
 
-_OVERLAP: dict[Overlap, Callable[[Tensor, Tensor, float, tuple[str, str]], Statistic]] = {
+_EXCHANGED = 200
+
+_OVERLAP: dict[Overlap, Callable[..., Statistic]] = {
     "iou": iou,
     "pointing_game": pointing_game,
     "relevance_mass": relevance_mass,
@@ -77,8 +80,8 @@ class AssociationRow:
         images, undefined: how many images the statistic is defined for, and is not.
         chance: its mean for maps that know nothing of each other.
         shift_score, shift_p: against toroidal shifts, two-sided: mean score and p-value; None for controls.
-        other, exchange_p: mean with other images' maps in place of the second, and the one-sided p-value of pairing;
-            None for controls.
+        other, exchange_p: mean with other images' maps in place of the second, and the one-sided p-value of pairing,
+            over the first 200 images, as it takes the statistic of every pair; None for controls.
     """
 
     variant: str
@@ -118,18 +121,21 @@ def association_rows(
     for first_name, first, second_name, second in pairs:
         names = (first_name, second_name)
         for statistic in CORRELATIONS:
-            measure = partial(correlate, statistic, confounds=confounds, names=names)
+            found = correlate(statistic, first, second, confounds, names)
+            table = _correlations_across(statistic, first, second, confounds)
             if statistic == "partial_spearman":
                 shifts = partial_spearman_shifts(first, second, confounds)
             else:
                 shifts = (pearson_shifts if statistic == "pearson" else spearman_shifts)(first, second)
-            yield _tested(variant, names, statistic, None, 0.0, measure, first, second, shifts, inference)
+            yield _tested(variant, names, statistic, None, 0.0, found, shifts, table, inference)
         for overlap in OVERLAPS:
             for share in shares:
-                measure = partial(_overlap, overlap, share, names)
+                found = _OVERLAP[overlap](first, second, share, names)
+                measure = partial(_OVERLAP[overlap], share=share)
+                table = across_images(measure, first[:_EXCHANGED], second[:_EXCHANGED])
                 shifts = _OVERLAP_SHIFTS[overlap](first, second, share)
                 chance = share / (2 - share) if overlap == "iou" else share
-                yield _tested(variant, names, overlap, share, chance, measure, first, second, shifts, inference)
+                yield _tested(variant, names, overlap, share, chance, found, shifts, table, inference)
 
 
 def control_row(
@@ -221,16 +227,20 @@ class CausalRow:
     """The perturbation kept inside one kind of region, over all images.
 
     Attributes:
+        variant: of the study.
         share, region, budget: as in `RegionRow`.
+        mass: mean share of the whole's 1 - SSIM.
         gain, low, high: mean share of the gain in margin that is kept, and its interval.
         flipped, flipped_low, flipped_high: rate of images still adversarial, with Wilson's interval.
         out_of_reach: images whose equal budget could not be spent in the region.
         distance: mean distance of matched regions' texture from the top's.
     """
 
+    variant: str
     share: float
     region: str
     budget: str
+    mass: float
     gain: float
     low: float
     high: float
@@ -241,7 +251,7 @@ class CausalRow:
     distance: float | None
 
 
-def causal_rows(rows: Sequence[RegionRow], inference: Inference) -> list[CausalRow]:
+def causal_rows(variant: str, rows: Sequence[RegionRow], inference: Inference) -> list[CausalRow]:
     """One row per share, region and budget."""
     found = []
     for share in dict.fromkeys(row.share for row in rows):
@@ -253,9 +263,11 @@ def causal_rows(rows: Sequence[RegionRow], inference: Inference) -> list[CausalR
                 distances = [row.distance for row in own if row.distance is not None]
                 found.append(
                     CausalRow(
+                        variant,
                         share,
                         region,
                         budget,
+                        float(np.mean([row.mass for row in own])),
                         gain.estimate,
                         gain.low,
                         gain.high,
@@ -285,8 +297,20 @@ def areas(rows: Sequence[CurveRow], names: Sequence[str], kind: str, order: str,
     return np.array([found[name] for name in names])
 
 
-def _overlap(name: Overlap, share: float, names: tuple[str, str], first: Tensor, second: Tensor) -> Statistic:
-    return _OVERLAP[name](first, second, share, names)
+def _correlations_across(
+    statistic: Correlation, first: Tensor, second: Tensor, confounds: Mapping[str, Tensor]
+) -> np.ndarray:
+    """`across_images` of a correlation, as one product of matrices; each map is freed of its own image's confounds."""
+    first, second = first[:_EXCHANGED], second[:_EXCHANGED]
+    if statistic == "partial_spearman":
+        own = {name: maps[:_EXCHANGED] for name, maps in confounds.items()}
+        residuals = partial_residuals(first, second, own, ("first", "second"), "ranks")
+        a, b = residuals.first, residuals.second
+    else:
+        a, b = flattened(first, second)
+        if statistic == "spearman":
+            a, b = ranks(a), ranks(b)
+    return standardised(a) @ standardised(b).T
 
 
 def _tested(
@@ -295,17 +319,16 @@ def _tested(
     statistic: str,
     share: float | None,
     chance: float,
-    measure: Callable[[Tensor, Tensor], Statistic],
-    first: Tensor,
-    second: Tensor,
+    values: Statistic,
     shifts: np.ndarray,
+    table: np.ndarray,
     inference: Inference,
 ) -> AssociationRow:
-    found = inference.interval(measure(first, second).values)
+    found = inference.interval(values.values)
     shifted = shift_test(shifts, inference.seed, draws=inference.resamples)
-    exchanged = exchange_test(
-        across_images(measure, first, second), inference.seed, "greater", draws=inference.resamples
-    )
+    known = values.defined[: len(table)]
+    table = np.where(known[:, None] & known[None], table, np.nan)
+    exchanged = exchange_test(table, inference.seed, "greater", draws=inference.resamples)
     return AssociationRow(
         variant,
         *names,

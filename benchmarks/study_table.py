@@ -49,12 +49,7 @@ def _price(summary: Row, variant: str, price: str) -> str:
 
 def _perturbations(summary: Row) -> str:
     rows = [row for row in _main(summary) if row["second"] == "gradcam"]
-    shown = [row["first"] for row in rows if row["first"] == "dissimilarity" or row["shift_p"] is None]
-    names = [
-        name
-        for name in dict.fromkeys(shown)
-        if name not in ("ablation", "contribution", "energy") and "price" not in name
-    ]
+    names = [name for name in dict.fromkeys(row["first"] for row in rows) if name not in _OTHER_CHANGES]
     return _table(
         ["1 − SSIM of, with Grad-CAM", "partial Spearman", "Spearman"],
         [_line("the attack" if name == "dissimilarity" else words(name), rows, "first", name) for name in names],

@@ -25,18 +25,20 @@ class ModelConfig:
 
 @dataclass
 class DataConfig:
-    """Which photographs: a function of `percep.data`, its path, and how many at most."""
+    """Which photographs, their path, how many at most, and how many processes read ahead."""
 
     source: str
     path: str | None
     limit: int | None
+    workers: int
 
     def __post_init__(self) -> None:
-        _require_choice("data.source", self.source, ("samples", "folder", "image"))
+        _require_choice("data.source", self.source, ("samples", "folder", "image", "imagefolder", "webdataset"))
         if self.path is None and self.source != "samples":
             raise InputError(f"data.path is missing: data={self.source} needs data.path=PATH")
         if self.path is not None and self.source == "samples":
             raise InputError("data.path needs data=folder or data=image, as data=samples has no path")
+        _require_at_least("data.workers", self.workers, 0)
         if self.limit is not None:
             _require_at_least("data.limit", self.limit, 1)
 
@@ -137,10 +139,12 @@ class AttackTask(Config):
     ball: BallConfig
     attack: BallAttackConfig
     batch_size: int
+    pictures: int
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _require_at_least("batch_size", self.batch_size, 1)
+        _require_at_least("pictures", self.pictures, 0)
 
 
 @dataclass
@@ -149,10 +153,12 @@ class MinimalTask(Config):
 
     attack: MinimalAttackConfig
     batch_size: int
+    pictures: int
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _require_at_least("batch_size", self.batch_size, 1)
+        _require_at_least("pictures", self.pictures, 0)
 
 
 @dataclass
@@ -163,7 +169,23 @@ class CompareTask(Config):
     compare: CompareConfig
 
 
-TASKS: dict[str, type[Config]] = {"attack": AttackTask, "minimal": MinimalTask, "compare": CompareTask}
+@dataclass
+class MergeTask(Config):
+    """task=merge: the tables and the report of what a run has finished, from its output folder."""
+
+
+@dataclass
+class InfoTask(Config):
+    """task=info: versions, devices, and where the model's weights come from."""
+
+
+TASKS: dict[str, type[Config]] = {
+    "attack": AttackTask,
+    "minimal": MinimalTask,
+    "compare": CompareTask,
+    "merge": MergeTask,
+    "info": InfoTask,
+}
 
 # ${unless:GIVEN,VALUE} in conf/: VALUE where GIVEN is null, and null otherwise.
 OmegaConf.register_new_resolver("unless", lambda given, value: value if given is None else None, replace=True)

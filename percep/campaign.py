@@ -16,7 +16,7 @@ from percep.run import Outcome, Run
 from percep.scale.batches import Batch, Batches, Finished
 from percep.scale.drive import drive
 from percep.scale.folder import Record, claim
-from percep.scale.processes import Processes
+from percep.scale.processes import ElsewhereError, Processes
 from percep.scale.progress import Tally
 from percep.streams import share
 
@@ -70,6 +70,8 @@ class Campaign:
                 self._merge_if_possible()
             raise
         summary = self.processes.first(lambda: merge(self.folder))
+        if problems and self.processes.rank:
+            raise ElsewhereError("the first process says what could not be read")
         if problems:
             more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
             raise InputError(f"{problems[0]}{more}: mend it and run the same command again; all else is done")

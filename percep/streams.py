@@ -134,7 +134,8 @@ class Archives(Shards):
             for sample in _samples(url):
                 yield self._entry(sample, f"{self.shards[number]}/{unique_name(str(sample['__key__']), taken)}", url)
         except Exception as error:  # whatever a damaged archive or a broken connection makes of the library
-            reason = " ".join(str(error.args[0] if error.args else error).split()) or type(error).__name__
+            words = str(error.args[0] if error.args else error).partition(" @ ")[0]  # then comes the stream
+            reason = " ".join(words.split()) or type(error).__name__
             raise InputError(f"{url} cannot be read to its end: {reason}") from error
 
     def _entry(self, sample: Mapping[str, bytes], name: str, url: str) -> Entry:

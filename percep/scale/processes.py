@@ -3,8 +3,8 @@
 import atexit
 import os
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
@@ -14,7 +14,7 @@ from typing import TypeVar
 import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
-from percep.errors import PercepError
+from percep.errors import PercepError, UnavailableError
 
 T = TypeVar("T")
 
@@ -33,7 +33,7 @@ class Processes:
 
     Attributes:
         rank, world: this one's number, and how many there are.
-        store: counters that all of them see.
+        store: of the counters that all of them see.
     """
 
     rank: int
@@ -43,6 +43,11 @@ class Processes:
     def device(self, device: str) -> str:
         """`cuda` is one GPU for each process of a machine."""
         return f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" and self.world > 1 else device
+
+    def count(self, name: str, more: int = 0) -> int:
+        """A counter that all processes share, after something was added to it."""
+        with _together():
+            return int(self.store.add(name, more))
 
     def first(self, action: Callable[[], T]) -> T:
         """What an action gives in the first process, which alone does it.
@@ -54,7 +59,8 @@ class Processes:
             return action()
         found: list[T | None] = [None, None]
         if self.rank:
-            dist.broadcast_object_list(found, src=0)
+            with _together():
+                dist.broadcast_object_list(found, src=0)
         else:
             error: BaseException | None = None
             try:
@@ -73,7 +79,8 @@ class Processes:
         if self.world == 1:
             return [value]
         found: list[T | None] = [None] * self.world
-        dist.all_gather_object(found, value)
+        with _together():
+            dist.all_gather_object(found, value)
         return found  # type: ignore[return-value]
 
 
@@ -94,9 +101,19 @@ def silent() -> bool:
     return os.environ.get("RANK", "0") != "0" and not dist.is_initialized()
 
 
+@contextmanager
+def _together() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:  # of gloo, when the other side of a connection is gone
+        raise UnavailableError("another process has died: run the same command again, which continues") from error
+
+
 @cache
 def _group(backend: str) -> tuple[dist.Store, int, int]:
     store, rank, world = next(rendezvous("env://"))
+    # After a restart torchrun's store is that of before, with its counters.
+    store = dist.PrefixStore(f"start{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
     group = dist.PrefixStore("group", store)
     dist.init_process_group(backend, store=group, rank=rank, world_size=world, timeout=_PATIENCE)
     atexit.register(_leave)

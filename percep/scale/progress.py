@@ -32,13 +32,13 @@ class Tally:
 
     def add(self, done: int, turned: int) -> None:
         """Counts photographs that are done, and those of them that were turned."""
-        self.processes.store.add("done", done)
-        self.processes.store.add("turned", turned)
+        self.processes.count("done", done)
+        self.processes.count("turned", turned)
 
     def add_shard(self, photographs: int) -> None:
         """Counts a shard that was read to its end, and what was in it."""
-        self.processes.store.add("read", photographs)
-        self.processes.store.add("shards", 1)
+        self.processes.count("read", photographs)
+        self.processes.count("shards", 1)
 
     @contextmanager
     def shown(self) -> Iterator[None]:
@@ -47,8 +47,8 @@ class Tally:
             yield
             return
         with _display() as display:
-            bar = display.add_task(self.title, total=self.count, note="")
-            start, before = time.monotonic(), self._counter("done")
+            start, before = time.monotonic(), self.processes.count("done")
+            bar = display.add_task(self.title, total=self.count, completed=before, note="")
             over = threading.Event()
 
             def look() -> None:
@@ -68,20 +68,17 @@ class Tally:
                 look()
 
     def _look(self, display: Progress, bar: TaskID, start: float, before: int) -> None:
-        done, total = self._counter("done"), self._total()
+        done, total = self.processes.count("done"), self._total()
         rate = (done - before) / max(time.monotonic() - start, 1e-9)
         known = f"{total:,}" if self.count is not None else "?" if total is None else f"about {total:,}"
-        note = f"{done:,}/{known}  {rate:.2f}/s  {self._counter('turned'):,} turned"
+        note = f"{done:,}/{known}  {rate:.2f}/s  {self.processes.count('turned'):,} turned"
         display.update(bar, completed=done, total=total, note=note)
 
     def _total(self) -> int | None:
-        finished = self._counter("shards")
+        finished = self.processes.count("shards")
         if self.count is not None or not finished:
             return self.count
-        return max(round(self._counter("read") / finished * self.shards), self._counter("done"))
-
-    def _counter(self, name: str) -> int:
-        return int(self.processes.store.add(name, 0))
+        return max(round(self.processes.count("read") / finished * self.shards), self.processes.count("done"))
 
 
 def _display() -> Progress:

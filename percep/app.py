@@ -4,9 +4,9 @@ import difflib
 import os
 import shlex
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -24,22 +24,23 @@ from omegaconf.errors import (
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from percep.campaign import Campaign
 from percep.compare import Compare
-from percep.config import TASKS, AttackTask, CompareTask, Config, ExplainTask, MinimalTask, validated
-from percep.errors import InputError, PercepError
-from percep.report import (
-    Exhibit,
-    Facts,
-    ImageRow,
-    Panel,
-    exhibit,
-    save_image,
-    save_overview,
-    save_report,
-    summarise,
-    write_results,
-    write_summary,
+from percep.config import (
+    TASKS,
+    AttackTask,
+    CompareTask,
+    Config,
+    ExplainTask,
+    InfoTask,
+    MergeTask,
+    MinimalTask,
+    validated,
 )
+from percep.errors import InputError, PercepError, UnavailableError
+from percep.info import info
+from percep.merge import merge
+from percep.report import Facts, save_image
 from percep.report.comparison import (
     ComparisonRow,
     by_attack,
@@ -55,11 +56,12 @@ from percep.report.study_gallery import StudyGallery
 from percep.report.study_page import save_study_report
 from percep.report.study_plots import save_study_plots
 from percep.report.study_tables import write_study
-from percep.run import Run
+from percep.scale.folder import is_free
+from percep.scale.processes import ElsewhereError, join, silent
+from percep.scale.sweeps import check_launcher, is_job, job_failures, reason
 from percep.study.study import Study
 
 _CONFIGURATION = Path(__file__).parent / "conf"
-_OVERVIEW_ROWS = 20
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -71,11 +73,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, or 2 after one line on stderr that says what to change, or 130 when interrupted.
     """
+    given = sys.argv[1:] if arguments is None else arguments
     try:
-        with _hydra_command(sys.argv[1:] if arguments is None else arguments):
+        check_launcher(given)
+        with _hydra_command(given):
             _job()
     except _REPORTED as error:
         return _report(error)
+    except RuntimeError as error:
+        if not isinstance(error, job_failures()):
+            raise
+        return _report(UnavailableError(f"a job has failed: {reason(error)}"))
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 0
     except KeyboardInterrupt:
@@ -91,42 +99,46 @@ def _job(composed: DictConfig) -> None:
             _compare(config, composed)
         elif isinstance(config, ExplainTask):
             _study(config, composed)
+        elif isinstance(config, InfoTask):
+            _print(info(config))
+        elif isinstance(config, MergeTask):
+            folder = Path(config.output)
+            _say(_verdict(merge(folder)), folder)
         else:
             assert isinstance(config, AttackTask | MinimalTask)
             _attack(config, composed)
     except _REPORTED as error:
+        if is_job():  # its launcher waits for a result or an exception
+            raise
         # Hydra would add a line of its own to an ordinary exception.
         raise SystemExit(_report(error)) from error
 
 
 def _attack(config: AttackTask | MinimalTask, composed: DictConfig) -> None:
-    folder = _output_folder(config)
-    run = Run(config, folder)
-    OmegaConf.save(composed, folder / "config.yaml", resolve=True)
-    rows: list[ImageRow] = []
-    panels: list[Panel] = []
-    exhibits: dict[str, Exhibit] = {}
-    try:
-        with _progress() as progress:
-            bar = progress.add_task(config.task, total=len(run), note="0 turned")
-            for outcome in run:
-                rows.append(outcome.row)
-                if outcome.panel is not None:
-                    exhibits[outcome.row.name] = exhibit(outcome.panel)
-                    panels.extend([outcome.panel] if len(panels) < _OVERVIEW_ROWS else [])
-                turned = sum(row.correct_before and bool(row.success) for row in rows)
-                progress.update(bar, advance=1, note=f"{turned} turned")
-    finally:  # what was done before an interruption is kept
-        if rows:
-            write_results(folder / "results.csv", rows)
-            write_summary(folder / "summary.json", rows, config.seed)
-            save_report(folder / "report.html", _facts(composed, len(run)), rows, exhibits)
-    if panels:
-        save_overview(folder / "overview.png", panels)
-    _say(_verdict(rows), folder)
+    processes = join(config.device)
+    folder = processes.first(lambda: _run_folder(config, processes.world))
+    facts = _facts(composed, None)
+    local = replace(config, device=processes.device(config.device))
+    campaign = Campaign(local, folder, processes, facts.command, facts.settings)
+    if processes.rank == 0:
+        OmegaConf.save(composed, folder / "config.yaml", resolve=True)
+    summary = campaign()
+    if processes.rank == 0:
+        _say(_verdict(summary), folder)
 
 
-def _facts(composed: DictConfig, planned: int) -> Facts:
+def _run_folder(config: Config, world: int) -> Path:
+    """The folder of a run, which may have been begun there."""
+    given = any(override.startswith("output=") for override in HydraConfig.get().overrides.task)
+    if world > 1 and not given:
+        raise InputError("several processes need a folder that a later command can continue: give output=FOLDER")
+    folder = _made_folder(config)
+    if not is_free(folder):
+        raise InputError(f"output folder {folder} is not empty: choose another with output=FOLDER")
+    return folder
+
+
+def _facts(composed: DictConfig, planned: int | None) -> Facts:
     overrides = HydraConfig.get().overrides.task
     again = [override for override in overrides if not override.startswith("output=")]  # its folder is not empty now
     settings = cast(dict[str, object], OmegaConf.to_container(composed, resolve=True))
@@ -163,15 +175,16 @@ def _study(config: ExplainTask, composed: DictConfig) -> None:
     folder = _output_folder(config)
     study = Study(config)
     OmegaConf.save(composed, folder / "config.yaml", resolve=True)
-    (folder / "adversarial").mkdir()
     gallery = StudyGallery(study.model.category)
     try:
         with _progress() as progress:
-            bar = progress.add_task(config.task, total=len(study), note="")
+            bar = progress.add_task(config.task, total=study.reads, note="")
             for step in study:
                 if step.examined is not None:
                     for name, image in zip(step.examined.names, step.examined.saved, strict=True):
-                        save_image(folder / "adversarial" / f"{name}.png", image)
+                        path = folder / "adversarial" / f"{name}.png"
+                        path.parent.mkdir(parents=True, exist_ok=True)
+                        save_image(path, image)
                     gallery.add(step.examined)
                 progress.update(bar, advance=step.photographs, note=step.variant)
     finally:  # what was done before an interruption is kept
@@ -179,12 +192,20 @@ def _study(config: ExplainTask, composed: DictConfig) -> None:
             findings = study.findings
             write_study(folder, findings, config.seed)
             save_study_plots(folder / "plots.png", findings)
-            save_study_report(folder / "report.html", _facts(composed, len(study.photographs)), findings, gallery)
+            planned = len(findings.statuses) if study.planned is None else study.planned
+            save_study_report(folder / "report.html", _facts(composed, planned), findings, gallery)
     findings = study.findings
     _say("\n".join([findings.verdict, *(criterion.sentence for criterion in findings.criteria)]), folder)
 
 
 def _output_folder(config: Config) -> Path:
+    folder = _made_folder(config)
+    if any(folder.iterdir()):
+        raise InputError(f"output folder {folder} is not empty: choose another with output=FOLDER")
+    return folder
+
+
+def _made_folder(config: Config) -> Path:
     hydra_config = HydraConfig.get()
     swept = hydra_config.mode == RunMode.MULTIRUN
     folder = Path(hydra_config.runtime.output_dir if swept else config.output)
@@ -194,8 +215,6 @@ def _output_folder(config: Config) -> Path:
         raise InputError(
             f"output folder {folder} cannot be made ({error.strerror}): choose another with output=FOLDER"
         ) from error
-    if any(folder.iterdir()):
-        raise InputError(f"output folder {folder} is not empty: choose another with output=FOLDER")
     return folder
 
 
@@ -210,8 +229,7 @@ def _progress() -> Progress:
     )
 
 
-def _verdict(rows: Sequence[ImageRow]) -> str:
-    counts = summarise(rows)
+def _verdict(counts: Mapping[str, object]) -> str:
     turned = f"{counts['successes']} of {counts['correct_before']} correctly classified photographs turned"
     unreadable = f", {counts['unreadable']} unreadable" if counts["unreadable"] else ""
     found = counts.get("one_minus_found")
@@ -222,14 +240,19 @@ def _verdict(rows: Sequence[ImageRow]) -> str:
 
 
 def _say(result: str, folder: Path) -> None:
-    Console(soft_wrap=True, highlight=False).print(result, f"Outputs are in {folder}", sep="\n", markup=False)
+    _print(result, f"Outputs are in {folder}")
+
+
+def _print(*lines: str) -> None:
+    Console(soft_wrap=True, highlight=False).print(*lines, sep="\n", markup=False)
 
 
 _REPORTED = (PercepError, HydraException, OmegaConfBaseException, OSError)
 
 
 def _report(error: Exception) -> int:
-    print(f"percep: {' '.join(_explain(error).split())}", file=sys.stderr)
+    if not (isinstance(error, ElsewhereError) or silent()):
+        print(f"percep: {' '.join(_explain(error).split())}", file=sys.stderr)
     return 2
 
 

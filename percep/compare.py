@@ -103,7 +103,9 @@ class Compare:
         if before.classes < 0:
             return replace(row, status="not_finite")
         labels = before.classes if label is None else torch.full_like(before.classes, label)
-        targets = targets_of(self.config.attack.target, labels, before.logits.shape[1])
+        targets = targets_of(
+            self.config.attack.target, labels, before.logits.shape[1], [photograph.name], self.config.seed
+        )
         check_logits(before.logits, 1, labels, targets)
         row = replace(
             row,

@@ -29,18 +29,20 @@ class ModelConfig:
 
 @dataclass
 class DataConfig:
-    """Which photographs: a function of `percep.data`, its path, and how many at most."""
+    """Which photographs, their path, how many at most, and how many processes read ahead."""
 
     source: str
     path: str | None
     limit: int | None
+    workers: int
 
     def __post_init__(self) -> None:
-        _require_choice("data.source", self.source, ("samples", "folder", "image"))
+        _require_choice("data.source", self.source, ("samples", "folder", "image", "imagefolder", "webdataset"))
         if self.path is None and self.source != "samples":
             raise InputError(f"data.path is missing: data={self.source} needs data.path=PATH")
         if self.path is not None and self.source == "samples":
             raise InputError("data.path needs data=folder or data=image, as data=samples has no path")
+        _require_at_least("data.workers", self.workers, 0)
         if self.limit is not None:
             _require_at_least("data.limit", self.limit, 1)
 
@@ -141,10 +143,12 @@ class AttackTask(Config):
     ball: BallConfig
     attack: BallAttackConfig
     batch_size: int
+    pictures: int
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _require_at_least("batch_size", self.batch_size, 1)
+        _require_at_least("pictures", self.pictures, 0)
 
 
 @dataclass
@@ -153,10 +157,12 @@ class MinimalTask(Config):
 
     attack: MinimalAttackConfig
     batch_size: int
+    pictures: int
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _require_at_least("batch_size", self.batch_size, 1)
+        _require_at_least("pictures", self.pictures, 0)
 
 
 @dataclass
@@ -253,11 +259,22 @@ class ExplainTask(Config):
             )
 
 
+class MergeTask(Config):
+    """task=merge: the tables and the report of what a run has finished, from its output folder."""
+
+
+@dataclass
+class InfoTask(Config):
+    """task=info: versions, devices, and where the model's weights come from."""
+
+
 TASKS: dict[str, type[Config]] = {
     "attack": AttackTask,
     "minimal": MinimalTask,
     "compare": CompareTask,
     "explain": ExplainTask,
+    "merge": MergeTask,
+    "info": InfoTask,
 }
 
 # ${unless:GIVEN,VALUE} in conf/: VALUE where GIVEN is null, and null otherwise.

@@ -1,11 +1,14 @@
 """Photographs: where they are found, what they are labelled, and how their files become tensors."""
 
+import hashlib
+import io
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import BinaryIO, Protocol
 
 import numpy as np
 import torch
@@ -41,16 +44,79 @@ class Photograph:
 
 @dataclass(frozen=True)
 class Entry:
-    """A photograph that is not read yet: its name, its file and its class index if that is known."""
+    """A photograph that is not decoded yet.
+
+    Attributes:
+        name, path, label: as of a `Photograph`.
+        content: what its file holds, where that is inside an archive; None where `path` is to be read.
+        problem: known before it is decoded.
+    """
 
     name: str
     path: Path
     label: int | None
+    content: bytes | None = None
+    problem: str | None = None
+
+    def read(self, preprocessing: Preprocessing) -> Photograph:
+        """The photograph, or the reason why it is not usable."""
+        image, problem = None, self.problem
+        if problem is None:
+            try:
+                image = _to_tensor(
+                    preprocessing(_decode(self.path if self.content is None else io.BytesIO(self.content)))
+                )
+            except InputError as error:
+                problem = str(error)
+        return Photograph(self.name, self.path, image, self.label, problem)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What is known of photographs before they are read.
+
+    Attributes:
+        digest: changes when the photographs do, as far as their names tell, or the sizes of archives.
+        count: how many there are; None where that is known only once they are read.
+    """
+
+    digest: str
+    count: int | None
+
+
+class Source(Protocol):
+    """Photographs in shards: class folders, archives, or a single one. Iterating decodes them one by one."""
+
+    @property
+    def preprocessing(self) -> Preprocessing: ...
+
+    @property
+    def shards(self) -> tuple[str, ...]:
+        """Names, in order."""
+
+    def shard(self, number: int) -> Iterator[Entry]:
+        """The photographs of a shard, in the same order every time.
+
+        Raises:
+            InputError: while iterating, a shard that cannot be read to its end.
+        """
+
+    def survey(self) -> Survey: ...
+
+    def __iter__(self) -> Iterator[Photograph]: ...
+
+
+def survey_of(names: Iterable[str]) -> Survey:
+    """A survey by the names of all photographs."""
+    digest, count = hashlib.blake2b(digest_size=16), 0
+    for count, name in enumerate(names, start=1):  # noqa: B007
+        digest.update(name.encode("utf-8", "surrogateescape") + b"\0")
+    return Survey(digest.hexdigest(), count)
 
 
 @dataclass(frozen=True)
 class Photographs:
-    """A sequence of photographs; iterating reads them one by one, and holds none of them."""
+    """A sequence of photographs, in a single shard; iterating reads them one by one, and holds none of them."""
 
     entries: tuple[Entry, ...]
     preprocessing: Preprocessing
@@ -59,13 +125,18 @@ class Photographs:
         return len(self.entries)
 
     def __iter__(self) -> Iterator[Photograph]:
-        for entry in self.entries:
-            image, problem = None, None
-            try:
-                image = _to_tensor(self.preprocessing(_decode(entry.path)))
-            except InputError as error:
-                problem = str(error)
-            yield Photograph(entry.name, entry.path, image, entry.label, problem)
+        return (entry.read(self.preprocessing) for entry in self.entries)
+
+    @property
+    def shards(self) -> tuple[str, ...]:
+        return ("photographs",)
+
+    def shard(self, number: int) -> Iterator[Entry]:
+        assert number == 0
+        return iter(self.entries)
+
+    def survey(self) -> Survey:
+        return survey_of(entry.name for entry in self.entries)
 
     def first(self, count: int) -> "Photographs":
         """The first `count` photographs, or all where there are fewer."""
@@ -103,11 +174,11 @@ def folder(path: str | Path, preprocessing: Preprocessing, class_index: Mapping[
     root = Path(path)
     if not root.is_dir():
         raise InputError(f"{root} is not a folder: give the path of a folder of images")
-    loose = sorted(filter(_is_image, root.iterdir()))
+    loose = sorted(filter(is_image, root.iterdir()))
     classes = {
         subfolder.name: files
         for subfolder in sorted(root.iterdir())
-        if subfolder.is_dir() and (files := sorted(filter(_is_image, subfolder.rglob("*"))))
+        if subfolder.is_dir() and (files := sorted(filter(is_image, subfolder.rglob("*"))))
     }
     if loose and classes:
         raise InputError(f"{root} holds images beside the class folder {next(iter(classes))}: move one or the other")
@@ -115,7 +186,7 @@ def folder(path: str | Path, preprocessing: Preprocessing, class_index: Mapping[
         return _photographs(root, loose, [None] * len(loose), preprocessing)
     if not classes:
         raise InputError(f"{root} holds no images, that is no files ending in {', '.join(SUFFIXES)}")
-    indices = _class_indices(list(classes), class_index)
+    indices = class_indices(list(classes), class_index)
     labels = [indices[name] for name, files in classes.items() for _ in files]
     return _photographs(root, [file for files in classes.values() for file in files], labels, preprocessing)
 
@@ -142,12 +213,12 @@ def _photographs(
     taken: set[str] = set()
     entries = []
     for file, label in zip(files, labels, strict=True):
-        name = _unique_name(file.relative_to(root).with_suffix("").as_posix(), taken)
+        name = unique_name(file.relative_to(root).with_suffix("").as_posix(), taken)
         entries.append(Entry(name, file, label))
     return Photographs(tuple(entries), preprocessing)
 
 
-def _unique_name(stem: str, taken: set[str]) -> str:
+def unique_name(stem: str, taken: set[str]) -> str:
     """A file name made of `stem`; `taken` ignores case, as some file systems do, and gains the name."""
     safe = re.sub(r"[^\w.-]+", "_", stem)[:60]
     name, copy = safe, 1
@@ -158,11 +229,17 @@ def _unique_name(stem: str, taken: set[str]) -> str:
     return name
 
 
-def _is_image(path: Path) -> bool:
+def is_image(path: Path) -> bool:
+    """Whether a path is that of a file that should be an image."""
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
-def _class_indices(names: Sequence[str], class_index: Mapping[str, int]) -> dict[str, int]:
+def class_indices(names: Sequence[str], class_index: Mapping[str, int]) -> dict[str, int]:
+    """Class indices of folders by their names, as `folder` finds them.
+
+    Raises:
+        InputError: a name that is none of the classes.
+    """
     known = {name.replace("_", " "): index for name, index in class_index.items()}
     strangers = [name for name in names if name.replace("_", " ") not in known]
     if not strangers:
@@ -177,14 +254,14 @@ def _class_indices(names: Sequence[str], class_index: Mapping[str, int]) -> dict
     )
 
 
-def _decode(path: Path) -> Image.Image:
+def _decode(content: Path | BinaryIO) -> Image.Image:
     """The first frame of an image file as 8-bit RGB, upright, composed on white where it is transparent.
 
     Raises:
         InputError: the reason why the file is not usable, without its name.
     """
     try:
-        with warnings.catch_warnings(), Image.open(path) as file:
+        with warnings.catch_warnings(), Image.open(content) as file:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             picture = _to_rgb(ImageOps.exif_transpose(file))
     except InputError:

@@ -1,9 +1,9 @@
 """A run: every photograph of a configuration attacked, saved, read back, certified and explained."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import count
 from pathlib import Path
 from typing import cast
 
@@ -26,12 +26,12 @@ from percep.explain import (
 )
 from percep.models import Classifier
 from percep.report import ImageRow, MinimalRow, Panel, Prediction, read_image, save_image, save_panel
-from percep.subjects import Predictions, load_subjects, predict, targets_of
+from percep.subjects import Predictions, drawn, load_subjects, predict, targets_of
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run says of one photograph; there is no panel where nothing finite could be drawn."""
+    """What a run says of one photograph; there is no panel where none was asked for or nothing finite can be drawn."""
 
     row: ImageRow
     panel: Panel | None = None
@@ -40,22 +40,16 @@ class Outcome:
 class Run:
     """The attack of a configuration on its photographs, inside its ball or with the smallest change.
 
-    Iterating does the work, a batch at a time, and yields one `Outcome` per photograph in order, once its
-    files `adversarial/NAME.png` and `panels/NAME.png` are written. Whatever an outcome says of an adversarial
-    image was measured on the file.
-
     Args:
         config: what to attack, and how.
         folder: an existing folder for the files.
 
     Raises:
-        InputError: a model, checkpoint, device, path or label that is not usable; while iterating, a target
-            that is not a class or a network without a layer for Grad-CAM.
+        InputError: a model, checkpoint, device, path or label that is not usable.
         UnavailableError: weights or a device that cannot be had here.
     """
 
     def __init__(self, config: AttackTask | MinimalTask, folder: Path) -> None:
-        torch.manual_seed(config.seed)
         self.config = config
         self.model, self.photographs = load_subjects(config)
         self.attack: FrankWolfe | MinimalPerturbation
@@ -78,18 +72,30 @@ class Run:
             )
         self.adversarial, self.panels = folder / "adversarial", folder / "panels"
 
-    def __len__(self) -> int:
-        return len(self.photographs)
+    def __call__(self, photographs: Sequence[Photograph], pictured: Sequence[bool]) -> list[Outcome]:
+        """Attacks a batch.
 
-    def __iter__(self) -> Iterator[Outcome]:
-        self.adversarial.mkdir()
-        self.panels.mkdir()
-        remaining = iter(self.photographs)
-        while batch := list(islice(remaining, self.config.batch_size)):
-            readable = [photograph for photograph in batch if photograph.image is not None]
-            outcomes = iter(self._attack(readable) if readable else ())
-            for photograph in batch:
-                yield self._unreadable(photograph) if photograph.image is None else next(outcomes)
+        Args:
+            photographs: a batch. What comes of it depends on nothing else.
+            pictured: of which of them a panel is drawn.
+
+        Returns:
+            One `Outcome` per photograph, once its files `adversarial/NAME.png` and `panels/NAME.png` are written.
+            Whatever it says of an adversarial image was measured on the file.
+
+        Raises:
+            InputError: a target that is not a class, or a network without a layer for Grad-CAM.
+        """
+        readable = [photograph for photograph in photographs if photograph.image is not None]
+        torch.manual_seed(drawn(photographs[0].name if photographs else "", self.config.seed))
+        batch = self._attack(readable) if readable else None
+        numbers = count()
+        return [
+            self._unreadable(photograph)
+            if batch is None or photograph.image is None
+            else self._outcome(batch, next(numbers), shown)
+            for photograph, shown in zip(photographs, pictured, strict=True)
+        ]
 
     def _unreadable(self, photograph: Photograph) -> Outcome:
         label = photograph.label
@@ -97,7 +103,7 @@ class Run:
         row = ImageRow if isinstance(self.attack, FrankWolfe) else MinimalRow
         return Outcome(row(photograph.name, f"unreadable: {photograph.problem}", label, name))
 
-    def _attack(self, photographs: Sequence[Photograph]) -> list[Outcome]:
+    def _attack(self, photographs: Sequence[Photograph]) -> "_Batch":
         images = [photograph.image for photograph in photographs if photograph.image is not None]
         references = torch.stack(images).to(self.config.device)
         before = predict(self.model, references)
@@ -107,7 +113,8 @@ class Run:
         labels = torch.tensor(given, device=references.device)
         labels = torch.where(labels < 0, before.classes, labels)
         left = labels.clamp(min=0)  # neither labelled nor classified: the attack will call it not finite
-        targets = targets_of(self.config.attack.target, left, before.logits.shape[1])
+        names = [photograph.name for photograph in photographs]
+        targets = targets_of(self.config.attack.target, left, before.logits.shape[1], names, self.config.seed)
         start = time.perf_counter()
         result = self.attack(references, left, targets)
         seconds = (time.perf_counter() - start) / len(photographs)
@@ -117,8 +124,8 @@ class Run:
         saved = saved.to(references.device)
         after = predict(self.model, saved)
         ssim = ssim_maps(references, saved)
-        batch = _Batch(
-            names=[photograph.name for photograph in photographs],
+        return _Batch(
+            names=names,
             references=references,
             saved=saved,
             labels=labels,
@@ -133,20 +140,22 @@ class Run:
             allocation=allocation_maps(result.spending, (saved.shape[-2], saved.shape[-1])),
             associations=associations((1 - ssim).mean(1), attention, local_standard_deviation(references)),
         )
-        return [self._outcome(batch, i) for i in range(len(photographs))]
 
     def _save(self, photograph: Photograph, image: Tensor) -> Tensor:
         """The image as its file holds it."""
         path = self.adversarial / f"{photograph.name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
         save_image(path, image)
         return read_image(path)
 
-    def _outcome(self, batch: "_Batch", i: int) -> Outcome:
+    def _outcome(self, batch: "_Batch", i: int, pictured: bool) -> Outcome:
         row = self._row(batch, i)
-        if row.predicted_before is None or row.predicted_after is None:
+        if not pictured or row.predicted_before is None or row.predicted_after is None:
             return Outcome(row)
         panel = batch.panel(i, row, self.floor, self.mean)
-        save_panel(self.panels / f"{row.name}.png", panel)
+        path = self.panels / f"{row.name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_panel(path, panel)
         return Outcome(row, panel)
 
     def _row(self, batch: "_Batch", i: int) -> ImageRow:

@@ -1,5 +1,7 @@
 """What a task attacks: the model and the photographs of a configuration, their predictions, their targets."""
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -8,11 +10,13 @@ from torch import Tensor
 
 from percep import data, models
 from percep.config import Config, DataConfig
-from percep.data import Photographs
-from percep.models import Classifier, Source
+from percep.data import Photographs, Source
+from percep.models import Classifier
+from percep.models import Source as ModelSource
+from percep.streams import Archives, ClassFolders, Shards
 
 
-def load_subjects(config: Config) -> tuple[Classifier, Photographs]:
+def load_subjects(config: Config) -> tuple[Classifier, Source]:
     """The model, on the configuration's device, and the photographs, none of them read yet.
 
     Raises:
@@ -21,7 +25,7 @@ def load_subjects(config: Config) -> tuple[Classifier, Photographs]:
     """
     model = models.load(
         config.model.name,
-        source=cast(Source, config.model.source),
+        source=cast(ModelSource, config.model.source),
         checkpoint=config.model.checkpoint,
         layer=config.model.layer,
         device=config.device,
@@ -46,27 +50,41 @@ def predict(model: Classifier, images: Tensor) -> Predictions:
     return Predictions(logits, torch.where(finite, logits.argmax(1), -1), logits.softmax(1).amax(1))
 
 
-def targets_of(target: str | None, labels: Tensor, classes: int) -> Tensor | None:
+def targets_of(target: str | None, labels: Tensor, classes: int, names: Sequence[str], seed: int) -> Tensor | None:
     """`(B,)` int64 targets as `attack.target` says: a class index, or "random" for any but the label.
 
     Args:
         target: None for no targets.
         labels: `(B,)` int64 class indices.
         classes: how many there are.
+        names: of the photographs. A random target depends on the photograph's name and the seed, not on others.
+        seed: of the run.
     """
     if target is None:
         return None
     if target == "random":  # any class but the label, each as likely
-        return (labels + torch.randint(1, classes, labels.shape).to(labels.device)) % classes
+        steps = torch.tensor([1 + drawn(name, seed) % max(classes - 1, 1) for name in names])
+        return (labels + steps.to(labels.device)) % classes
     return torch.full_like(labels, int(target))
 
 
-def photographs_of(config: DataConfig, model: Classifier) -> Photographs:
+def drawn(name: str, seed: int) -> int:
+    """A number below 2**63, as good as random, that a name and a seed stand for on every machine."""
+    key = f"{seed} {name}".encode("utf-8", "surrogateescape")
+    return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest()) >> 1
+
+
+def photographs_of(config: DataConfig, model: Classifier) -> Source:
     """The photographs of a configuration, preprocessed for a loaded model, none of them read yet."""
     preprocessing = model.preprocessing
     assert preprocessing is not None  # a loaded model has one
+    photographs: Photographs | Shards
     if config.path is None:
         photographs = data.samples(preprocessing)
+    elif config.source == "imagefolder":
+        photographs = ClassFolders(config.path, preprocessing, model.class_index)
+    elif config.source == "webdataset":
+        photographs = Archives(config.path, preprocessing, model.class_index)
     elif config.source == "folder":
         photographs = data.folder(config.path, preprocessing, model.class_index)
     else:

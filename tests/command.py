@@ -52,7 +52,7 @@ def enter(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     Path("photos").mkdir()
     for seed, name in enumerate(("a", "b", "d")):
-        _photograph(seed).save(f"photos/{name}.png")
+        photograph(seed).save(f"photos/{name}.png")
     Path("photos/c.jpg").write_text("not a photograph")
 
 
@@ -67,6 +67,7 @@ def complaint(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return line
 
 
-def _photograph(seed: int) -> Image.Image:
+def photograph(seed: int) -> Image.Image:
+    """A small photograph of smooth colours, another for every seed."""
     coarse = np.random.default_rng(seed).integers(40, 216, (5, 5, 3), dtype=np.uint8)
     return Image.fromarray(coarse).resize((SIDE, SIDE), Image.Resampling.BICUBIC)

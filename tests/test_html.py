@@ -22,7 +22,7 @@ from selenium.webdriver.common.by import By
 from percep import data
 from percep.explain import allocation_maps, ssim_maps
 from percep.models import Preprocessing
-from percep.report import Exhibit, Facts, ImageRow, MinimalRow, Panel, Prediction, exhibit, save_report
+from percep.report import Exhibit, Facts, ImageRow, MinimalRow, Panel, Prediction, exhibit, save_report, summarise
 from percep.report.html import verdict
 
 CHROMIUM, DRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
@@ -342,7 +342,7 @@ class TestReading:
         assert len(seen) == stops
 
     def test_the_figures_of_the_run(self, page):
-        assert page.find_element(By.TAG_NAME, "h1").text == verdict(ROWS)
+        assert page.find_element(By.TAG_NAME, "h1").text == verdict(summarise(ROWS))
         figures = page.find_element(By.CSS_SELECTOR, ".figures").text.split("\n")
         assert dict(zip(figures[::2], figures[1::2], strict=True)) == {
             "Photographs": "8",
@@ -412,7 +412,7 @@ def seconds_to_load(browser: webdriver.Chrome, path: Path) -> float:
     ],
 )
 def test_the_verdict(rows, words):
-    assert verdict(rows) == words
+    assert verdict(summarise(rows)) == words
 
 
 def test_the_smallest_change_has_what_was_found_instead_of_a_ball(browser, tmp_path):

@@ -4,7 +4,16 @@ from percep.report.html import Exhibit, Facts, exhibit, save_report
 from percep.report.images import read_image, save_image
 from percep.report.overview import save_overview
 from percep.report.panel import Panel, Prediction, save_panel
-from percep.report.tables import ImageRow, MinimalRow, summarise, versions, write_results, write_summary
+from percep.report.tables import (
+    ImageRow,
+    MinimalRow,
+    Totals,
+    save_summary,
+    summarise,
+    versions,
+    write_results,
+    write_summary,
+)
 
 __all__ = [
     "Exhibit",
@@ -13,12 +22,14 @@ __all__ = [
     "MinimalRow",
     "Panel",
     "Prediction",
+    "Totals",
     "exhibit",
     "read_image",
     "save_image",
     "save_overview",
     "save_panel",
     "save_report",
+    "save_summary",
     "summarise",
     "versions",
     "write_results",

@@ -54,15 +54,23 @@ def exhibit(panel: Panel) -> Exhibit:
     )
 
 
-def save_report(path: Path, facts: Facts, rows: Sequence[ImageRow], exhibits: Mapping[str, Exhibit]) -> None:
+def save_report(
+    path: Path,
+    facts: Facts,
+    rows: Sequence[ImageRow],
+    exhibits: Mapping[str, Exhibit],
+    summary: Mapping[str, object] | None = None,
+) -> None:
     """Writes the page: verdict, gallery, a table that sorts, and how to repeat the run.
 
     Args:
         path: the file to write; the adversarial images are linked as `adversarial/NAME.png` beside it.
         facts: of the run.
-        rows: every image, in order.
+        rows: the images to show, in order.
         exhibits: by the name of the image, for the images that have pictures.
+        summary: `summarise` of all images, where not all of them are shown.
     """
+    summary = summarise(rows) if summary is None else summary
     findings = _findings(rows)
     pictured = [row.name for row in rows if row.name in exhibits]
     save_page(
@@ -72,17 +80,17 @@ def save_report(path: Path, facts: Facts, rows: Sequence[ImageRow], exhibits: Ma
         rows=rows,
         exhibits=exhibits,
         anchors={name: f"photograph-{number}" for number, name in enumerate(pictured, start=1)},
-        verdict=verdict(rows),
-        figures=_figures(rows),
+        images=summary["images"],
+        verdict=verdict(summary),
+        figures=_figures(summary),
         legends=[ssim_legend(), gradcam_legend(), budget_legend()],
         findings=findings,
         columns=(*_NAMES, *findings, _SECONDS),
     )
 
 
-def verdict(rows: Sequence[ImageRow]) -> str:
-    """A run in a sentence without its full stop."""
-    summary = summarise(rows)
+def verdict(summary: Mapping[str, object]) -> str:
+    """A run, as `summarise` tells it, in a sentence without its full stop."""
     correct, successes, certified = (summary[key] for key in ("correct_before", "successes", "certified"))
     if not correct:
         return "No photograph was classified correctly to begin with"
@@ -96,8 +104,7 @@ def verdict(rows: Sequence[ImageRow]) -> str:
     return f"{turned}, {'all' if certified == successes else certified} certified from the saved files"
 
 
-def _figures(rows: Sequence[ImageRow]) -> list[tuple[str, str]]:
-    summary = summarise(rows)
+def _figures(summary: Mapping[str, object]) -> list[tuple[str, str]]:
     medians = summary["medians"]
     assert isinstance(medians, dict)
     cost, gradients = medians["one_minus_mean_ssim"], medians["gradient_calls"]

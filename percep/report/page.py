@@ -23,12 +23,13 @@ class Facts:
     Attributes:
         command: a line for a shell that repeats the run.
         settings: the resolved configuration, nested; `task`, `model.name` and `seed` are among its keys.
-        planned: how many photographs the run set out to do; a report of fewer rows says it was interrupted.
+        planned: how many photographs the run set out to do; a report of fewer says it was interrupted. None for a run
+            that was interrupted before that was known.
     """
 
     command: str
     settings: Mapping[str, object]
-    planned: int
+    planned: int | None
 
 
 def save_page(path: Path, template: str, facts: Facts, **content: object) -> None:

@@ -3,11 +3,14 @@
 import json
 import math
 import platform
-from collections.abc import Iterable, Sequence
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from importlib import metadata
+from itertools import islice
 from pathlib import Path
 from statistics import fmean, median
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -15,6 +18,8 @@ import pandas as pd
 from percep.explain import Association, Associations
 
 _PACKAGES = ("percep", "torch", "torchvision", "kornia", "captum", "hydra-core", "numpy")
+_MEDIANS = ("min_ssim", "l2", "linf", "gradient_calls", "seconds")
+_ROWS_HELD = 1000
 
 
 @dataclass(frozen=True)
@@ -81,30 +86,57 @@ class MinimalRow(ImageRow):
     missed: float | None = None
 
 
-def write_results(path: Path, rows: Sequence[ImageRow]) -> None:
+def write_results(path: Path, rows: Iterable[ImageRow], kind: type[ImageRow] | None = None) -> None:
     """Writes `results.csv`: a row per image in the order given, UTF-8, numbers that read back exactly.
 
-    The rows are of one type, whose fields are the columns.
+    Args:
+        path: the file to write.
+        rows: of one type, whose fields are the columns; a thousand of them are held at a time.
+        kind: that type, where there may be no row; `ImageRow` by default.
     """
-    names = [field.name for field in fields(rows[0] if rows else ImageRow) if field.name != "associations"]
+    remaining = iter(rows)
+    held = list(islice(remaining, _ROWS_HELD))
+    names = [field.name for field in fields(kind or (held[0] if held else ImageRow)) if field.name != "associations"]
     columns = [*names, *_association_columns(None)]
-    records = [{name: getattr(row, name) for name in names} | _association_columns(row.associations) for row in rows]
-    write_csv(path, records, columns)
+    write_csv(path, [], columns)
+    while held:
+        records = [
+            {name: getattr(row, name) for name in names} | _association_columns(row.associations) for row in held
+        ]
+        write_csv(path, records, columns, append=True)
+        held = list(islice(remaining, _ROWS_HELD))
 
 
-def write_csv(path: Path, records: list[dict[str, object]], columns: list[str]) -> None:
-    """Writes records in UTF-8, numbers so that they read back exactly; None, NaN and what is missing are empty."""
+def write_csv(path: Path, records: list[dict[str, object]], columns: list[str], append: bool = False) -> None:
+    """Writes records in UTF-8, numbers so that they read back exactly; None, NaN and what is missing are empty.
+
+    With `append` they follow what the file holds, without a header.
+    """
     table = pd.DataFrame(records, columns=columns, dtype=object)
-    table.to_csv(path, index=False, encoding="utf-8", errors="backslashreplace", lineterminator="\n")
+    mode: Literal["a", "w"] = "a" if append else "w"
+    table.to_csv(
+        path,
+        mode=mode,
+        header=not append,
+        index=False,
+        encoding="utf-8",
+        errors="backslashreplace",
+        lineterminator="\n",
+    )
 
 
-def write_summary(path: Path, rows: Sequence[ImageRow], seed: int) -> None:
+def write_summary(path: Path, rows: Iterable[ImageRow], seed: int) -> None:
     """Writes `summary.json`: `summarise(rows)`, the seed and `versions()`; an undefined number is null."""
-    summary = {**summarise(rows), "seed": seed, "versions": versions()}
+    save_summary(path, summarise(rows), seed)
+
+
+def save_summary(path: Path, totals: Mapping[str, object], seed: int) -> None:
+    """Writes `summary.json` from what `summarise` gave."""
+    summary = {**totals, "seed": seed, "versions": versions()}
     path.write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def summarise(rows: Sequence[ImageRow]) -> dict[str, object]:
+def summarise(rows: Iterable[ImageRow]) -> dict[str, object]:
     """Counts, medians and mean associations of a run.
 
     Returns:
@@ -113,30 +145,67 @@ def summarise(rows: Sequence[ImageRow]) -> dict[str, object]:
         successes; `associations`, mean Pearson and Spearman over the `images` for which they are defined;
         `zero_gradcam_maps`.
     """
-    correct = [row for row in rows if row.correct_before]
-    successes = [row for row in correct if row.success]
-    return {
-        "images": len(rows),
-        "unreadable": sum(row.status.startswith("unreadable") for row in rows),
-        "correct_before": len(correct),
-        "successes": len(successes),
-        "certified": sum(bool(row.certified) for row in successes),
-        "medians": {
-            "one_minus_mean_ssim": _median(None if row.mean_ssim is None else 1 - row.mean_ssim for row in successes),
-            **{
-                name: _median(getattr(row, name) for row in successes)
-                for name in ("min_ssim", "l2", "linf", "gradient_calls", "seconds")
+    totals = Totals()
+    for row in rows:
+        totals.add(row)
+    return totals.summary()
+
+
+class Totals:
+    """What `summarise` tells, of rows that are met one by one: of a row some numbers are kept, not the row."""
+
+    def __init__(self) -> None:
+        names = ("images", "unreadable", "correct_before", "successes", "certified", "zero_gradcam_maps")
+        self.counts = dict.fromkeys(names, 0)
+        self.medians = {name: array("d") for name in ("one_minus_mean_ssim", *_MEDIANS)}
+        self.found: array[float] | None = None
+        self.associations = {field.name: (array("d"), array("d")) for field in fields(Associations)}
+
+    def add(self, row: ImageRow) -> None:
+        success = row.correct_before and bool(row.success)
+        for name, holds in (
+            ("images", True),
+            ("unreadable", row.status.startswith("unreadable")),
+            ("correct_before", row.correct_before),
+            ("successes", success),
+            ("certified", success and bool(row.certified)),
+            ("zero_gradcam_maps", bool(row.zero_gradcam)),
+        ):
+            self.counts[name] += holds
+        if isinstance(row, MinimalRow):
+            self.found = array("d") if self.found is None else self.found
+            if success and row.found is not None:
+                self.found.append(1 - row.found)
+        if success:
+            cost = None if row.mean_ssim is None else 1 - row.mean_ssim
+            values = {"one_minus_mean_ssim": cost} | {name: getattr(row, name) for name in _MEDIANS}
+            for name, value in values.items():
+                if value is not None and math.isfinite(value):
+                    self.medians[name].append(value)
+        if row.associations is not None:
+            for name, (pearson, spearman) in self.associations.items():
+                association: Association = getattr(row.associations, name)
+                if association.undefined is None:
+                    pearson.append(association.pearson)
+                    spearman.append(association.spearman)
+
+    def summary(self) -> dict[str, object]:
+        counts = dict(self.counts)
+        zero = counts.pop("zero_gradcam_maps")
+        return {
+            **counts,
+            "medians": {name: median(values) if values else None for name, values in self.medians.items()},
+            **({} if self.found is None else {"one_minus_found": _quartiles(self.found)}),
+            "associations": {
+                name: {
+                    "pearson": fmean(pearson) if pearson else None,
+                    "spearman": fmean(spearman) if spearman else None,
+                    "images": len(pearson),
+                }
+                for name, (pearson, spearman) in self.associations.items()
             },
-        },
-        **({"one_minus_found": _quartiles(successes)} if any(isinstance(row, MinimalRow) for row in rows) else {}),
-        "associations": {
-            field.name: _mean_association(
-                [getattr(row.associations, field.name) for row in rows if row.associations is not None]
-            )
-            for field in fields(Associations)
-        },
-        "zero_gradcam_maps": sum(bool(row.zero_gradcam) for row in rows),
-    }
+            "zero_gradcam_maps": zero,
+        }
 
 
 def versions() -> dict[str, str]:
@@ -164,21 +233,6 @@ def _association_columns(associations: Associations | None) -> dict[str, object]
     return columns
 
 
-def _median(values: Iterable[float | None]) -> float | None:
-    known = [float(value) for value in values if value is not None and math.isfinite(value)]
-    return median(known) if known else None
-
-
-def _quartiles(rows: Iterable[ImageRow]) -> dict[str, float | None]:
-    costs = [1 - row.found for row in rows if isinstance(row, MinimalRow) and row.found is not None]
+def _quartiles(costs: Sequence[float]) -> dict[str, float | None]:
     values = np.quantile(costs, (0.25, 0.5, 0.75)).tolist() if costs else [None] * 3
     return dict(zip(("lower_quartile", "median", "upper_quartile"), values, strict=True))
-
-
-def _mean_association(values: Sequence[Association]) -> dict[str, float | int | None]:
-    defined = [value for value in values if value.undefined is None]
-    return {
-        "pearson": fmean(value.pearson for value in defined) if defined else None,
-        "spearman": fmean(value.spearman for value in defined) if defined else None,
-        "images": len(defined),
-    }

@@ -14,7 +14,8 @@ from percep.attacks.comparison import contender
 from percep.attacks.criteria import Loss
 from percep.attacks.inputs import check_logits
 from percep.config import ExplainTask, VariantConfig
-from percep.data import Photograph, Photographs
+from percep.data import Photograph
+from percep.data import Source as Photographs
 from percep.errors import InputError, UnavailableError
 from percep.explain import another_images, block_means, cascade, gradcam
 from percep.models import Classifier, Source
@@ -76,6 +77,7 @@ class Study:
         self.config = config
         self.model, self.photographs = load_subjects(config)
         study, criteria = config.study, config.criteria
+        self.planned = self.photographs.survey().count
         self.claim = Claim(
             CHANGE, ATTENTION, cast(Correlation, criteria.statistic), criteria.control, criteria.region, criteria.share
         )
@@ -90,8 +92,10 @@ class Study:
         for name in study.rivals:  # and an attack that is not installed, or given too few gradients
             contender(name, self.model, study.gradients)
 
-    def __len__(self) -> int:
-        return 2 * len(self._plan) * len(self.photographs)
+    @property
+    def reads(self) -> int | None:
+        """How many photographs will be read in all; None where they are counted only by reading them."""
+        return None if self.planned is None else 2 * len(self._plan) * self.planned
 
     def __iter__(self) -> Iterator[Step]:
         self.variants = []
@@ -109,7 +113,7 @@ class Study:
                 if number == 0:
                     raise
                 variant.problem = str(error)
-                yield Step(variant.name, 2 * len(self.photographs) - done)
+                yield Step(variant.name, max(0, 2 * (self.planned or 0) - done))
 
     @property
     def turned(self) -> int:
@@ -142,7 +146,6 @@ class Study:
         depth = self._depth(full)
         randomised = [twin for _, twin in cascade(model, generator, self.config.study.stages)] if full else []
         remaining = (photograph for photograph in photographs if photograph.name in subjects)
-        done = 0
         while batch := list(islice(remaining, self.config.batch_size)):
             known = [subjects[photograph.name] for photograph in batch]
             examined = examine(
@@ -161,9 +164,8 @@ class Study:
             if examined is not None:
                 variant.evidence.add(examined)
                 variant.statuses |= dict.fromkeys(examined.names, "turned")
-            done += len(batch)
             yield Step(variant.name, len(batch), examined if full else None)
-        yield Step(variant.name, len(photographs) - done)
+        yield Step(variant.name, len(variant.statuses) - len(subjects))
 
     def _survey(
         self,
@@ -186,7 +188,7 @@ class Study:
         if len(blocks) < 2:
             raise InputError(
                 f"a study compares photographs: it needs two that {variant.model} classifies correctly, "
-                f"found {len(blocks)} of {len(photographs)}"
+                f"found {len(blocks)} of {len(variant.statuses)}"
             )
         others = another_images(torch.stack(blocks), generator)
         for (name, (label, target)), another in zip(labels.items(), others, strict=True):
@@ -202,7 +204,8 @@ class Study:
             return "not_finite", None
         label = int(before.classes) if photograph.label is None else photograph.label
         labels = self._integers([label])
-        targets = targets_of(self.config.attack.target, labels, before.logits.shape[1])
+        target, seed = self.config.attack.target, self.config.seed
+        targets = targets_of(target, labels, before.logits.shape[1], [photograph.name], seed)
         check_logits(before.logits, 1, labels, targets)
         if label != int(before.classes):
             return "misclassified", None

@@ -1,0 +1,7 @@
+"""`python -m percep`, which is also how `torchrun -m percep` starts it."""
+
+import sys
+
+from percep.app import main
+
+sys.exit(main())

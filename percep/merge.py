@@ -1,0 +1,131 @@
+"""What the parts of a run hold, and the tables and the report they become."""
+
+import io
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from percep.report import (
+    Exhibit,
+    Facts,
+    ImageRow,
+    MinimalRow,
+    Panel,
+    Prediction,
+    Totals,
+    save_overview,
+    save_report,
+    save_summary,
+    write_results,
+)
+from percep.scale.folder import Record, recorded
+from percep.scale.parts import Parts
+from percep.scale.whole import whole
+from percep.streams import share
+
+OVERVIEW = 20
+"""Most rows of an overview."""
+_IMAGES = ("original", "adversarial")
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The pictures of a photograph that a report and an overview will show; None where they will not.
+
+    Attributes:
+        exhibit: for the report.
+        panel: `packed`, for the overview.
+    """
+
+    exhibit: Exhibit | None = None
+    panel: bytes | None = None
+
+
+def parts_of(folder: Path, task: str) -> Parts:
+    """The parts of a run of task=attack or task=minimal: a row and its pictures."""
+    return Parts(folder / "parts", (MinimalRow if task == "minimal" else ImageRow, Pictures))
+
+
+def packed(panel: Panel) -> bytes:
+    """A panel as bytes."""
+    values = asdict(panel)
+    for name, value in values.items():
+        if isinstance(value, Tensor):  # of a batch: a view is saved with all that it is a view of
+            values[name] = value.cpu().clone()
+    for name in _IMAGES:
+        values[name] = (values[name] * 255).round().to(torch.uint8)
+    file = io.BytesIO()
+    torch.save(values, file)
+    return file.getvalue()
+
+
+def unpacked(content: bytes) -> Panel:
+    """The panel that was packed, on the CPU."""
+    values = torch.load(io.BytesIO(content), weights_only=True)
+    values |= {name: values[name].float() / 255 for name in _IMAGES}
+    values |= {name: Prediction(**values[name]) for name in ("before", "after")}
+    return Panel(**values)
+
+
+def merge(folder: Path) -> Mapping[str, object]:
+    """Writes `results.csv`, `summary.json`, `report.html` and `overview.png` of all that a run has finished.
+
+    A part is held at a time, and the pictures that are shown. Each file is written whole or stays as it was.
+
+    Args:
+        folder: of a run of task=attack or task=minimal, finished or not.
+
+    Returns:
+        What `percep.report.summarise` tells of the photographs.
+
+    Raises:
+        InputError: no run, or a damaged part.
+        OSError: a file cannot be written.
+    """
+    record = recorded(folder)
+    parts = parts_of(folder, record.settings["task"])
+    totals, shown = Totals(), _Shown()
+    with whole(folder / "results.csv") as path:
+        write_results(path, _rows(record, parts, totals, shown), parts.kinds[0])
+    summary = totals.summary()
+    with whole(folder / "summary.json") as path:
+        save_summary(path, summary, record.settings["seed"])
+    with whole(folder / "report.html") as path:
+        facts = Facts(record.command, record.settings, _planned(record, parts, totals))
+        save_report(path, facts, shown.rows, shown.exhibits, summary)
+    if shown.panels:
+        with whole(folder / "overview.png") as path:
+            save_overview(path, shown.panels)
+    return summary
+
+
+class _Shown:
+    """What a report and an overview show."""
+
+    def __init__(self) -> None:
+        self.rows: list[ImageRow] = []
+        self.exhibits: dict[str, Exhibit] = {}
+        self.panels: list[Panel] = []
+
+
+def _rows(record: Record, parts: Parts, totals: Totals, shown: _Shown) -> Iterator[ImageRow]:
+    for shard, number, records in parts:
+        quota = share(record.settings["pictures"], record.shards, shard)
+        for place, (row, pictures) in enumerate(records, start=number * record.settings["batch_size"]):
+            totals.add(row)
+            if place < quota:
+                shown.rows.append(row)
+            if pictures.exhibit is not None:
+                shown.exhibits[row.name] = pictures.exhibit
+            if pictures.panel is not None:
+                shown.panels.append(unpacked(pictures.panel))
+            yield row
+
+
+def _planned(record: Record, parts: Parts, totals: Totals) -> int | None:
+    if record.photographs is not None:
+        return record.photographs
+    return totals.counts["images"] if len(parts.finished().shards) == record.shards else None

@@ -1,0 +1,91 @@
+"""One display of what all processes of a run have done."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from percep.scale.processes import Processes
+
+_EVERY = 0.5
+"""Seconds between two looks at the counters."""
+
+
+class Tally:
+    """Counters of a run, shared by its processes; the first process shows them.
+
+    Args:
+        processes: which share the run.
+        title: of the display.
+        shards: how many there are.
+
+    Attributes:
+        count: how many photographs there are, or None: then it is estimated from the shards that are finished.
+    """
+
+    def __init__(self, processes: Processes, title: str, shards: int) -> None:
+        self.processes, self.title, self.shards = processes, title, shards
+        self.count: int | None = None
+
+    def add(self, done: int, turned: int) -> None:
+        """Counts photographs that are done, and those of them that were turned."""
+        self.processes.count("done", done)
+        self.processes.count("turned", turned)
+
+    def add_shard(self, photographs: int) -> None:
+        """Counts a shard that was read to its end, and what was in it."""
+        self.processes.count("read", photographs)
+        self.processes.count("shards", 1)
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """Shows the counters on stderr, in the first process, as they grow."""
+        if self.processes.rank:
+            yield
+            return
+        with _display() as display:
+            start, before = time.monotonic(), self.processes.count("done")
+            bar = display.add_task(self.title, total=self.count, completed=before, note="")
+            over = threading.Event()
+
+            def look() -> None:
+                self._look(display, bar, start, before)
+
+            def watch() -> None:
+                while not over.wait(_EVERY):
+                    look()
+
+            watcher = threading.Thread(target=watch, daemon=True)
+            watcher.start()
+            try:
+                yield
+            finally:
+                over.set()
+                watcher.join()
+                look()
+
+    def _look(self, display: Progress, bar: TaskID, start: float, before: int) -> None:
+        done, total = self.processes.count("done"), self._total()
+        rate = (done - before) / max(time.monotonic() - start, 1e-9)
+        known = f"{total:,}" if self.count is not None else "?" if total is None else f"about {total:,}"
+        note = f"{done:,}/{known}  {rate:.2f}/s  {self.processes.count('turned'):,} turned"
+        display.update(bar, completed=done, total=total, note=note)
+
+    def _total(self) -> int | None:
+        finished = self.processes.count("shards")
+        if self.count is not None or not finished:
+            return self.count
+        return max(round(self.processes.count("read") / finished * self.shards), self.processes.count("done"))
+
+
+def _display() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[note]}", markup=False),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )

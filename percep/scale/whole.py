@@ -1,0 +1,46 @@
+"""Files written whole or not at all."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+_MARK = ".percep-"
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """The path of a temporary file beside `path`, to be written; at the end it is on the disk and has its name.
+
+    Raises:
+        OSError: the file cannot be written, or the disk is full; `path` is then as it was.
+    """
+    temporary = path.with_name(f"{_MARK}{uuid4().hex}{path.suffix}")
+    try:
+        yield temporary
+        _flush(temporary)
+        temporary.replace(path)
+        _flush(path.parent)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def is_remains(path: Path) -> bool:
+    """Whether a file is a temporary one, left by a process that died, if none is writing."""
+    return path.name.startswith(_MARK)
+
+
+def remove_remains(folder: Path) -> None:
+    """Removes the temporary files that are left in a folder."""
+    for path in folder.glob(f"{_MARK}*"):
+        path.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

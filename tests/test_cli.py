@@ -262,7 +262,7 @@ def test_help_names_every_key(capsys: pytest.CaptureFixture[str]) -> None:
         assert key in printed
     for key in ("attack.measure", "attack.gradients", "compare.attacks", "compare.gradients", "compare.floor"):
         assert key in printed
-    assert "task: attack, compare, info, merge, minimal" in printed
+    assert "task: attack, compare, explain, info, merge, minimal" in printed
     assert all(name.removesuffix(ROUNDING) in printed for name in CONTENDERS)
     assert "efficientnet_lite0, efficientnet_lite1, efficientnet_lite2, mobilenet_v2, timm, torchvision" in printed
 

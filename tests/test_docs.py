@@ -60,8 +60,8 @@ def test_every_formula_is_set(site: Path, browser: webdriver.Chrome) -> None:
     assert browser.find_elements(By.CSS_SELECTOR, ".katex-error") == []
     # The end of a formula, and the number beside it, at the width of a laptop's window.
     overlaps = """return [...document.querySelectorAll(".katex-display")].filter(formula => {
-      const bases = [...formula.querySelectorAll(".base")].map(base => base.getBoundingClientRect().right);
-      const tag = formula.querySelector(".tag");
+      const bases = [...formula.querySelectorAll(".katex-base")].map(base => base.getBoundingClientRect().right);
+      const tag = formula.querySelector(".katex-tag");
       const end = (tag ? tag : formula).getBoundingClientRect()[tag ? "left" : "right"];
       return Math.max(...bases.slice(0, tag ? -1 : undefined)) > end;
     }).map(formula => formula.textContent.slice(0, 80))"""
@@ -82,5 +82,7 @@ def test_python_prints_what_is_shown(page: Path) -> None:
 @BY_NAME
 def test_blocks_are_marked_and_commands_exist(page: Path) -> None:
     assert {language for language, _, _ in fences(page)} <= LANGUAGES
+    files = [(title, text) for language, title, text in fences(page) if language == "python" and title]
+    assert all(text == f'--8<-- "{title}"\n' and (ROOT / title).is_file() for title, text in files)
     for arguments in commands(page):
         check(arguments)

@@ -98,6 +98,19 @@ def test_help(environment: Path) -> None:
     assert "usage: percep [key=value ...]" in text and "task: attack" in text
 
 
+def test_completion_in_bash(environment: Path) -> None:
+    """What a shell does on TAB, by the functions that the command installs."""
+    script = """
+        PATH="$1:$PATH"; eval "$(percep -sc install=bash)"; complete -p percep
+        complete_line() { COMP_LINE="$1" COMP_POINT="${#1}"; words=($1); COMP_CWORD=$((${#words[@]} - 1))
+                          hydra_bash_completion; echo "${COMPREPLY[@]}"; }
+        complete_line "percep task=mini"; complete_line "percep task=minimal attack.mea"
+    """
+    registered, *completed = _run("bash", "-c", script, "bash", environment / "env/bin", cwd=environment).splitlines()
+    assert registered.endswith("-F hydra_bash_completion percep")
+    assert completed == ["task=minimal", "attack.measure="]
+
+
 def test_the_command_attacks_a_photograph(environment: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     Image.fromarray(pixels).resize((256, 256), Image.Resampling.BICUBIC).save(environment / "photo.png")

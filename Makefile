@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint bench study example clean
+.PHONY: demo test lint docs bench study example examples clean
 
 # The main job: imperceptible adversarial versions of twenty ImageNet photographs, into outputs/demo.
 demo: .venv/installed
@@ -15,6 +15,10 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# The documentation, into site/; a warning is an error.
+docs: .venv/installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 # About three hours on two cores: solvers, the layer against cvxpylayers, attacks against every peer, the study.
 bench: study
@@ -34,8 +38,12 @@ study: .venv/installed
 example: .venv/installed
 	$(BIN)/python examples/generator.py --output outputs/generator
 
+# What the scripts of examples/ print and draw, into docs/examples.
+examples: .venv/installed
+	$(BIN)/python -m examples.gallery
+
 clean:
-	rm -rf .venv outputs
+	rm -rf .venv outputs site
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -45,7 +45,7 @@ class Photographs:
         self.model = percep.models.load("efficientnet_lite0").eval()
         assert self.model.preprocessing is not None
         photographs = list(percep.data.samples(self.model.preprocessing))
-        self.images = torch.stack([photograph.image for photograph in photographs])
+        self.images = torch.stack([photograph.image for photograph in photographs if photograph.image is not None])
         self.labels = torch.tensor([photograph.label for photograph in photographs])
         self.gradients = torch.cat([self.gradient(self.images[i : i + 1], i) for i in range(len(photographs))])
 

@@ -2,6 +2,7 @@
 
 from importlib import import_module
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from percep import attacks, solvers
 from percep.adjoint import AdjointReport
@@ -12,6 +13,9 @@ from percep.layer import SSIMBallLayer
 from percep.program import Multipliers, Program, Solution, Status
 from percep.solvers import solve
 from percep.windows import Window
+
+if TYPE_CHECKING:
+    from percep import data, explain, models
 
 __all__ = [
     "AdjointReport",
@@ -30,14 +34,21 @@ __all__ = [
     "attacks",
     "certify",
     "data",
+    "explain",
     "models",
     "solve",
     "solvers",
 ]
 
+_ON_FIRST_USE = ("data", "explain", "models")
+
 
 def __getattr__(name: str) -> ModuleType:
-    """`percep.data` and `percep.models` on first use: torchvision and timm take seconds to import."""
-    if name in ("data", "models"):
+    """`percep.data`, `percep.explain`, `percep.models` on first use: their libraries take seconds to import."""
+    if name in _ON_FIRST_USE:
         return import_module(f"percep.{name}")
     raise AttributeError(f"module 'percep' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_ON_FIRST_USE})

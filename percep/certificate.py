@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.ndimage import correlate1d
 from torch import Tensor
 
 from percep.errors import InputError
@@ -96,6 +95,8 @@ def _ssim(x: np.ndarray, y: np.ndarray, window: Window) -> np.ndarray:
 
 
 def _local_mean(values: np.ndarray, window: Window) -> np.ndarray:
+    from scipy.ndimage import correlate1d  # noqa: PLC0415  `import percep` does not wait for scipy
+
     taps = np.asarray(window.taps)
     # scipy's "mirror" is reflection about the border pixel; its centre tap is size // 2, ours (size - 1) // 2.
     origin = (window.size - 1) // 2 - window.size // 2

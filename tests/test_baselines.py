@@ -200,6 +200,7 @@ def test_a_model_that_only_mistakes_black_images_is_not_fooled(name):
 @pytest.mark.parametrize(
     ("name", "module", "remedy"),
     [
+        ("ddn", "foolbox", r"pip install 'percep\[peers\]'"),
         ("apgd", "torchattacks", r"pip install 'percep\[peers\]'"),
         ("alma_l2", "adv_lib.attacks", r"pip install 'percep\[peers\]'.*--no-deps torchattacks adv-lib"),
     ],

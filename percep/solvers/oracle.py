@@ -3,10 +3,9 @@
 import contextlib
 import warnings
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import scipy.sparse as sp
 import torch
 from torch import Tensor
 
@@ -17,6 +16,9 @@ from percep.solvers.answers import Answers
 from percep.solvers.lagrangian import feasible_multipliers
 from percep.solvers.recovery import shrink
 from percep.windows import Window
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
 
 # One row per tap of every window: 128x128x3 with the default window.
 _MOST_ROWS = 3 * 128 * 128 * 121
@@ -73,6 +75,8 @@ class Lifted:
     """
 
     def __init__(self, program: Program, backend: str) -> None:
+        import scipy.sparse as sp  # noqa: PLC0415  `import percep` does not wait for scipy
+
         self.cp = _cvxpy(backend)
         self.program, self.backend = program, backend
         self.exact = program.double
@@ -188,8 +192,10 @@ def _cvxpy(backend: str) -> Any:
     return cvxpy
 
 
-def window_matrices(ball: SSIMBall) -> tuple[sp.csr_matrix, sp.csr_matrix]:
+def window_matrices(ball: SSIMBall) -> "tuple[csr_matrix, csr_matrix]":
     """Of one channel: the local mean, `(windows, pixels)`, and all patches, `(windows * taps, pixels)`."""
+    import scipy.sparse as sp  # noqa: PLC0415  `import percep` does not wait for scipy
+
     height, width = (int(side) for side in ball.reference.shape[-2:])
     vertical, horizontal = (_selection(ball.window, side) for side in (height, width))
     taps = np.asarray(ball.window.taps)

@@ -31,6 +31,7 @@ _PEERS: dict[str, Callable[[int, bool], Peer]] = {
     "perc_al": advlib_attacks.perc_al,
 }
 BASELINES = tuple(_PEERS)
+"""Names of the attacks."""
 ROUNDING_BASELINES = tuple(name for name in BASELINES if name not in ("cw", "fmn"))
 """Those that can judge images as rounded to 8 bits, inside the attack."""
 _FEWEST_GRADIENTS = 2 * PROBES

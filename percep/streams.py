@@ -35,10 +35,8 @@ class Shards(ABC):
         self.limit: int | None = None
 
     def shard(self, number: int) -> Iterator[Entry]:
-        if self.limit is None:
-            return self._entries(number)
-        count = share(self.limit, len(self.shards), number)
-        return islice(self._entries(number), count) if count else iter(())
+        entries = self._entries(number)
+        return entries if self.limit is None else islice(entries, share(self.limit, len(self.shards), number))
 
     def __iter__(self) -> Iterator[Photograph]:
         for number in range(len(self.shards)):
@@ -48,7 +46,7 @@ class Shards(ABC):
     def first(self, count: int) -> Self:
         """At most `count` photographs, the first of every shard."""
         limited = copy(self)
-        limited.limit = count
+        limited.limit, limited.shards = count, self.shards[:count]
         return limited
 
     @abstractmethod
@@ -122,7 +120,7 @@ class Archives(Shards):
 
     def survey(self) -> Survey:
         digest = hashlib.blake2b(digest_size=16)
-        for url in self.urls:
+        for url in self.urls[: len(self.shards)]:
             size = Path(url).stat().st_size if _is_local(url) else None
             digest.update(f"{url} {size}\n".encode("utf-8", "surrogateescape"))
         return Survey(digest.hexdigest(), None)

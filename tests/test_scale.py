@@ -302,7 +302,9 @@ def test_archives_of_which_one_is_damaged(world: int, capfd: pytest.CaptureFixtu
     assert whole.stat().st_size != size
     assert finish(start(world, *command)) == [2] * world  # its size has changed: these may be other photographs
     assert "photographs was" in capfd.readouterr().err
-    run(1, *command[:-2], "output=again")
+    run(world, *command[:-2], "output=again")
+    run(1, *command[:-2], "output=alone", "data.workers=0")
+    same("again", "alone")
     names = [*done.name[:7], "2/h", "2/i", "2/j", "2/k"]
     again = pd.read_csv("again/results.csv")
     assert list(again.name) == names and list(again.label) == [2] * 11

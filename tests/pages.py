@@ -43,7 +43,7 @@ def commands(page: Path) -> list[list[str]]:
         shlex.split(line, comments=True)[1:]
         for language, _, text in fences(page)
         if language == "sh"
-        for line in text.splitlines()
+        for line in text.replace("\\\n", " ").splitlines()
         if line.startswith("percep")
     ]
 

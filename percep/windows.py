@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from percep import kernels
 from percep.errors import InputError
 
 Padding = Literal["reflect", "valid"]
@@ -90,8 +91,6 @@ class Window:
 
     def mean(self, values: Tensor) -> Tensor:
         """Local weighted mean `A v`: `(..., H, W)` to `(..., h, w)` with `(h, w) = grid(H, W)`."""
-        if values.requires_grad and torch.is_grad_enabled():
-            return _Mean.apply(values, self)
         return self._average(values, self.taps)
 
     def adjoint(self, values: Tensor, height: int, width: int) -> Tensor:
@@ -123,6 +122,10 @@ class Window:
         return (length + before + after - self.size) // self.stride + 1
 
     def _average(self, values: Tensor, taps: tuple[float, ...]) -> Tensor:
+        if values.requires_grad and torch.is_grad_enabled():
+            return _Average.apply(values, self, taps)
+        if kernels.used(values, self.size):
+            return kernels.launchers().mean(values, self, taps)
         height, width = (int(side) for side in values.shape[-2:])
         rows, columns = self.grid(height, width)
         if max(height, width) <= _DENSE_SIDE:
@@ -137,10 +140,14 @@ class Window:
         return _joined(results).reshape(*values.shape[:-2], rows, columns)
 
     def _spread(self, values: Tensor, taps: tuple[float, ...], height: int, width: int) -> Tensor:
+        if values.requires_grad and torch.is_grad_enabled():
+            return _Spread.apply(values, self, taps, height, width)
         if tuple(values.shape[-2:]) != self.grid(height, width):
             raise InputError(
                 f"a {height}x{width} image has {self.grid(height, width)} windows, not {tuple(values.shape[-2:])}"
             )
+        if kernels.used(values, self.size):
+            return kernels.launchers().adjoint(values, self, taps, height, width)
         if max(height, width) <= _DENSE_SIDE:
             vertical, horizontal = (self._matrix(taps, side, values) for side in (height, width))
             return vertical.mT @ (values @ horizontal)
@@ -158,17 +165,30 @@ class Window:
         return length + sum(self._margins())
 
 
-class _Mean(torch.autograd.Function):
+class _Average(torch.autograd.Function):
     """The local mean, differentiated by its adjoint: autograd would scatter slice by slice."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, window: Window) -> Tensor:
-        ctx.window, ctx.size = window, (int(values.shape[-2]), int(values.shape[-1]))
-        return window.mean(values)
+    def forward(ctx: Any, values: Tensor, window: Window, taps: tuple[float, ...]) -> Tensor:
+        ctx.window, ctx.taps, ctx.size = window, taps, (int(values.shape[-2]), int(values.shape[-1]))
+        return window._average(values, taps)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return ctx.window.adjoint(gradient, *ctx.size), None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return ctx.window._spread(gradient, ctx.taps, *ctx.size), None, None
+
+
+class _Spread(torch.autograd.Function):
+    """The adjoint, differentiated by the local mean."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, window: Window, taps: tuple[float, ...], height: int, width: int) -> Tensor:
+        ctx.window, ctx.taps = window, taps
+        return window._spread(values, taps, height, width)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
+        return ctx.window._average(gradient, ctx.taps), None, None, None, None
 
 
 @lru_cache(maxsize=64)

@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint bench example clean
+.PHONY: demo test test-gpu lint bench example clean
 
 # The main job: imperceptible adversarial versions of twenty ImageNet photographs, into outputs/demo.
 demo: .venv/installed
@@ -10,6 +10,10 @@ demo: .venv/installed
 
 test: .venv/installed
 	$(BIN)/python -m pytest
+
+# What needs a CUDA device.
+test-gpu: .venv/installed
+	$(BIN)/python -m pytest -m gpu
 
 lint: .venv/installed
 	$(BIN)/ruff format --check .
@@ -20,6 +24,8 @@ lint: .venv/installed
 bench: .venv/installed
 	$(BIN)/python -m benchmarks.solvers preset=full
 	$(BIN)/python -m benchmarks.layer
+	$(BIN)/python -m benchmarks.compiled
+	$(BIN)/python -m benchmarks.device
 	$(BIN)/python -m benchmarks.attacks
 	$(BIN)/python -m benchmarks.table
 

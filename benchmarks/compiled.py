@@ -1,7 +1,7 @@
 """The Triton kernels compiled ahead of time, no device needed: `python -m benchmarks.compiled`.
 
-Registers, shared memory and spills of every kernel for sm_80 and sm_90, as `cuobjdump` reads them from the binaries, into
-benchmarks/results/compiled.json. A kernel that spills is an error.
+Registers, shared memory and spills of every kernel for sm_80 and sm_90, as `cuobjdump` reads them from the binaries,
+into benchmarks/results/compiled.json. A kernel that spills is an error.
 """
 
 import json

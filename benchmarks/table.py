@@ -69,11 +69,29 @@ def _attacks() -> str:
     )
 
 
+def _device() -> str:
+    result = _result("device-cpu")
+    machine = result["machine"]
+    lines = ["| piece of the inner loop | threads | bytes | floor | measured | ratio |", "|---|---|---|---|---|---|"]
+    for row in result["rows"]:
+        side = row["side"]
+        lines.append(
+            f"| {row['piece']}, {side}x{side}x3 | {row['threads']} | {row['bytes'] / 1e6:.1f} MB "
+            f"| {1e3 * row['floor_s']:.2f} ms | {1e3 * row['seconds']:.2f} ms | {row['ratio']:.1f} |"
+        )
+    load = machine["load"][0]
+    return (
+        f"{'\n'.join(lines)}\n\n{machine['cpu']}, torch {machine['versions']['torch']}, {machine['date'][:10]}, "
+        f"load {load:.1f} on {machine['cores']} cores{': not a quiet machine' if load > 1.5 else ''}."
+    )
+
+
 _SECTIONS: dict[str, Callable[[], str]] = {
     "benchmarks": _solvers,
     "layer": _layer,
     "generator": _generator,
     "attacks": _attacks,
+    "device": _device,
 }
 
 

@@ -5,8 +5,8 @@ rows of the result are a small matrix times the rows they see: a batched product
 the rows, the planes are read as one long line: as matrices of 16 columns at several offsets, each times a piece of the
 band. A block that straddles two rows or planes comes out wrong; the ends are then overwritten by products of their own.
 
-A product with blocks multiplies more than it has to, 26 times instead of 11 for 11 taps, and is still about twice as
-fast as a sum of shifted slices, whose loads and stores cost more: `python -m benchmarks.device`.
+A product with blocks multiplies more than it has to, 26 times instead of 11 for 11 taps, and is still faster than a sum
+of shifted slices, whose loads and stores cost more: `python -m benchmarks.device` has both, and what else was tried.
 """
 
 from functools import lru_cache
@@ -51,9 +51,7 @@ def bands(taps: tuple[float, ...], margins: tuple[int, int], adjoint: bool) -> B
     middle, before = length // 2, margins[adjoint]
     inner = matrix[middle : middle + _BLOCK, middle - before : middle - before + _BLOCK + size - 1]
     reach = ends + size
-    return Bands(
-        inner.contiguous(), before, matrix[:ends, :reach].contiguous(), matrix[-ends:, -reach:].contiguous()
-    )
+    return Bands(inner.contiguous(), before, matrix[:ends, :reach].contiguous(), matrix[-ends:, -reach:].contiguous())
 
 
 def apply(values: Tensor, vertical: Bands, horizontal: Bands) -> Tensor:
@@ -75,7 +73,9 @@ def _down(values: Tensor, bands: Bands, result: Tensor) -> None:
     rows = planes * height - 2 * ends
     for first, count in ((ends, rows // _BLOCK), (ends + rows - _BLOCK, 1)):  # the second if rows are left over
         stride = (_BLOCK * width, width, 1)
-        source = values.as_strided((count, seen, width), stride, values.storage_offset() + (first - bands.before) * width)
+        source = values.as_strided(
+            (count, seen, width), stride, values.storage_offset() + (first - bands.before) * width
+        )
         target = result.as_strided((count, _BLOCK, width), stride, result.storage_offset() + first * width)
         torch.bmm(bands.inner.expand(count, -1, -1), source, out=target)
     reach = bands.first.shape[1]

@@ -4,6 +4,7 @@ import itertools
 import os
 import subprocess
 import sys
+from importlib import import_module
 
 import hypothesis.strategies as st
 import pytest
@@ -15,6 +16,7 @@ from torch import Tensor
 from percep import InputError, Program, SSIMBall, Window, kernels, solve
 from percep.kernels import graphs
 from percep.kernels.tiling import of_moments, of_pixels, of_products, of_windows, pixels_seen, windows_seen
+from percep.kernels.traffic import product_bytes
 from percep.solvers import Dual, dual
 from percep.solvers.lagrangian import NormalEquations, feasible_multipliers
 from percep.solvers.quadratic import per_image
@@ -32,7 +34,7 @@ WINDOWS = st.builds(
 )
 DTYPES = st.sampled_from([torch.float32, torch.float64])
 # The interpreter is slow; to shrink an example would take minutes.
-SLOW = settings(max_examples=12, deadline=None, phases=[Phase.explicit, Phase.generate])
+SLOW = settings(max_examples=8, deadline=None, phases=[Phase.explicit, Phase.generate])
 # Values between an image and the end of the memory it lies in.
 MOAT = 300
 
@@ -122,7 +124,9 @@ def test_images_that_are_not_active_are_neither_read_nor_written():
     others = [values[i : i + 1].clone() for i in range(3)]
     values[1] = torch.nan
     result = torch.full_like(values, 7.0)
-    product, curvature = kernels.launchers().product(values, values, values, window, torch.tensor([True, False, True]), result)
+    product, curvature = kernels.launchers().product(
+        values, values, values, window, torch.tensor([True, False, True]), result
+    )
     assert bool((product[1] == 7).all()) and float(curvature[1]) == 0
     for image in (0, 2):
         alone, its = kernels.launchers().product(*[others[image]] * 3, window)
@@ -148,7 +152,9 @@ def test_sums_do_not_depend_on_how_many_programs_there_are(monkeypatch):
 
 
 @SLOW
-@given(WINDOWS.filter(lambda window: window.size <= 12), st.sampled_from([*LEVELS, "map"]), DTYPES, st.integers(0, 2**31))
+@given(
+    WINDOWS.filter(lambda window: window.size <= 12), st.sampled_from([*LEVELS, "map"]), DTYPES, st.integers(0, 2**31)
+)
 def test_updates_are_those_of_torch(window, level, dtype, seed):
     x = torch.cat([photograph(seed % 5, 30), 0.5 * photograph(seed % 5 + 1, 30)]).to(dtype)[:, :, :29, :]
     levels = LEVELS.get(level) or {"floor": torch.linspace(0.9, 0.97, x[0, 0].numel()).reshape(1, 1, 29, 30)}
@@ -197,12 +203,46 @@ def test_derivatives_through_the_kernels_are_adjoints():
     assert torch.autograd.gradcheck(lambda u: window.adjoint(u, 12, 13), maps)
 
 
+@pytest.mark.parametrize(
+    ("window", "height", "width"), [(Window.gaussian(), 70, 130), (Window.gaussian(4, stride=3), 50, 40)]
+)
+def test_the_product_moves_the_bytes_it_is_said_to(monkeypatch, window, height, width):
+    builder = import_module("triton.runtime.interpreter").InterpreterBuilder
+    launch = kernels.launchers()
+    monkeypatch.setattr(launch, "_PROGRAMS", 1000)  # a program for every tile
+    touched: dict[tuple[int, ...], list] = {}
+
+    def watched(name):
+        original = getattr(builder, name)
+
+        def call(self, pointers, *arguments):
+            mask = next(a for a in arguments if a.data.dtype == bool) if name.startswith("create_masked") else None
+            data = pointers.data if mask is None else pointers.data[mask.data]
+            touched.setdefault(tuple(self.grid_idx), []).append((name, data.ravel()))
+            return original(self, pointers, *arguments)
+
+        monkeypatch.setattr(builder, name, call)
+
+    values, diagonal = torch.randn(1, 1, height, width), torch.randn(1, 1, height, width)
+    inner, result = torch.randn(1, 1, *window.grid(height, width)), torch.zeros(1, 1, height, width)
+    watched("create_masked_load")
+    watched("create_masked_store")
+    launch.product(values, diagonal, inner, window, None, result)
+    moved = 0
+    for calls in touched.values():
+        for tensor in (values, diagonal, inner, result):
+            start, stop = tensor.data_ptr(), tensor.data_ptr() + 4 * tensor.numel()
+            places = {place for _, data in calls for place in data.tolist() if start <= place < stop}
+            moved += 4 * len(places)
+    assert moved == product_bytes(window, height, width)
+
+
 @pytest.mark.parametrize("height", [16, 40, 224])
 @pytest.mark.parametrize("size", [1, 2, 8, 11, 30, 31])
 def test_blocks_hold_what_a_tile_needs(size, height):
     for stride, padding in itertools.product((1, 2, size), ("reflect", "valid")):
         window = Window.uniform(size, min(stride, size), padding)
-        if padding == "valid" and height < size or height <= size // 2:
+        if (padding == "valid" and height < size) or height <= size // 2:
             continue
         for kind in (of_windows, of_moments, of_pixels, of_products):
             tiling = kind(window, height, height, 4)
@@ -248,7 +288,9 @@ def test_importing_and_solving_on_a_cpu_does_not_import_triton():
         "percep.solve(percep.Program(percep.SSIMBall(x, floor=0.9), x), tol=0.1)\n"
         "assert 'percep.kernels.fused' not in sys.modules; print(before or 'triton' not in sys.modules)"
     )
-    environment = {name: value for name, value in os.environ.items() if name not in (kernels.CHOICE, "TRITON_INTERPRET")}
+    environment = {
+        name: value for name, value in os.environ.items() if name not in (kernels.CHOICE, "TRITON_INTERPRET")
+    }
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert done.stdout.strip() == "True"
 
@@ -280,4 +322,6 @@ def test_the_system_s_product_and_its_inner_product_go_together():
     torch.testing.assert_close(curvature, per_image(values * product), rtol=1e-5, atol=0)
     with pytest.MonkeyPatch.context() as patch:
         by_torch(patch)
-        torch.testing.assert_close(equations.product(values), product, rtol=1e-4, atol=1e-5 * float(product.abs().max()))
+        torch.testing.assert_close(
+            equations.product(values), product, rtol=1e-4, atol=1e-5 * float(product.abs().max())
+        )

@@ -294,7 +294,8 @@ def product_kernel(
 
 @triton.jit
 def _stepped(violation, last, eta, momentum):
-    kept = tl.minimum(tl.maximum(tl.where(last * violation > 0, last, 0.0), -1.0), 0.2)
+    most = tl.full((), 0.2, violation.dtype)  # a literal would be rounded to float32
+    kept = tl.minimum(tl.maximum(tl.where(last * violation > 0, last, 0.0), -1.0), most)
     return tl.minimum(tl.maximum(eta * violation + momentum * kept, -3.0), 3.0)
 
 

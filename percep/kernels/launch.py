@@ -36,7 +36,7 @@ class Floor(NamedTuple):
 
 
 class Updated(NamedTuple):
-    """What an update makes: l1 and l2 and their steps, `(B, C, h, w)`, and the ellipsoid's `|K d|^2`, `(B, 1, 1, 1)`."""
+    """What an update makes: l1, l2 and their steps, `(B, C, h, w)`, and the ellipsoid's `|K d|^2`, `(B, 1, 1, 1)`."""
 
     multipliers: tuple[Tensor, Tensor]
     steps: tuple[Tensor, Tensor]
@@ -126,7 +126,10 @@ def update(
     if floor is not None:
         k, strides = _per_window(floor.k, mean_x)
         radii, multipliers, last = _contiguous(floor.radii), _contiguous(floor.multipliers), _contiguous(floor.last)
-        raised, steps = (torch.empty_like(mean_x), torch.empty_like(mean_x)), (torch.empty_like(mean_x), torch.empty_like(mean_x))
+        raised, steps = (
+            (torch.empty_like(mean_x), torch.empty_like(mean_x)),
+            (torch.empty_like(mean_x), torch.empty_like(mean_x)),
+        )
     spent = work.partial(delta)
     if delta.numel():
         fused.update_kernel[work.programs](

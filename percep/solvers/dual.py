@@ -276,7 +276,6 @@ class _State:
             self.delta = self.delta * factor
             self.delta = self.delta.clamp(self.program.ball.lowest, self.program.ball.highest)
 
-
     def _step(self, exponent: Tensor, repeated: Tensor) -> tuple[Multipliers, Multipliers]:
         """Steps of the logarithms of the multipliers, and the multipliers they lead to."""
         violations, old, last = self.violations(), self.multipliers, self.last_step

@@ -79,10 +79,12 @@ def _device() -> str:
             f"| {row['piece']}, {side}x{side}x3 | {row['threads']} | {row['bytes'] / 1e6:.1f} MB "
             f"| {1e3 * row['floor_s']:.2f} ms | {1e3 * row['seconds']:.2f} ms | {row['ratio']:.1f} |"
         )
+    rows = "\n".join(lines)
     load = machine["load"][0]
+    quiet = ": not a quiet machine, whose ratios mean little" if load > 1.5 else ""
     return (
-        f"{'\n'.join(lines)}\n\n{machine['cpu']}, torch {machine['versions']['torch']}, {machine['date'][:10]}, "
-        f"load {load:.1f} on {machine['cores']} cores{': not a quiet machine' if load > 1.5 else ''}."
+        f"{rows}\n\n{machine['cpu']}, torch {machine['versions']['torch']}, {machine['date'][:10]}, "
+        f"load {load:.1f} on {machine['cores']} cores{quiet}."
     )
 
 

@@ -15,8 +15,9 @@ Each is bound by memory. Bytes per pixel and iteration in float32, 11 taps, stri
 
 The first row is counted by `traffic.product_bytes`, which a test holds against the loads and stores of the
 interpreted kernel, and by `traffic.product_bytes_torch`. The second is arithmetic: a tile of 16x118 windows reads
-26x128 of d and x. Not counted are the kernels' scratch, 17 bytes per pixel written and read again within a tile, which is to
-stay in the caches but was never seen to, and the floor under the multipliers (`lagrangian.no_less`), 24 bytes more.
+26x128 of d and x. Not counted are the kernels' scratch, 17 bytes per pixel written and read again within a tile, which
+is to stay in the caches but was never seen to, and the floor under the multipliers (`lagrangian.no_less`), 24 bytes
+more.
 
 **None of this has run on a GPU.** The kernels are tested in Triton's interpreter against the torch code, and compiled
 for sm_80 and sm_90 without spills (`python -m benchmarks.compiled`); graphs and speed are untested.

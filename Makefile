@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint docs bench study example examples clean
+.PHONY: demo test test-gpu lint docs bench study example examples clean
 
 # The main job: imperceptible adversarial versions of twenty ImageNet photographs, into outputs/demo.
 demo: .venv/installed
@@ -10,6 +10,10 @@ demo: .venv/installed
 
 test: .venv/installed
 	$(BIN)/python -m pytest
+
+# What needs a CUDA device.
+test-gpu: .venv/installed
+	$(BIN)/python -m pytest -m gpu
 
 lint: .venv/installed
 	$(BIN)/ruff format --check .
@@ -24,6 +28,8 @@ docs: .venv/installed
 bench: study
 	$(BIN)/python -m benchmarks.solvers preset=full
 	$(BIN)/python -m benchmarks.layer
+	$(BIN)/python -m benchmarks.compiled
+	$(BIN)/python -m benchmarks.device
 	$(BIN)/python -m benchmarks.attacks
 	cp outputs/study/summary.json benchmarks/results/study.json
 	cp outputs/study/plots.png docs/study.png

@@ -74,12 +74,32 @@ def _study() -> str:
     return study_tables(_result("study"))
 
 
+def _device() -> str:
+    result = _result("device-cpu")
+    machine = result["machine"]
+    lines = ["| piece of the inner loop | threads | bytes | floor | measured | ratio |", "|---|---|---|---|---|---|"]
+    for row in result["rows"]:
+        side = row["side"]
+        lines.append(
+            f"| {row['piece']}, {side}x{side}x3 | {row['threads']} | {row['bytes'] / 1e6:.1f} MB "
+            f"| {1e3 * row['floor_s']:.2f} ms | {1e3 * row['seconds']:.2f} ms | {row['ratio']:.1f} |"
+        )
+    rows = "\n".join(lines)
+    load = machine["load"][0]
+    quiet = ": not a quiet machine, whose ratios mean little" if load > 1.5 else ""
+    return (
+        f"{rows}\n\n{machine['cpu']}, torch {machine['versions']['torch']}, {machine['date'][:10]}, "
+        f"load {load:.1f} on {machine['cores']} cores{quiet}."
+    )
+
+
 _SECTIONS: dict[str, Callable[[], str]] = {
     "benchmarks": _solvers,
     "layer": _layer,
     "generator": _generator,
     "attacks": _attacks,
     "study": _study,
+    "device": _device,
 }
 
 

@@ -1,9 +1,10 @@
 """The sliding window: local mean, its adjoint and their squared-weight versions. Nothing else convolves.
 
-A window is separable, so each operator is two one-dimensional passes. On sides up to 96 pixels a pass is a
-product with a small dense matrix. Beyond, it is a sum of shifted, scaled slices: on a CPU that beats a depthwise
-convolution, is the same code for every stride, and its adjoint is the same sum with source and destination
-exchanged. Large planes are treated one at a time, so that the partial sums stay in cache.
+A window is separable, so each operator is two one-dimensional passes. On sides up to 96 pixels a pass is a product with
+a small dense matrix. Beyond, it is a sum of shifted, scaled slices: the same code for every stride, and its adjoint is
+the same sum with source and destination exchanged. Large planes are treated one at a time, so that the partial sums
+stay in cache. Float32 planes of moderate size under mirrored windows of stride 1, which is where solvers spend their
+time, go to `blocked` on a CPU. On CUDA devices Triton kernels take over (`kernels`), and this is their definition.
 """
 
 import math
@@ -15,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from percep import blocked, kernels
 from percep.errors import InputError
 
 Padding = Literal["reflect", "valid"]
@@ -90,8 +92,6 @@ class Window:
 
     def mean(self, values: Tensor) -> Tensor:
         """Local weighted mean `A v`: `(..., H, W)` to `(..., h, w)` with `(h, w) = grid(H, W)`."""
-        if values.requires_grad and torch.is_grad_enabled():
-            return _Mean.apply(values, self)
         return self._average(values, self.taps)
 
     def adjoint(self, values: Tensor, height: int, width: int) -> Tensor:
@@ -123,12 +123,18 @@ class Window:
         return (length + before + after - self.size) // self.stride + 1
 
     def _average(self, values: Tensor, taps: tuple[float, ...]) -> Tensor:
+        if values.requires_grad and torch.is_grad_enabled():
+            return _Average.apply(values, self, taps)
+        if kernels.used(values, self.size):
+            return kernels.launchers().mean(values, self, taps)
         height, width = (int(side) for side in values.shape[-2:])
         rows, columns = self.grid(height, width)
         if max(height, width) <= _DENSE_SIDE:
             vertical, horizontal = (self._matrix(taps, side, values) for side in (height, width))
             return vertical @ (values @ horizontal.mT)
         before, after = self._margins()
+        if self._blocked(values, height, width):
+            return self._by_blocks(values, taps, False)
         results = []
         for planes in _in_cache(values):
             padded = F.pad(planes, (before, after, before, after), mode="reflect") if before or after else planes
@@ -137,19 +143,37 @@ class Window:
         return _joined(results).reshape(*values.shape[:-2], rows, columns)
 
     def _spread(self, values: Tensor, taps: tuple[float, ...], height: int, width: int) -> Tensor:
+        if values.requires_grad and torch.is_grad_enabled():
+            return _Spread.apply(values, self, taps, height, width)
         if tuple(values.shape[-2:]) != self.grid(height, width):
             raise InputError(
                 f"a {height}x{width} image has {self.grid(height, width)} windows, not {tuple(values.shape[-2:])}"
             )
+        if kernels.used(values, self.size):
+            return kernels.launchers().adjoint(values, self, taps, height, width)
         if max(height, width) <= _DENSE_SIDE:
             vertical, horizontal = (self._matrix(taps, side, values) for side in (height, width))
             return vertical.mT @ (values @ horizontal)
         margins = self._margins()
+        if self._blocked(values, height, width):
+            return self._by_blocks(values, taps, True)
         results = []
         for planes in _in_cache(values):
             tall = _fold(_scatter(planes, taps, self.stride, self._padded(height), dim=1), margins, dim=1)
             results.append(_fold(_scatter(tall, taps, self.stride, self._padded(width), dim=2), margins, dim=2))
         return _joined(results).reshape(*values.shape[:-2], height, width)
+
+    def _blocked(self, values: Tensor, height: int, width: int) -> bool:
+        square = self.stride == 1 and self.padding == "reflect"
+        working = values.dtype == torch.float32 and values.device.type == "cpu"
+        return square and working and height * width <= _CACHED_PLANE and blocked.fits(self.size, height, width)
+
+    def _by_blocks(self, values: Tensor, taps: tuple[float, ...], adjoint: bool) -> Tensor:
+        # Image by image: what is not finite in one must not reach another.
+        bands = blocked.bands(taps, self._margins(), adjoint)
+        images = values.reshape(-1, values.shape[-3] if values.ndim > 2 else 1, *values.shape[-2:])
+        results = [blocked.apply(image, bands, bands) for image in images] or [values]
+        return (results[0] if len(results) == 1 else torch.cat(results)).reshape(values.shape)
 
     def _matrix(self, taps: tuple[float, ...], length: int, like: Tensor) -> Tensor:
         return _dense_pass(taps, self.stride, self._margins(), length, like.dtype, like.device)
@@ -158,17 +182,30 @@ class Window:
         return length + sum(self._margins())
 
 
-class _Mean(torch.autograd.Function):
+class _Average(torch.autograd.Function):
     """The local mean, differentiated by its adjoint: autograd would scatter slice by slice."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, window: Window) -> Tensor:
-        ctx.window, ctx.size = window, (int(values.shape[-2]), int(values.shape[-1]))
-        return window.mean(values)
+    def forward(ctx: Any, values: Tensor, window: Window, taps: tuple[float, ...]) -> Tensor:
+        ctx.window, ctx.taps, ctx.size = window, taps, (int(values.shape[-2]), int(values.shape[-1]))
+        return window._average(values, taps)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        return ctx.window.adjoint(gradient, *ctx.size), None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        return ctx.window._spread(gradient, ctx.taps, *ctx.size), None, None
+
+
+class _Spread(torch.autograd.Function):
+    """The adjoint, differentiated by the local mean."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, window: Window, taps: tuple[float, ...], height: int, width: int) -> Tensor:
+        ctx.window, ctx.taps = window, taps
+        return window._spread(values, taps, height, width)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
+        return ctx.window._average(gradient, ctx.taps), None, None, None, None
 
 
 @lru_cache(maxsize=64)

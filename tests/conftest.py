@@ -1,10 +1,17 @@
 """Fixtures for every test file."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Triton decides when it is imported whether it interprets: always, but for the tests that need a device."""
+    if config.option.markexpr == "not gpu":
+        os.environ["TRITON_INTERPRET"] = "1"
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,15 @@
 """A matrix-free dual method for overlapping windows: multiplicative updates around warm-started CG."""
 
+from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from percep import kernels
+from percep.kernels.graphs import Recorded, some
 from percep.program import Multipliers, Program, Solution
 from percep.solvers.answers import Answers, unfinished
 from percep.solvers.constraints import parts, squared_radii
@@ -13,10 +18,14 @@ from percep.solvers.quadratic import per_image
 from percep.solvers.recovery import restore
 
 _TINY = 1e-30
+# Of an image's multipliers relative to its largest.
+_LEAST_PRICE = 1e-9
 # A gap that keeps more than this share of itself from one certificate to the next has stalled.
 _STALLED = 0.9999
 # Clamping costs a product and the conjugate directions; an excursion of a quarter of a grey level can wait.
 _EXCURSION = 1e-3
+# Of conjugate gradients in a recorded iteration, which cannot end early; six is what most iterations take.
+_RECORDED_STEPS = 8
 # Cosine with an earlier answer above which its multipliers are a better start than none.
 _CLOSE = 0.75
 
@@ -59,30 +68,65 @@ class Dual:
         images = torch.arange(program.ball.batch, device=program.linear.device)
         state, close = _start(program, warm_start, self.linear_steps)
         single = program.ball.floor is None
+        iterate = self._iteration(state)
         tightening = min(1e-3, 0.1 * tol)
         for iteration in range(1, self.max_iterations + 1):
             early = close and 2 * iteration == self.check_every
             last = single or early or iteration % self.check_every == 0 or iteration == self.max_iterations
+            share = 1.0 if single else max(4 / (iteration + 3), 0.08)
+            if not last:
+                state = iterate(state, share)
+                continue
             if single:
                 # The residual enters the objective and the bound squared, and one solve nearly suffices.
                 state.solve_linear(self.certificate_steps, 0.2 * tol**0.5)
                 state.update(self.eta, self.momentum)
             else:
                 state.solve_linear(self.linear_steps, 1e-3, 0.1)
-                if last:
-                    state.solve_linear(self.certificate_steps, 0.05 * tol)
-            state.include_in_average(1.0 if single else max(4 / (iteration + 3), 0.08))
-            if last:
-                restored = restore(state.program.ball, state.average, tightening)
-                before = answers.gap(images)
-                gap = answers.offer(images, state.program, restored, state.delta, state.multipliers, iteration)
-                state.slow_down(gap > _STALLED * before)
-                images, state = unfinished(images, state, gap > tol)
-                if not len(images):
-                    break
+                state.solve_linear(self.certificate_steps, 0.05 * tol)
+            state.include_in_average(share)
+            restored = restore(state.program.ball, state.average, tightening)
+            before = answers.gap(images)
+            gap = answers.offer(images, state.program, restored, state.delta, state.multipliers, iteration)
+            state.slow_down(gap > _STALLED * before)
+            working = len(images)
+            images, state = unfinished(images, state, gap > tol)
+            if not len(images):
+                break
+            if len(images) < working:
+                iterate = self._iteration(state)
             if not single:
                 state.update(self.eta, self.momentum)
         return answers.solution(tol)
+
+    def _iteration(self, state: "_State") -> Callable[["_State", float], "_State"]:
+        """An iteration without a certificate; on a CUDA device it is a graph, in which the host asks nothing."""
+        return _Graph(self) if state.delta.is_cuda else partial(_iterated, self, self.linear_steps)
+
+
+def _iterated(settings: Dual, steps: int, state: "_State", share: float | Tensor) -> "_State":
+    state.solve_linear(steps, 1e-3, 0.1)
+    state.include_in_average(share)
+    state.update(settings.eta, settings.momentum)
+    return state
+
+
+class _Graph:
+    """`_iterated` for one batch of images as a CUDA graph, recorded when it is first needed."""
+
+    def __init__(self, settings: Dual) -> None:
+        self._settings = settings
+        self._recorded: Recorded | None = None
+
+    def __call__(self, state: "_State", share: float) -> "_State":
+        inputs = [*state.tensors(), torch.full_like(state.pace, share)]
+        if self._recorded is None:
+
+            def once(tensors: list[Tensor]) -> list[Tensor]:
+                return _iterated(self._settings, _RECORDED_STEPS, state.replaced(tensors), tensors[-1]).tensors()
+
+            self._recorded = Recorded(once, inputs)
+        return state.replaced(self._recorded(inputs))
 
 
 class _State:
@@ -111,6 +155,18 @@ class _State:
         chosen.last_step = self.last_step.map(lambda values: values[images])
         return chosen
 
+    def tensors(self) -> list[Tensor]:
+        """What an iteration changes."""
+        return [self.delta, self.average, self.pace, *parts(self.multipliers), *parts(self.last_step)]
+
+    def replaced(self, tensors: list[Tensor]) -> "_State":
+        """The same state with other `tensors`."""
+        other, rest = copy(self), iter(tensors)
+        other.delta, other.average, other.pace = next(rest), next(rest), next(rest)
+        other.multipliers = self.multipliers.map(lambda _: next(rest))
+        other.last_step = self.last_step.map(lambda _: next(rest))
+        return other
+
     def solve_linear(self, steps: int, tolerance: float, reduction: float = 0.0) -> None:
         """Maximises the Lagrangian over the pixel range: conjugate gradients with an active set of pixels.
 
@@ -134,25 +190,24 @@ class _State:
         done = torch.zeros_like(weight, dtype=torch.bool)
         for _ in range(steps):
             stopped = ~done & (weight <= target)
-            if bool(stopped.any()):
+            if some(stopped):
                 revised = self._free(delta, residual)
                 changed = stopped & (revised != free).flatten(1).any(1).reshape(-1, 1, 1, 1)
-                if bool(changed.any()):
+                if some(changed):
                     free = torch.where(changed, revised, free)
                     scaled = free * precondition(free * residual)
                     direction = torch.where(changed, scaled, direction)
                     weight = torch.where(changed, per_image(scaled * residual), weight)
                 done = done | (stopped & (weight <= target))
-                if bool(done.all()):
+                if not some(~done):
                     break
-            product = equations.product(direction)
-            curvature = per_image(direction * product)
+            product, curvature = equations.curved(direction, ~done)
             length = torch.where(~done & (curvature > 0), weight / curvature.clamp_min(_TINY), 0.0)
             trial = torch.addcmul(delta, length, direction)
             delta = trial.clamp(low, high)
             left = (delta - trial).abs_().flatten(1).amax(1).reshape(-1, 1, 1, 1) > _EXCURSION
             residual = torch.addcmul(residual, length, product, value=-1)
-            if bool(left.any()):
+            if some(left):
                 delta = torch.where(left, delta, trial)
                 residual = torch.where(left, right - equations.product(delta), residual)
                 free = torch.where(left, self._free(delta, residual), free)
@@ -170,7 +225,7 @@ class _State:
         held = ((delta >= high) & (residual > 0)) | ((delta <= low) & (residual < 0))
         return self.covered.masked_fill(held, 0.0)
 
-    def include_in_average(self, share: float) -> None:
+    def include_in_average(self, share: float | Tensor) -> None:
         """Moves the running average of d towards the current one."""
         self.average = torch.lerp(self.average, self.delta, share)
 
@@ -210,41 +265,64 @@ class _State:
 
         Alone and with rho = 0, it only scales d, which is done at once.
         """
-        violations = self.violations()
         exponent, repeated = 0.5 + (eta - 0.5) * self.pace, momentum * self.pace
-        old, last = self.multipliers, self.last_step
-        steps = Multipliers(
-            _step(violations.luminance, last.luminance, exponent, repeated),
-            _step(violations.contrast, last.contrast, exponent, repeated),
-            _step(violations.mean, last.mean, 0.5 * torch.ones_like(exponent), torch.zeros_like(repeated)),
-        )
-        self.last_step = steps
-        self.multipliers = Multipliers(
-            _raised(old.luminance, steps.luminance),
-            _raised(old.contrast, steps.contrast),
-            _raised(old.mean, steps.mean),
-        )
+        if kernels.used(self.delta, self.program.ball.window.size):
+            steps, raised = self._fused_step(exponent, repeated)
+        else:
+            steps, raised = self._step(exponent, repeated)
+        self.last_step, self.multipliers = steps, raised
         if steps.contrast is None and steps.mean is not None:
             factor = torch.where((self.program.rho > 0) | (self.covered == 0), 1.0, (-steps.mean).exp())
             self.delta = self.delta * factor
             self.delta = self.delta.clamp(self.program.ball.lowest, self.program.ball.highest)
+
+    def _step(self, exponent: Tensor, repeated: Tensor) -> tuple[Multipliers, Multipliers]:
+        """Steps of the logarithms of the multipliers, and the multipliers they lead to."""
+        violations, old, last = self.violations(), self.multipliers, self.last_step
+        steps = Multipliers(
+            _stepped(violations.luminance, last.luminance, exponent, repeated),
+            _stepped(violations.contrast, last.contrast, exponent, repeated),
+            _stepped(violations.mean, last.mean, 0.5 * torch.ones_like(exponent), torch.zeros_like(repeated)),
+        )
+        return steps, old.join(steps, lambda price, step: no_less(price * step.exp(), _LEAST_PRICE))
+
+    def _fused_step(self, exponent: Tensor, repeated: Tensor) -> tuple[Multipliers, Multipliers]:
+        """`_step` in one pass over the image."""
+        ball, old, last = self.program.ball, self.multipliers, self.last_step
+        launch = kernels.launchers()
+        floor = weights = None
+        if ball.luminance is not None and ball.contrast is not None:
+            floor = launch.Floor(
+                (ball.luminance.k, ball.contrast.k),
+                (ball.luminance.radius, ball.contrast.radius),
+                (old.luminance, old.contrast),
+                (last.luminance, last.contrast),
+            )
+        if ball.ellipsoid is not None:
+            weights = (ball.ellipsoid.luminance, ball.ellipsoid.contrast)
+        moments = (ball.reference_mean, ball.reference_variance)
+        paces = (exponent.flatten(), repeated.flatten())
+        updated = launch.update(self.delta, ball.reference, moments, floor, weights, paces, ball.window)
+        luminance_step = contrast_step = luminance = contrast = mean_step = mean = None
+        if floor is not None:
+            luminance_step, contrast_step = updated.steps
+            luminance, contrast = (no_less(prices, _LEAST_PRICE) for prices in updated.multipliers)
+        if ball.ellipsoid is not None:
+            assert old.mean is not None
+            mean_step = (0.5 * _log_ratio(updated.spent, ball.ellipsoid.budget)).clamp_(-3, 3)
+            mean = no_less(old.mean * mean_step.exp(), _LEAST_PRICE)
+        return Multipliers(luminance_step, contrast_step, mean_step), Multipliers(luminance, contrast, mean)
 
 
 def _log_ratio(squared: Tensor, limit: Tensor) -> Tensor:
     return (squared / limit).clamp_min_(_TINY).log_().clamp_(-10, 10)
 
 
-def _step(violation: Tensor | None, last: Tensor | None, eta: Tensor, momentum: Tensor) -> Tensor | None:
+def _stepped(violation: Tensor | None, last: Tensor | None, eta: Tensor, momentum: Tensor) -> Tensor | None:
     if violation is None or last is None:
         return None
     kept = torch.where(last * violation > 0, last, 0.0).clamp_(-1.0, 0.2)
     return (eta * violation + momentum * kept).clamp_(-3, 3)
-
-
-def _raised(multipliers: Tensor | None, step: Tensor | None) -> Tensor | None:
-    if multipliers is None or step is None:
-        return None
-    return no_less(multipliers * step.exp(), 1e-9)
 
 
 def _start(program: Program, warm_start: Solution | None, linear_steps: int) -> tuple[_State, bool]:

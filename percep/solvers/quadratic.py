@@ -5,6 +5,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from percep import kernels
 from percep.solvers.preconditioner import Multilevel
 from percep.windows import Window
 
@@ -60,7 +61,17 @@ class WindowQuadratic:
 
     def product(self, values: Tensor) -> Tensor:
         """`M v`, one local mean and one adjoint."""
+        if kernels.used(values, self.window.size):
+            return self.curved(values)[0]
         return self._spread(self.inner * self.window.mean(values)).addcmul_(self.diagonal, values)
+
+    def curved(self, values: Tensor, active: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """`M v` and `<v, M v>`, `(B, 1, 1, 1)`; of images that are not `active`, `(B, 1, 1, 1)`, they may be 0."""
+        if kernels.used(values, self.window.size):
+            running = None if active is None else active.flatten()
+            return kernels.launchers().product(values, self.diagonal, self.inner, self.window, running)
+        product = self.product(values)
+        return product, per_image(values * product)
 
     def _spread(self, values: Tensor) -> Tensor:
         return self.window.adjoint(values, *self.size)

@@ -1,0 +1,74 @@
+"""Triton kernels behind `windows` and the solvers, whose torch code is their definition and their fallback.
+
+Where `solvers.Dual` spends its time, profiled at 224x224x3 on one CPU thread to a gap of 1e-2: with a floor, half in
+local means and their adjoints, of which products with the system's matrix `M v = diag(a) v + A'(b * A v)` are the
+largest part, 21% of the whole; 10% in the preconditioner; 5% in the update of the multipliers. With a mean alone, 20%
+in those products. So there are four kernels: the product with its inner product `<v, M v>`, the moments with the update
+they feed, and the plain mean and adjoint for everything else.
+
+Each is bound by memory. Bytes per pixel and iteration in float32, 11 taps, stride 1, at 224x224:
+
+| | designed | counted, with halos | torch, one operation at a time |
+|---|---|---|---|
+| `M v` and `<v, M v>`: v, a, b read once, `M v` written | 16 | 19.6 | 576 |
+| update, floor: d, x, two statistics, two radii; two prices and steps, in and out | 56 | 62 | about 1000 |
+
+The first row is counted by `traffic.product_bytes`, which a test holds against the loads and stores of the
+interpreted kernel, and by `traffic.product_bytes_torch`. The second is arithmetic: a tile of 16x118 windows reads
+26x128 of d and x. Not counted are the kernels' scratch, 17 bytes per pixel written and read again within a tile, which
+is to stay in the caches but was never seen to, and the floor under the multipliers (`lagrangian.no_less`), 24 bytes
+more.
+
+**None of this has run on a GPU.** The kernels are tested in Triton's interpreter against the torch code, and compiled
+for sm_80 and sm_90 without spills (`python -m benchmarks.compiled`); graphs and speed are untested.
+
+`used` is the only place that chooses. Nothing here imports Triton before a kernel is needed.
+"""
+
+import os
+from functools import cache
+from importlib.util import find_spec
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from percep.errors import InputError
+
+# The environment variable that overrides the choice: "torch" is torch everywhere, "triton" also takes tensors on a CPU
+# to the kernels, which needs Triton's interpreter (TRITON_INTERPRET=1).
+CHOICE = "PERCEP_KERNELS"
+_CHOICES = ("auto", "torch", "triton")
+_MOST_TAPS = 31
+
+
+def used(values: Tensor, taps: int) -> bool:
+    """Whether a window of so many taps per side treats `values` with the kernels.
+
+    By default on CUDA devices where Triton is installed: float32 and float64, up to 31 taps, nothing to differentiate.
+
+    Raises:
+        InputError: `PERCEP_KERNELS` is none of "auto", "torch" and "triton", or asks for kernels on a CPU without
+            Triton's interpreter.
+    """
+    choice = os.environ.get(CHOICE, "auto")
+    if choice == "torch" or (choice == "auto" and not values.is_cuda):
+        return False
+    if choice not in _CHOICES:
+        raise InputError(f"{CHOICE} must be one of {', '.join(_CHOICES)}, got {choice!r}")
+    if not values.is_cuda and os.environ.get("TRITON_INTERPRET") != "1":
+        raise InputError(f"{CHOICE}=triton on a CPU needs Triton's interpreter: set TRITON_INTERPRET=1")
+    differentiable = values.requires_grad and torch.is_grad_enabled()
+    return values.dtype in (torch.float32, torch.float64) and taps <= _MOST_TAPS and not differentiable and _installed()
+
+
+def launchers() -> ModuleType:
+    """`percep.kernels.launch`, with Triton."""
+    from percep.kernels import launch  # noqa: PLC0415  importing Triton takes a second
+
+    return launch
+
+
+@cache
+def _installed() -> bool:
+    return find_spec("triton") is not None

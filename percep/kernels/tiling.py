@@ -1,0 +1,89 @@
+"""How images are cut into tiles for a window."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+from percep.windows import Window
+
+# What the registers of 16 warps hold of a block without spilling, and the length of its rows.
+_BYTES, _COLUMNS = 2**15, 128
+_LEAST = 8
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """Sides of what a program writes at a time, and of the blocks it holds: `(down, across)`, blocks powers of two."""
+
+    tile: tuple[int, int]
+    block: tuple[int, int]
+
+    def count(self, height: int, width: int) -> tuple[int, int]:
+        """Tiles down and across a `height x width` result."""
+        return -(-height // self.tile[0]), -(-width // self.tile[1])
+
+
+def pixels_seen(window: Window) -> int:
+    """Pixels from the first to the last that a window sees or mirrors."""
+    return window.size + (1 - window.size % 2 if window.padding == "reflect" else 0)
+
+
+def windows_seen(window: Window, pixels: int = 1) -> int:
+    """Most windows that see one of `pixels` in a row."""
+    return (pixels + pixels_seen(window) - 2) // window.stride + 1
+
+
+@lru_cache(maxsize=256)
+def of_windows(window: Window, height: int, width: int, itemsize: int) -> Tiling:
+    """For local means: blocks of windows down and of the pixels that they see across."""
+    return _of_windows(window, height, width, itemsize)
+
+
+@lru_cache(maxsize=256)
+def of_moments(window: Window, height: int, width: int, itemsize: int) -> Tiling:
+    """For several means at once, whose sums share the registers: lower blocks."""
+    return _of_windows(window, height, width, 4 * itemsize)
+
+
+def _of_windows(window: Window, height: int, width: int, itemsize: int) -> Tiling:
+    rows, columns = window.grid(height, width)
+    block = _block(rows, max(columns, width), itemsize)
+    across = columns if block[1] >= width else (block[1] - pixels_seen(window)) // window.stride + 1
+    return Tiling((min(rows, block[0]), min(columns, across)), block)
+
+
+@lru_cache(maxsize=256)
+def of_pixels(window: Window, height: int, width: int, itemsize: int) -> Tiling:
+    """For adjoints: blocks of pixels down and of the windows that see them across."""
+    rows, columns = window.grid(height, width)
+    block = _block(max(rows, height), max(columns, width), itemsize)
+    across = width if block[1] >= max(columns, width) else _most(lambda tile: windows_seen(window, tile), block[1])
+    return Tiling((min(height, block[0]), min(width, across)), block)
+
+
+@lru_cache(maxsize=256)
+def of_products(window: Window, height: int, width: int, itemsize: int) -> Tiling:
+    """For `A' diag(b) A`: blocks of the windows that see a tile's pixels down, of all the pixels these see across."""
+    rows, columns = window.grid(height, width)
+    block = _block(max(rows, height), max(columns, width), itemsize)
+
+    def seen(tile: int) -> int:
+        return (windows_seen(window, tile) - 1) * window.stride + pixels_seen(window)
+
+    down = height if block[0] >= max(rows, height) else _most(lambda tile: windows_seen(window, tile), block[0])
+    across = width if block[1] >= max(columns, width) else _most(seen, block[1])
+    return Tiling((min(height, down), min(width, across)), block)
+
+
+def _block(rows: int, columns: int, itemsize: int) -> tuple[int, int]:
+    """Of the size of small images, so that little of a block is idle."""
+    return min(_BYTES // _COLUMNS // itemsize, _power(rows)), min(_COLUMNS, _power(columns))
+
+
+def _power(count: int) -> int:
+    return max(_LEAST, 1 << (count - 1).bit_length())
+
+
+def _most(needed: Callable[[int], int], room: int) -> int:
+    """The largest tile of at most `room` whose need fits."""
+    return max(tile for tile in range(1, room + 1) if needed(tile) <= room)

@@ -1,0 +1,39 @@
+"""The kernels compiled ahead of time for sm_80 and sm_90, in a process that does not interpret them."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks.table import RESULTS, ROOT
+
+CODE = "import json; from benchmarks.compiled import rows; print(json.dumps(rows()))"
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[dict]:
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    done = subprocess.run(
+        [sys.executable, "-c", CODE], capture_output=True, text=True, check=True, cwd=ROOT, env=environment
+    )
+    return json.loads(done.stdout)
+
+
+def test_no_kernel_spills_and_all_fit(rows):
+    kernels = {(row["kernel"], row["architecture"]) for row in rows}
+    assert kernels == {(k, a) for k in ("mean", "adjoint", "product", "update") for a in ("sm_80", "sm_90")}
+    for row in rows:
+        assert row["spilled"] == 0, row
+        assert 0 < row["registers"] <= 128 and row["shared"] <= 48 * 1024, row
+
+
+def test_the_committed_table_is_of_the_same_kernels(rows):
+    committed = json.loads((RESULTS / "compiled.json").read_text())["rows"]
+    named = [
+        [{key: row[key] for key in ("kernel", "window", "dtype", "architecture")} for row in t]
+        for t in (rows, committed)
+    ]
+    assert named[0] == named[1]
+    assert not any(row["spilled"] for row in committed)

@@ -185,12 +185,12 @@ def test_updates_are_those_of_torch(window, level, dtype, seed):
 
 
 def test_a_solve_through_the_kernels_is_certified_and_agrees(monkeypatch):
-    x = torch.cat([photograph(3, 24), photograph(4, 24)]).float()
+    x = photograph(3, 14)[:, :1].float()
     program = Program(SSIMBall(x, floor=0.95), random_like(x, 1))
-    answer = solve(program, Dual(check_every=4, max_iterations=24), tol=1e-2)
+    answer = solve(program, Dual(check_every=4, max_iterations=24), tol=0.1)
     by_torch(monkeypatch)
-    plain = solve(program, Dual(check_every=4, max_iterations=24), tol=1e-2)
-    assert answer.status == plain.status == ("solved", "solved")
+    plain = solve(program, Dual(check_every=4, max_iterations=24), tol=0.1)
+    assert answer.status == plain.status == ("solved",)
     assert bool(program.ball.contains(x.double() + answer.delta.double()).all())
     assert bool((answer.bound >= plain.objective).all()) and bool((plain.bound >= answer.objective).all())
 

@@ -10,7 +10,7 @@ Each is bound by memory. Bytes per pixel and iteration in float32, 11 taps, stri
 
 | | designed | counted, with halos | torch, one operation at a time |
 |---|---|---|---|
-| `M v` and `<v, M v>`: v, a, b read once, `M v` written | 16 | 19.6 | 576 |
+| `M v` and `<v, M v>`: v, a, b read once, `M v` written | 16 | 19.9 | 576 |
 | update, floor: d, x, two statistics, two radii; two prices and steps, in and out | 56 | 62 | about 1000 |
 
 The first row is counted by `traffic.product_bytes`, which a test holds against the loads and stores of the

@@ -45,6 +45,8 @@ def _axis(window: Window, length: int, tiling: Tiling, axis: int) -> list[tuple[
             parts.append((stop - start, 0, stop - start))
             continue
         low = max(met[0] * window.stride - before - further, 0)
-        high = min(max(met[-1] * window.stride + window.size - 1 - before, stop - 1), length - 1)
+        seen = met[-1] * window.stride + window.size - 1 - before
+        # Across, a block of pixels is read whole.
+        high = min(max(seen if axis == 0 else low + tiling.block[axis] - 1, stop - 1), length - 1)
         parts.append((stop - start, len(met), high - low + 1))
     return parts

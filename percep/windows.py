@@ -3,8 +3,7 @@
 A window is separable, so each operator is two one-dimensional passes. On sides up to 96 pixels a pass is a product with
 a small dense matrix. Beyond, it is a sum of shifted, scaled slices: the same code for every stride, and its adjoint is
 the same sum with source and destination exchanged. Large planes are treated one at a time, so that the partial sums
-stay in cache. Float32 planes of moderate size under mirrored windows of stride 1, which is where solvers spend their
-time, go to `blocked` on a CPU. On CUDA devices Triton kernels take over (`kernels`), and this is their definition.
+stay in cache. On CUDA devices Triton kernels take over (`kernels`), and this is their definition.
 """
 
 import math
@@ -16,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from percep import blocked, kernels
+from percep import kernels
 from percep.errors import InputError
 
 Padding = Literal["reflect", "valid"]
@@ -133,8 +132,6 @@ class Window:
             vertical, horizontal = (self._matrix(taps, side, values) for side in (height, width))
             return vertical @ (values @ horizontal.mT)
         before, after = self._margins()
-        if self._blocked(values, height, width):
-            return self._by_blocks(values, taps, False)
         results = []
         for planes in _in_cache(values):
             padded = F.pad(planes, (before, after, before, after), mode="reflect") if before or after else planes
@@ -155,25 +152,11 @@ class Window:
             vertical, horizontal = (self._matrix(taps, side, values) for side in (height, width))
             return vertical.mT @ (values @ horizontal)
         margins = self._margins()
-        if self._blocked(values, height, width):
-            return self._by_blocks(values, taps, True)
         results = []
         for planes in _in_cache(values):
             tall = _fold(_scatter(planes, taps, self.stride, self._padded(height), dim=1), margins, dim=1)
             results.append(_fold(_scatter(tall, taps, self.stride, self._padded(width), dim=2), margins, dim=2))
         return _joined(results).reshape(*values.shape[:-2], height, width)
-
-    def _blocked(self, values: Tensor, height: int, width: int) -> bool:
-        square = self.stride == 1 and self.padding == "reflect"
-        working = values.dtype == torch.float32 and values.device.type == "cpu"
-        return square and working and height * width <= _CACHED_PLANE and blocked.fits(self.size, height, width)
-
-    def _by_blocks(self, values: Tensor, taps: tuple[float, ...], adjoint: bool) -> Tensor:
-        # Image by image: what is not finite in one must not reach another.
-        bands = blocked.bands(taps, self._margins(), adjoint)
-        images = values.reshape(-1, values.shape[-3] if values.ndim > 2 else 1, *values.shape[-2:])
-        results = [blocked.apply(image, bands, bands) for image in images] or [values]
-        return (results[0] if len(results) == 1 else torch.cat(results)).reshape(values.shape)
 
     def _matrix(self, taps: tuple[float, ...], length: int, like: Tensor) -> Tensor:
         return _dense_pass(taps, self.stride, self._margins(), length, like.dtype, like.device)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 
-from percep import Window, blocked
+from percep import Window
 from percep.errors import InputError
 
 WINDOWS = st.builds(
@@ -74,23 +74,7 @@ def test_dense_and_shifted_passes_agree(monkeypatch, padding, stride):
     torch.testing.assert_close(window.adjoint(maps, 40, 57), dense[1], rtol=0, atol=1e-14)
 
 
-@settings(max_examples=40, deadline=None)
-@given(st.integers(1, 31), st.integers(97, 150), st.integers(97, 150), st.integers(1, 3), st.integers(0, 2**31))
-def test_blocks_agree_with_float64_in_float32(size, height, width, channels, seed):
-    window = Window.gaussian(size, size / 6)
-    images = torch.randn(2, channels, height, width, generator=torch.Generator().manual_seed(seed))
-    taken = blocked.fits(size, height, width)
-    for values in (images, images.mT.contiguous().mT):
-        assert window._blocked(values, height, width) == taken
-        for single, double in (
-            (window.mean(values), window.mean(values.double())),
-            (window.adjoint(values, height, width), window.adjoint(values.double(), height, width)),
-            (window.squared_adjoint(values, height, width), window.squared_adjoint(values.double(), height, width)),
-        ):
-            torch.testing.assert_close(single.double(), double, rtol=0, atol=3e-6)
-
-
-def test_blocks_keep_what_is_not_finite_to_its_image():
+def test_what_is_not_finite_stays_in_its_image():
     window = Window.gaussian()
     images = torch.rand(3, 2, 100, 120)
     images[1] = torch.nan

@@ -131,6 +131,8 @@ class Window:
         if max(height, width) <= _DENSE_SIDE:
             vertical, horizontal = (self._matrix(taps, side, values) for side in (height, width))
             return vertical @ (values @ horizontal.mT)
+        if not values.numel():
+            return values.new_empty(*values.shape[:-2], rows, columns)
         before, after = self._margins()
         results = []
         for planes in _in_cache(values):
@@ -151,6 +153,8 @@ class Window:
         if max(height, width) <= _DENSE_SIDE:
             vertical, horizontal = (self._matrix(taps, side, values) for side in (height, width))
             return vertical.mT @ (values @ horizontal)
+        if not values.numel():
+            return values.new_empty(*values.shape[:-2], height, width)
         margins = self._margins()
         results = []
         for planes in _in_cache(values):

@@ -81,7 +81,7 @@ def test_what_is_not_finite_stays_in_its_image():
     mapped, spread = window.mean(images), window.adjoint(images, 100, 120)
     for result in (mapped, spread):
         assert bool(result[0].isfinite().all()) and bool(result[2].isfinite().all()) and bool(result[1].isnan().all())
-    assert window.mean(images[:0]).shape == (0, 2, 100, 120)
+    assert window.mean(images[:0]).shape == window.adjoint(images[:0], 100, 120).shape == (0, 2, 100, 120)
 
 
 def test_constants_keep_their_mean_and_coverage_counts_windows():

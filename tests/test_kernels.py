@@ -198,10 +198,10 @@ def test_an_iteration_through_the_kernels_is_that_of_torch(monkeypatch):
 
 def test_derivatives_through_the_kernels_are_adjoints():
     window = Window.gaussian(5, stride=2)
-    values = torch.randn(1, 2, 12, 13, dtype=torch.float64, requires_grad=True)
-    maps = torch.randn(1, 2, *window.grid(12, 13), dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(window.mean, values)
-    assert torch.autograd.gradcheck(lambda u: window.adjoint(u, 12, 13), maps)
+    values = torch.randn(1, 1, 6, 7, dtype=torch.float64, requires_grad=True)
+    maps = torch.randn(1, 1, *window.grid(6, 7), dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(window.mean, values, fast_mode=True)
+    assert torch.autograd.gradcheck(lambda u: window.adjoint(u, 6, 7), maps, fast_mode=True)
 
 
 @pytest.mark.parametrize(

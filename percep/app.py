@@ -199,6 +199,9 @@ def _study(config: ExplainTask, composed: DictConfig) -> None:
 
 
 def _output_folder(config: Config) -> Path:
+    """The folder of a task that one process does, from its beginning to its end."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError(f"task={config.task} runs in one process: start it without torchrun")
     folder = _made_folder(config)
     if any(folder.iterdir()):
         raise InputError(f"output folder {folder} is not empty: choose another with output=FOLDER")

@@ -137,32 +137,40 @@ class Config:
 
 
 @dataclass
-class AttackTask(Config):
-    """task=attack: photographs attacked inside a ball."""
+class BatchTask(Config):
+    """How many photographs are attacked together."""
 
-    ball: BallConfig
-    attack: BallAttackConfig
     batch_size: int
-    pictures: int
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _require_at_least("batch_size", self.batch_size, 1)
+
+
+@dataclass
+class CampaignTask(BatchTask):
+    """What one process or several do, from where it was left; of how many photographs the report has pictures."""
+
+    pictures: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         _require_at_least("pictures", self.pictures, 0)
 
 
 @dataclass
-class MinimalTask(Config):
+class AttackTask(CampaignTask):
+    """task=attack: photographs attacked inside a ball."""
+
+    ball: BallConfig
+    attack: BallAttackConfig
+
+
+@dataclass
+class MinimalTask(CampaignTask):
     """task=minimal: photographs changed as little as the goal allows."""
 
     attack: MinimalAttackConfig
-    batch_size: int
-    pictures: int
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        _require_at_least("batch_size", self.batch_size, 1)
-        _require_at_least("pictures", self.pictures, 0)
 
 
 @dataclass
@@ -241,24 +249,23 @@ class CriteriaConfig:
 
 
 @dataclass
-class ExplainTask(Config):
+class ExplainTask(BatchTask):
     """task=explain: whether perturbations fall on what the classifier looks at."""
 
     ball: BallConfig
     attack: BallAttackConfig
     study: StudyConfig
     criteria: CriteriaConfig
-    batch_size: int
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require_at_least("batch_size", self.batch_size, 1)
         if self.criteria.share not in self.study.shares:
             raise InputError(
                 f"criteria.share must be one of study.shares {self.study.shares}, got {self.criteria.share}"
             )
 
 
+@dataclass
 class MergeTask(Config):
     """task=merge: the tables and the report of what a run has finished, from its output folder."""
 

@@ -64,6 +64,7 @@ def die_while_writing(part: int) -> Callable[[int], None]:
 
 
 def _child(rank: int, world: int, port: int, arguments: tuple[str, ...], before: Callable[[int], None] | None) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     if world > 1:
         os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)}
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}

@@ -124,7 +124,7 @@ def test_where_nothing_is_found_the_least_ssim_tried_is_given(monkeypatch: pytes
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ("ball.floor=0.9", "unknown key ball: it belongs to task=attack; known are task, model, data"),
+        ("ball.floor=0.9", "unknown key ball: it belongs to task=attack or task=explain; known are task"),
         ("+ball.mean=0.9", "unknown key ball: it belongs to task=attack"),
         ("attack.steps=3", "unknown key attack.steps: known are target, measure, gradients"),
         ("attack.gradient=3", "unknown key attack.gradient: did you mean gradients?"),

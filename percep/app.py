@@ -57,7 +57,7 @@ from percep.report.study_page import save_study_report
 from percep.report.study_plots import save_study_plots
 from percep.report.study_tables import write_study
 from percep.scale.folder import is_free
-from percep.scale.processes import ElsewhereError, join, silent
+from percep.scale.processes import ElsewhereError, join, several, silent
 from percep.scale.sweeps import check_launcher, is_job, job_failures, reason
 from percep.study.study import Study
 
@@ -200,7 +200,7 @@ def _study(config: ExplainTask, composed: DictConfig) -> None:
 
 def _output_folder(config: Config) -> Path:
     """The folder of a task that one process does, from its beginning to its end."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if several():
         raise InputError(f"task={config.task} runs in one process: start it without torchrun")
     folder = _made_folder(config)
     if any(folder.iterdir()):

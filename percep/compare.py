@@ -8,13 +8,12 @@ import torch
 from torch import Tensor
 
 from percep.attacks.comparison import attempt, contender
-from percep.attacks.inputs import check_logits
 from percep.config import CompareTask
 from percep.data import Photograph
 from percep.errors import InputError
 from percep.report import Prediction
 from percep.report.comparison import ComparedImages, ComparisonRow
-from percep.subjects import Predictions, load_subjects, predict, targets_of
+from percep.subjects import Predictions, load_subjects, look_at, predict
 
 
 @dataclass(frozen=True)
@@ -94,30 +93,19 @@ class Compare:
         return Prediction(self.model.category(int(predictions.classes)), float(predictions.probabilities))
 
     def _subject(self, photograph: Photograph) -> "_Subject | ComparisonRow":
-        label = photograph.label
-        row = ComparisonRow(photograph.name, "attacked", label, None if label is None else self.model.category(label))
-        if photograph.image is None:
-            return replace(row, status=f"unreadable: {photograph.problem}")
-        image = photograph.image[None].to(self.config.device)
-        before = predict(self.model, image)
-        if before.classes < 0:
-            return replace(row, status="not_finite")
-        labels = before.classes if label is None else torch.full_like(before.classes, label)
-        targets = targets_of(
-            self.config.attack.target, labels, before.logits.shape[1], [photograph.name], self.config.seed
+        looked = look_at(photograph, self.model, self.config, self.config.attack.target)
+        label = photograph.label if looked.label is None else int(looked.label)
+        row = ComparisonRow(
+            photograph.name,
+            looked.status or "attacked",
+            label,
+            None if label is None else self.model.category(label),
+            None if looked.target is None else int(looked.target),
         )
-        check_logits(before.logits, 1, labels, targets)
-        row = replace(
-            row,
-            label=int(labels),
-            label_name=self.model.category(int(labels)),
-            target=None if targets is None else int(targets),
-        )
-        if before.classes != labels:
-            return replace(row, status="misclassified")
-        if targets is not None and targets == labels:
-            return replace(row, status="already_adversarial")
-        return _Subject(row, image, labels, targets, self._prediction(before))
+        if looked.status is not None:
+            return row
+        assert looked.image is not None and looked.label is not None and looked.before is not None
+        return _Subject(row, looked.image, looked.label, looked.target, self._prediction(looked.before))
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from percep import data, models
+from percep.attacks.inputs import check_logits
 from percep.config import Config, DataConfig
-from percep.data import Photographs, Source
+from percep.data import Photograph, Photographs, Source
 from percep.models import Classifier
 from percep.models import Source as ModelSource
 from percep.streams import Archives, ClassFolders, Shards
@@ -48,6 +49,54 @@ def predict(model: Classifier, images: Tensor) -> Predictions:
     logits = model(images)
     finite = torch.isfinite(logits).all(1)
     return Predictions(logits, torch.where(finite, logits.argmax(1), -1), logits.softmax(1).amax(1))
+
+
+@dataclass(frozen=True)
+class Looked:
+    """What is known of a photograph before it is attacked alone; None where it was not asked.
+
+    Attributes:
+        status: why it is not attacked, "unreadable: reason", "not_finite", "misclassified" or "already_adversarial";
+            None where it is to be.
+        image: `(1, C, H, W)`, on the configuration's device.
+        before: what the model says of it.
+        label, target: `(1,)` int64; no target where none is asked for.
+    """
+
+    status: str | None
+    image: Tensor | None = None
+    before: Predictions | None = None
+    label: Tensor | None = None
+    target: Tensor | None = None
+
+
+def look_at(photograph: Photograph, model: Classifier, config: Config, target: str | None) -> Looked:
+    """Looks at one photograph; without a label of its own it has the model's.
+
+    Args:
+        photograph: read.
+        model: to be attacked.
+        config: whose device and seed are meant.
+        target: the configuration's `attack.target`.
+
+    Raises:
+        InputError: a label or target that is not a class of the model.
+    """
+    if photograph.image is None:
+        return Looked(f"unreadable: {photograph.problem}")
+    image = photograph.image[None].to(config.device)
+    before = predict(model, image)
+    if before.classes < 0:
+        return Looked("not_finite", image, before)
+    label = before.classes if photograph.label is None else torch.full_like(before.classes, photograph.label)
+    goal = targets_of(target, label, before.logits.shape[1], [photograph.name], config.seed)
+    check_logits(before.logits, 1, label, goal)
+    status = None
+    if before.classes != label:
+        status = "misclassified"
+    elif goal is not None and goal == label:
+        status = "already_adversarial"
+    return Looked(status, image, before, label, goal)
 
 
 def targets_of(target: str | None, labels: Tensor, classes: int, names: Sequence[str], seed: int) -> Tensor | None:

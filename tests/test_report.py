@@ -22,10 +22,10 @@ from percep.report import (
     save_image,
     save_overview,
     save_panel,
+    save_summary,
     summarise,
     versions,
     write_results,
-    write_summary,
 )
 from percep.report.drawing import amplification, ssim_colours
 from percep.report.panel import certificate_line
@@ -274,7 +274,7 @@ class TestTables:
 
     @pytest.mark.parametrize("rows", [ROWS, ROWS[4:], []])
     def test_the_summary_is_strict_json(self, tmp_path, rows):
-        write_summary(tmp_path / "summary.json", rows, seed=7)
+        save_summary(tmp_path / "summary.json", summarise(rows), seed=7)
 
         def refuse(constant: str) -> None:
             raise AssertionError(f"{constant} is not JSON")

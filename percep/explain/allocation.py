@@ -16,9 +16,14 @@ def allocation_maps(spending: Tensor, size: tuple[int, int]) -> Tensor:
     Returns:
         `(B, H, W)` float64 with mean 1 per image; 0 everywhere for an image that spent nothing.
     """
-    maps = spending.double().sum(1, keepdim=True)
-    if maps.shape[-2:] != size:
-        maps = functional.interpolate(maps, size, mode="bilinear")
-    maps = maps[:, 0]
+    maps = over_channels(spending.double(), size)
     share = maps.mean((1, 2), keepdim=True)
     return torch.where(share > 0, maps / share, 0.0)
+
+
+def over_channels(values: Tensor, size: tuple[int, int]) -> Tensor:
+    """Windows' values `(B, C, h, w)` summed over channels, `(B, *size)`; resampled bilinearly where windows stride."""
+    maps = values.sum(1, keepdim=True)
+    if maps.shape[-2:] != size:
+        maps = functional.interpolate(maps, size, mode="bilinear")
+    return maps[:, 0]

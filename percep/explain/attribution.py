@@ -7,6 +7,7 @@ from captum.attr import IntegratedGradients, Occlusion
 from torch import Tensor, nn
 
 from percep.errors import InputError
+from percep.explain.squares import square_and_stride
 from percep.windows import Window
 
 
@@ -85,14 +86,8 @@ def occlusion(
     Raises:
         InputError: a target that is not a class, or a side, stride or number at once out of range.
     """
-    shortest = int(min(images.shape[-2:]))
-    side = max(1, round(shortest / 7)) if side is None else side
-    stride = max(1, side // 2) if stride is None else stride
-    if not 1 <= side <= shortest or not 1 <= stride <= side or at_once < 1:
-        raise InputError(
-            f"occlusion needs 1 <= stride <= side <= {shortest} and at least 1 square at once, "
-            f"got {stride}, {side} and {at_once}"
-        )
+    height, width = (int(length) for length in images.shape[-2:])
+    side, stride = square_and_stride("occlusion", (height, width), side, stride, at_once)
     _check_targets(model, images, targets)
     channels = int(images.shape[1])
     with torch.no_grad():

@@ -5,11 +5,12 @@ from collections.abc import Callable
 import torch
 from captum.attr import Occlusion
 from torch import Tensor
-from torch.nn import functional
 
 from percep.attacks.criteria import margin
-from percep.ball import LocalBall, SSIMBall
+from percep.ball import SSIMBall
 from percep.errors import InputError
+from percep.explain.allocation import over_channels
+from percep.explain.squares import square_and_stride
 from percep.program import Multipliers
 from percep.ssim import C1, C2, variance
 from percep.windows import Window
@@ -45,26 +46,24 @@ def price_maps(ball: SSIMBall, multipliers: Multipliers, delta: Tensor) -> Tenso
         multipliers: of its solution.
         delta: `(B, C, H, W)`, its solution.
     """
-    height, width = int(delta.shape[-2]), int(delta.shape[-1])
     x, d = ball.reference.double(), delta.double()
     price = torch.zeros(ball.map_shape, dtype=torch.float64, device=delta.device)
     if ball.floor is not None:
         window = ball.window
         mean_x, mean_y = window.mean(x), window.mean(x + d)
-        squares = (mean_x.square() + mean_y.square() + C1, variance(window, x) + variance(window, x + d) + C2)
+        squares = (
+            mean_x.square() + mean_y.square() + C1,
+            variance(window, x, mean_x) + variance(window, x + d, mean_y) + C2,
+        )
         shares = (ball.luminance_share, 1 - ball.luminance_share)
-        factors = ((ball.luminance, multipliers.luminance), (ball.contrast, multipliers.contrast))
-        for (local, prices), square, share in zip(factors, squares, shares, strict=True):
-            assert isinstance(local, LocalBall) and prices is not None
+        for prices, square, share in zip((multipliers.luminance, multipliers.contrast), squares, shares, strict=True):
+            assert prices is not None
             # |stat(d - k x)|^2 - radius^2 is (|stat d|^2 - e square) / (1 - e) with 1 / (1 - e) = 1 + k, and e falls by
             # share t^share / t per unit of t, 1 - e being t^share.
             price += prices.double() * square * share / ball.floor.double()
     if multipliers.mean is not None:
         price += multipliers.mean.double() / ball.windows
-    maps = price.sum(1, keepdim=True)
-    if maps.shape[-2:] != (height, width):
-        maps = functional.interpolate(maps, (height, width), mode="bilinear")
-    return maps[:, 0]
+    return over_channels(price, (int(delta.shape[-2]), int(delta.shape[-1])))
 
 
 def contribution_maps(gradient: Tensor, delta: Tensor) -> Tensor:
@@ -109,18 +108,12 @@ def ablation_maps(
     Raises:
         InputError: shapes that differ, or a side, stride or number at once out of range.
     """
-    shortest = int(min(delta.shape[-2:]))
-    side = max(1, round(shortest / 7)) if side is None else side
-    stride = max(1, side // 2) if stride is None else stride
     if reference.shape != delta.shape:
         raise InputError(
             f"reference and delta must be of one shape, got {tuple(reference.shape)}, {tuple(delta.shape)}"
         )
-    if not 1 <= stride <= side <= shortest or at_once < 1:
-        raise InputError(
-            f"ablation needs 1 <= stride <= side <= {shortest} and at least 1 square at once, "
-            f"got {stride}, {side} and {at_once}"
-        )
+    height, width = (int(length) for length in delta.shape[-2:])
+    side, stride = square_and_stride("ablation", (height, width), side, stride, at_once)
 
     def attacked(kept: Tensor, images: Tensor, own: Tensor, goals: Tensor) -> Tensor:
         return margin(model(images + kept), own, None if targets is None else goals)

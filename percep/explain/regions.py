@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from scipy import stats
 from torch import Tensor
 
 from percep.attacks.cost import Cost
@@ -98,8 +97,10 @@ def matched_region(mask: Tensor, texture: Tensor, generator: torch.Generator, bi
         for number, count in enumerate(counts):
             candidates = torch.nonzero((bin_of[image] == number) & ~inside[image]).flatten()
             chosen[image, candidates[field[image, candidates].topk(count).indices]] = True
-    distance = torch.tensor([_distance(v[m], v[c]) for v, m, c in zip(values, inside, chosen, strict=True)])
-    return MatchedRegion(chosen.reshape(mask.shape).to(mask.device), distance.double().to(mask.device))
+    pairs = zip(values, inside, chosen, strict=True)
+    distances = [_distances(texture, own, other[None]) for texture, own, other in pairs]
+    distance = torch.cat(distances) if distances else torch.zeros(0, dtype=torch.float64)
+    return MatchedRegion(chosen.reshape(mask.shape).to(mask.device), distance.to(mask.device))
 
 
 def random_region(mask: Tensor, generator: torch.Generator) -> Tensor:
@@ -162,7 +163,10 @@ def shifted_region(
 
 
 def _distances(values: Tensor, own: Tensor, others: Tensor) -> Tensor:
-    """Kolmogorov and Smirnov's distance of the values `(N,)` inside one region from those inside `(K, H, W)` others."""
+    """Kolmogorov and Smirnov's distance of the values `(N,)` inside one region from those inside others, `(K, ...)`.
+
+    NaN for an empty region.
+    """
     ranked = values.argsort()
     # Between equal values there is no step of a distribution to be read.
     ends = torch.ones_like(ranked, dtype=torch.bool)
@@ -288,12 +292,6 @@ def _counts(inside: Tensor, bin_of: Tensor, bins: int) -> list[int]:
 def _smooth(field: Tensor) -> Tensor:
     spread = min(field.shape[-2:]) / 28
     return Window.gaussian(2 * round(3 * spread) + 1, spread).mean(field)
-
-
-def _distance(first: Tensor, second: Tensor) -> float:
-    if not len(first) or not len(second):
-        return float("nan")
-    return float(stats.ks_2samp(first.numpy(), second.numpy(), method="asymp").statistic)
 
 
 def _check_maps(maps: Tensor) -> None:

@@ -12,7 +12,6 @@ from percep.report.tables import (
     summarise,
     versions,
     write_results,
-    write_summary,
 )
 
 __all__ = [
@@ -33,5 +32,4 @@ __all__ = [
     "summarise",
     "versions",
     "write_results",
-    "write_summary",
 ]

@@ -1,6 +1,5 @@
 """Attacks side by side: every outcome as a table, a summary, and the share of images adversarial at each cost."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -14,7 +13,7 @@ from percep.attacks.comparison import Outcome
 from percep.report.curves import Kind, draw_curves
 from percep.report.panel import Prediction
 from percep.report.plot import LIGHT
-from percep.report.tables import versions, write_csv
+from percep.report.tables import save_summary, write_csv
 
 _INFINITE = float("inf")
 
@@ -85,10 +84,8 @@ def write_comparison_summary(path: Path, rows: Sequence[ComparisonRow], seed: in
         "attacks": [
             {name: _finite(value) for name, value in summary(found).items()} for found in by_attack(rows).values()
         ],
-        "seed": seed,
-        "versions": versions(),
     }
-    path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    save_summary(path, content, seed)
 
 
 def by_attack(rows: Iterable[ComparisonRow]) -> dict[str, list[Outcome]]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 
-from percep.report.tables import versions, write_csv
+from percep.report.tables import save_summary, write_csv
 from percep.study import (
     AssociationRow,
     CausalRow,
@@ -36,8 +36,7 @@ def write_study(folder: Path, findings: Findings, seed: int) -> None:
         columns = [field.name for field in fields(kind)]
         records = [{column: _cell(getattr(row, column)) for column in columns} for row in rows]
         write_csv(folder / f"{name}.csv", records, columns)
-    summary = summarise_study(findings) | {"seed": seed, "versions": versions()}
-    (folder / "summary.json").write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    save_summary(folder / "summary.json", summarise_study(findings), seed)
 
 
 def summarise_study(findings: Findings) -> dict[str, object]:

@@ -125,13 +125,8 @@ def write_csv(path: Path, records: list[dict[str, object]], columns: list[str], 
     )
 
 
-def write_summary(path: Path, rows: Iterable[ImageRow], seed: int) -> None:
-    """Writes `summary.json`: `summarise(rows)`, the seed and `versions()`; an undefined number is null."""
-    save_summary(path, summarise(rows), seed)
-
-
 def save_summary(path: Path, totals: Mapping[str, object], seed: int) -> None:
-    """Writes `summary.json` from what `summarise` gave."""
+    """Writes `summary.json`: what was found, the seed and `versions()`; no number in it may be undefined."""
     summary = {**totals, "seed": seed, "versions": versions()}
     path.write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 

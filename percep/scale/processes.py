@@ -89,11 +89,16 @@ def join(device: str) -> Processes:
 
     The little that they tell each other goes through gloo, whose group has NCCL beside it on GPUs.
     """
-    _from_submitit()
-    if "RANK" not in os.environ or int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if not several() or "RANK" not in os.environ:
         return Processes(0, 1, dist.HashStore())
     store, rank, world = _group("cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo")
     return Processes(rank, world, dist.PrefixStore(f"run{next(_runs)}", store))
+
+
+def several() -> bool:
+    """Whether this process was started as one of several: by torchrun, or as a task of a submitit job."""
+    _from_submitit()
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 def silent() -> bool:

@@ -131,7 +131,6 @@ def examine(
     names = [names[i] for i in turned.tolist()]
     delta = saved - images
     size = (int(images.shape[-2]), int(images.shape[-1]))
-    budget = dissimilarity(images, delta)
 
     gradient = gradient_at(model, images, labels, targets, setting.loss)
     first = optimum(setting, images, gradient)
@@ -168,6 +167,7 @@ def examine(
                 own = twin(images).argmax(1)
             pull = gradient_at(twin, images, own, None, setting.loss)
             others[f"model_randomised_{stage}"] = optimum(setting, images, pull).delta
+        budget = dissimilarity(images, delta)
         others[UNIFORM] = in_uniform_ball(setting, images, gradient, budget)
         for name in depth.rivals:
             others[name] = rival(name, model, images, labels, targets, depth.gradients, budget)

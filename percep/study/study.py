@@ -12,7 +12,6 @@ from torch import Tensor
 from percep import models
 from percep.attacks.comparison import contender
 from percep.attacks.criteria import Loss
-from percep.attacks.inputs import check_logits
 from percep.config import ExplainTask, VariantConfig
 from percep.data import Photograph
 from percep.data import Source as Photographs
@@ -24,7 +23,7 @@ from percep.study.examination import Depth, Evidence, Examined, examine
 from percep.study.findings import PENDING, Findings, Variant, find
 from percep.study.perturbations import Setting
 from percep.study.tables import Correlation, Inference
-from percep.subjects import load_subjects, photographs_of, predict, targets_of
+from percep.subjects import load_subjects, look_at, photographs_of
 from percep.windows import Window
 
 CHANGE, ATTENTION = "dissimilarity", "gradcam"
@@ -196,23 +195,12 @@ class Study:
 
     def _look(self, model: Classifier, photograph: Photograph) -> tuple[str, tuple[int, int | None, Tensor] | None]:
         """A photograph's status, `PENDING` where it is to be attacked, and what is to be known of a subject."""
-        if photograph.image is None:
-            return f"unreadable: {photograph.problem}", None
-        image = photograph.image[None].to(self.config.device)
-        before = predict(model, image)
-        if before.classes < 0:
-            return "not_finite", None
-        label = int(before.classes) if photograph.label is None else photograph.label
-        labels = self._integers([label])
-        target, seed = self.config.attack.target, self.config.seed
-        targets = targets_of(target, labels, before.logits.shape[1], [photograph.name], seed)
-        check_logits(before.logits, 1, labels, targets)
-        if label != int(before.classes):
-            return "misclassified", None
-        if targets is not None and targets == labels:
-            return "already_adversarial", None
-        blocks = block_means(gradcam(model, image, labels), self.config.study.block)[0].cpu()
-        return PENDING, (label, None if targets is None else int(targets), blocks)
+        looked = look_at(photograph, model, self.config, self.config.attack.target)
+        if looked.status is not None:
+            return looked.status, None
+        assert looked.image is not None and looked.label is not None
+        blocks = block_means(gradcam(model, looked.image, looked.label), self.config.study.block)[0].cpu()
+        return PENDING, (int(looked.label), None if looked.target is None else int(looked.target), blocks)
 
     def _subjects(self, plan: VariantConfig) -> tuple[Classifier, Photographs]:
         if plan.model is None:

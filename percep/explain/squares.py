@@ -1,0 +1,28 @@
+"""Squares that slide over an image, for what is measured by taking something away."""
+
+from percep.errors import InputError
+
+
+def square_and_stride(
+    name: str, size: tuple[int, int], side: int | None, stride: int | None, at_once: int
+) -> tuple[int, int]:
+    """Side and stride in pixels: a seventh of the shorter side and half of that where None is given.
+
+    Args:
+        name: of what needs them, for the error.
+        size: height and width of the image.
+        side, stride: given or None.
+        at_once: squares per forward pass.
+
+    Raises:
+        InputError: a side, stride or number at once out of range.
+    """
+    shortest = min(size)
+    side = max(1, round(shortest / 7)) if side is None else side
+    stride = max(1, side // 2) if stride is None else stride
+    if not 1 <= stride <= side <= shortest or at_once < 1:
+        raise InputError(
+            f"{name} needs 1 <= stride <= side <= {shortest} and at least 1 square at once, "
+            f"got {stride}, {side} and {at_once}"
+        )
+    return side, stride

@@ -4,7 +4,7 @@ import base64
 import io
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -154,20 +154,36 @@ def show(browser: webdriver.Chrome, path: Path, width: int = 1600, scheme: str =
     browser.get(path.as_uri())
 
 
+def decoded(browser: webdriver.Chrome, pictures: Callable[[], Sequence[Any]]) -> None:
+    """Waits until pictures can be drawn: `decode` fails where the browser changes a picture's source meanwhile."""
+    ask = """const [pictures, done] = arguments;
+        setTimeout(() => done(false), 5000);
+        Promise.all(pictures.map(picture => picture.decode())).then(() => done(true), () => done(false));"""
+    if not any(browser.execute_async_script(ask, pictures()) for _ in range(6)):
+        states = "return arguments[0].map(({complete, naturalWidth, loading}) => [complete, naturalWidth, loading])"
+        pytest.fail(f"pictures are not decoded: {browser.execute_script(states, pictures())}")
+
+
 def pixels(browser: webdriver.Chrome) -> np.ndarray:
     """What is seen of the first comparison, `(SIDE, SIDE, 3)`, one pixel of the image a pixel of the screen."""
-    box = browser.execute_async_script(
-        """const [side, done] = arguments, stage = document.querySelector(".stage");
-        stage.style.width = `${side}px`;
+    stage = """const stage = document.querySelector(".stage");"""
+    browser.execute_script(
+        stage
+        + """stage.style.width = `${arguments[0]}px`;
         stage.style.margin = "0";
-        stage.scrollIntoView({block: "center"});
-        const shown = [...stage.querySelectorAll("img")].filter(image => image.checkVisibility());
-        Promise.all(shown.map(image => image.decode())).then(() =>
-            requestAnimationFrame(() => requestAnimationFrame(() => {
-                const {left, top} = stage.getBoundingClientRect();
-                done([left + scrollX, top + scrollY]);
-            })));""",
+        stage.scrollIntoView({block: "center"});""",
         SIDE,
+    )
+    decoded(
+        browser,
+        lambda: browser.execute_script(
+            stage + """return [...stage.querySelectorAll("img")].filter(image => image.checkVisibility());"""
+        ),
+    )
+    box = browser.execute_script(
+        stage
+        + """const {left, top} = stage.getBoundingClientRect();
+        return [left + scrollX, top + scrollY];"""
     )
     clip = {"x": round(box[0]), "y": round(box[1]), "width": SIDE, "height": SIDE, "scale": 1}
     shot = browser.execute_cdp_cmd("Page.captureScreenshot", {"clip": clip, "captureBeyondViewport": True})
@@ -383,8 +399,8 @@ def test_five_hundred_photographs_open_at_once(browser, tmp_path):
     # Far down, a picture is there once it is looked at.
     browser.find_elements(By.CSS_SELECTOR, "tbody a")[-1].click()
     last = browser.find_elements(By.CSS_SELECTOR, "article:last-of-type .stage img")[0]
-    done = "arguments[0].decode().then(() => arguments[1](arguments[0].naturalWidth))"
-    assert browser.execute_async_script(done, last) == 224
+    decoded(browser, lambda: [last])
+    assert browser.execute_script("return arguments[0].naturalWidth", last) == 224
     top = browser.execute_script("return arguments[0].getBoundingClientRect().top", last)
     assert 0 <= top < 1000
 

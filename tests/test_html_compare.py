@@ -15,7 +15,7 @@ from selenium import webdriver
 from selenium.webdriver import ActionChains, Keys
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.select import Select
-from test_html import CLASS, HOSTILE, SIDE, luminance, pixels, place_the_divider, seconds_to_load, show, shown
+from test_html import CLASS, HOSTILE, SIDE, decoded, luminance, pixels, place_the_divider, seconds_to_load, show, shown
 
 from percep import data
 from percep.attacks.comparison import CONTENDERS, Outcome
@@ -219,10 +219,11 @@ class TestCurves:
         plots = browser.find_elements(By.CSS_SELECTOR, ".plot img")
         assert len(plots) == 2
         theme = LIGHT if scheme == "light" else DARK
+        decoded(browser, lambda: plots)
         for plot in plots:
             svg = browser.execute_script("return atob(arguments[0].currentSrc.split(',')[1])", plot)
             assert f"stroke: {theme.ink}" in svg
-            assert browser.execute_script("return arguments[0].decode().then(() => arguments[0].naturalWidth)", plot)
+            assert browser.execute_script("return arguments[0].naturalWidth", plot)
 
     def test_a_text_tells_what_the_lines_show(self, page):
         saved, resaved = [plot.get_attribute("alt") for plot in page.find_elements(By.CSS_SELECTOR, ".plot img")]

@@ -20,7 +20,7 @@ from triton.compiler import ASTSource
 
 from benchmarks.machine import describe
 from percep import Window
-from percep.kernels import fused, launch
+from percep.kernels import fused, gpu
 from percep.kernels.tiling import Tiling, of_moments, of_pixels, of_products, of_windows
 
 RESULTS = Path(__file__).parent / "results" / "compiled.json"
@@ -48,7 +48,7 @@ def usage(name: str, window: Window, dtype: torch.dtype, architecture: int) -> d
     """Registers per thread, shared memory and spilled local memory in bytes, of one kernel."""
     kernel = getattr(fused, f"{name}_kernel")
     tiling, own = _KERNELS[name]
-    constants = launch.constants(window, tiling(window, _SIDE, _SIDE, dtype.itemsize)) | own
+    constants = gpu.constants(window, tiling(window, _SIDE, _SIDE, dtype.itemsize)) | own
     pointer = f"*{_TYPES[dtype]}"
     signature = {
         argument: "constexpr" if argument in constants
@@ -65,7 +65,7 @@ def usage(name: str, window: Window, dtype: torch.dtype, architecture: int) -> d
         attrs={(place,): [["tt.divisibility", 16]] for place in pointers},
     )
     target = GPUTarget("cuda", architecture, 32)
-    compiled = triton.compile(source, target=target, options={"num_warps": launch.WARPS})
+    compiled = triton.compile(source, target=target, options={"num_warps": gpu.WARPS})
     found = _resources(compiled.asm["cubin"])
     return {"registers": found["REG"], "spilled": found["STACK"] + found["LOCAL"], "shared": compiled.metadata.shared}
 

@@ -85,6 +85,15 @@ class Window:
         """Whether neighbouring windows share pixels."""
         return self.stride < self.size or self.padding == "reflect"
 
+    @property
+    def is_own_adjoint(self) -> bool:
+        """Whether `A' u` is `D A D^-1 u`, where D halves what lies at a border: SSIM's own window is.
+
+        It is so for an odd number of symmetric taps, mirrored at the borders and of stride 1: on the even continuation
+        of a line a mean is a symmetric convolution, and there a pixel at a border stands once, any other twice.
+        """
+        return self.size % 2 == 1 and self.taps == self.taps[::-1] and self.stride == 1 and self.padding == "reflect"
+
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of windows on a `height x width` image; raises `InputError` if none fits."""
         return self._count(height, "height"), self._count(width, "width")
@@ -105,14 +114,15 @@ class Window:
         """The exact adjoint of `squared_mean`."""
         return self._spread(values, tuple(tap**2 for tap in self.taps), height, width)
 
-    def _margins(self) -> tuple[int, int]:
+    @property
+    def margins(self) -> tuple[int, int]:
         if self.padding == "valid":
             return 0, 0
         before = (self.size - 1) // 2
         return before, self.size - 1 - before
 
     def _count(self, length: int, name: str) -> int:
-        before, after = self._margins()
+        before, after = self.margins
         if length <= after or length + before + after < self.size:
             smallest = self.size if self.padding == "valid" else after + 1
             raise InputError(
@@ -124,8 +134,8 @@ class Window:
     def _average(self, values: Tensor, taps: tuple[float, ...]) -> Tensor:
         if values.requires_grad and torch.is_grad_enabled():
             return _Average.apply(values, self, taps)
-        if kernels.used(values, self.size):
-            return kernels.launchers().mean(values, self, taps)
+        if kernels.used(values, self):
+            return kernels.launchers(values).mean(values, self, taps)
         height, width = (int(side) for side in values.shape[-2:])
         rows, columns = self.grid(height, width)
         if max(height, width) <= _DENSE_SIDE:
@@ -133,7 +143,7 @@ class Window:
             return vertical @ (values @ horizontal.mT)
         if not values.numel():
             return values.new_empty(*values.shape[:-2], rows, columns)
-        before, after = self._margins()
+        before, after = self.margins
         results = []
         for planes in _in_cache(values):
             padded = F.pad(planes, (before, after, before, after), mode="reflect") if before or after else planes
@@ -148,14 +158,14 @@ class Window:
             raise InputError(
                 f"a {height}x{width} image has {self.grid(height, width)} windows, not {tuple(values.shape[-2:])}"
             )
-        if kernels.used(values, self.size):
-            return kernels.launchers().adjoint(values, self, taps, height, width)
+        if kernels.used(values, self):
+            return kernels.launchers(values).adjoint(values, self, taps, height, width)
         if max(height, width) <= _DENSE_SIDE:
             vertical, horizontal = (self._matrix(taps, side, values) for side in (height, width))
             return vertical.mT @ (values @ horizontal)
         if not values.numel():
             return values.new_empty(*values.shape[:-2], height, width)
-        margins = self._margins()
+        margins = self.margins
         results = []
         for planes in _in_cache(values):
             tall = _fold(_scatter(planes, taps, self.stride, self._padded(height), dim=1), margins, dim=1)
@@ -163,10 +173,10 @@ class Window:
         return _joined(results).reshape(*values.shape[:-2], height, width)
 
     def _matrix(self, taps: tuple[float, ...], length: int, like: Tensor) -> Tensor:
-        return _dense_pass(taps, self.stride, self._margins(), length, like.dtype, like.device)
+        return _dense_pass(taps, self.stride, self.margins, length, like.dtype, like.device)
 
     def _padded(self, length: int) -> int:
-        return length + sum(self._margins())
+        return length + sum(self.margins)
 
 
 class _Average(torch.autograd.Function):

@@ -29,46 +29,76 @@ import os
 from functools import cache
 from importlib.util import find_spec
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from percep.errors import InputError
 
+if TYPE_CHECKING:
+    from percep.windows import Window
+
 # The environment variable that overrides the choice: "torch" is torch everywhere, "triton" also takes tensors on a CPU
 # to the kernels, which needs Triton's interpreter (TRITON_INTERPRET=1).
 CHOICE = "PERCEP_KERNELS"
 _CHOICES = ("auto", "torch", "triton")
 _MOST_TAPS = 31
+_SMALL = 48
 
 
-def used(values: Tensor, taps: int) -> bool:
-    """Whether a window of so many taps per side treats `values` with the kernels.
+def used(values: Tensor, window: "Window") -> bool:
+    """Whether a window's means of `values`, and their adjoints, are left to the kernels.
 
-    By default on CUDA devices where Triton is installed: float32 and float64, up to 31 taps, nothing to differentiate.
+    By default wherever Triton, on CUDA devices, or Numba, on a CPU, is installed: float32 and float64, up to 31 taps,
+    nothing to differentiate. On a CPU only images that have a side of more than 48 pixels: of smaller ones a product
+    with two dense matrices is as fast.
 
     Raises:
-        InputError: `PERCEP_KERNELS` is none of "auto", "torch" and "triton", or asks for kernels on a CPU without
-            Triton's interpreter.
+        InputError: `PERCEP_KERNELS` is none of "auto", "torch" and "triton", or asks for Triton on a CPU without its
+            interpreter.
     """
-    choice = os.environ.get(CHOICE, "auto")
-    if choice == "torch" or (choice == "auto" and not values.is_cuda):
+    choice = _choice()
+    if choice == "torch" or (values.requires_grad and torch.is_grad_enabled()):
         return False
+    if values.dtype not in (torch.float32, torch.float64) or window.size > _MOST_TAPS:
+        return False
+    if values.is_cuda:
+        return _installed("triton")
+    if choice == "triton":
+        if os.environ.get("TRITON_INTERPRET") != "1":
+            raise InputError(f"{CHOICE}=triton on a CPU needs Triton's interpreter: set TRITON_INTERPRET=1")
+        return _installed("triton")
+    return values.device.type == "cpu" and max(values.shape[-2:]) > _SMALL and _installed("numba")
+
+
+def fusible(values: Tensor, window: "Window") -> bool:
+    """Whether there are kernels for the system product and the multipliers' update: on a CPU not for every window."""
+    return used(values, window) and (_by_triton(values) or window.is_own_adjoint)
+
+
+def launchers(values: Tensor) -> ModuleType:
+    """`percep.kernels.gpu` or `percep.kernels.cpu`, which have the same functions."""
+    if _by_triton(values):
+        from percep.kernels import gpu  # noqa: PLC0415  importing Triton takes a second
+
+        return gpu
+    from percep.kernels import cpu  # noqa: PLC0415  and so does Numba
+
+    return cpu
+
+
+def _by_triton(values: Tensor) -> bool:
+    return values.is_cuda or _choice() == "triton"
+
+
+def _choice() -> str:
+    choice = os.environ.get(CHOICE, "auto")
     if choice not in _CHOICES:
         raise InputError(f"{CHOICE} must be one of {', '.join(_CHOICES)}, got {choice!r}")
-    if not values.is_cuda and os.environ.get("TRITON_INTERPRET") != "1":
-        raise InputError(f"{CHOICE}=triton on a CPU needs Triton's interpreter: set TRITON_INTERPRET=1")
-    differentiable = values.requires_grad and torch.is_grad_enabled()
-    return values.dtype in (torch.float32, torch.float64) and taps <= _MOST_TAPS and not differentiable and _installed()
-
-
-def launchers() -> ModuleType:
-    """`percep.kernels.launch`, with Triton."""
-    from percep.kernels import launch  # noqa: PLC0415  importing Triton takes a second
-
-    return launch
+    return choice
 
 
 @cache
-def _installed() -> bool:
-    return find_spec("triton") is not None
+def _installed(library: str) -> bool:
+    return find_spec(library) is not None

@@ -1,4 +1,4 @@
-"""The Triton kernels: what a program does with a tile of a plane. Their launchers are in `launch`.
+"""The Triton kernels: what a program does with a tile of a plane. Their launchers are in `gpu`.
 
 A one-dimensional pass of a window is a banded matrix, mirrored borders included: the weight of pixel p in window i is
 `taps[p - s]` plus that of its mirror images, `taps[-p - s]` and `taps[2 (n - 1) - p - s]`, where the window starts at

@@ -4,12 +4,13 @@ Results are deterministic: every tile has its own partial sum, and these are add
 """
 
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from percep.kernels import fused
+from percep.kernels.pieces import Floor, Updated, contiguous, per_window
 from percep.kernels.tiling import Tiling, of_moments, of_pixels, of_products, of_windows, pixels_seen, windows_seen
 from percep.windows import Window
 
@@ -17,30 +18,6 @@ from percep.windows import Window
 _PROGRAMS = 4
 WARPS = 16
 _TINY = 1e-30
-
-
-class Floor(NamedTuple):
-    """What the update of the floor's multipliers reads.
-
-    Attributes:
-        k: k1 and k2, of the same shape, broadcasting to `(B, C, h, w)`.
-        radii: R1 and R2, `(B, C, h, w)`.
-        multipliers: l1 and l2, likewise.
-        last: their last steps, likewise.
-    """
-
-    k: tuple[Tensor, Tensor]
-    radii: tuple[Tensor, Tensor]
-    multipliers: tuple[Tensor, Tensor]
-    last: tuple[Tensor, Tensor]
-
-
-class Updated(NamedTuple):
-    """What an update makes: l1, l2 and their steps, `(B, C, h, w)`, and the ellipsoid's `|K d|^2`, `(B, 1, 1, 1)`."""
-
-    multipliers: tuple[Tensor, Tensor]
-    steps: tuple[Tensor, Tensor]
-    spent: Tensor
 
 
 def mean(values: Tensor, window: Window, taps: tuple[float, ...]) -> Tensor:
@@ -124,8 +101,8 @@ def update(
     unused = (mean_x, mean_x)
     k, strides, radii, multipliers, last, raised, steps = unused, (0, 0), unused, unused, unused, unused, unused
     if floor is not None:
-        k, strides = _per_window(floor.k, mean_x)
-        radii, multipliers, last = _contiguous(floor.radii), _contiguous(floor.multipliers), _contiguous(floor.last)
+        k, strides = per_window(floor.k, mean_x)
+        radii, multipliers, last = contiguous(floor.radii), contiguous(floor.multipliers), contiguous(floor.last)
         raised, steps = (
             (torch.empty_like(mean_x), torch.empty_like(mean_x)),
             (torch.empty_like(mean_x), torch.empty_like(mean_x)),
@@ -134,7 +111,7 @@ def update(
     if delta.numel():
         fused.update_kernel[work.programs](
             delta.contiguous(), reference.contiguous(), mean_x, variance_x, *k, *strides, *radii, *multipliers, *last,
-            *raised, *steps, *(unused if weights is None else _contiguous(weights)), spent, *_contiguous(paces),
+            *raised, *steps, *(unused if weights is None else contiguous(weights)), spent, *contiguous(paces),
             work.scratch, _on_device(window.taps, delta), delta.shape[1], *work.sizes,
             FLOOR=floor is not None, MEAN=weights is not None, TINY=_TINY, **work.meta,
         )  # fmt: skip
@@ -181,18 +158,6 @@ def constants(window: Window, tiling: Tiling) -> dict[str, Any]:
         "SIZE": window.size,
         "MIRRORED": mirrored,
     }
-
-
-def _per_window(k: tuple[Tensor, Tensor], like: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
-    """Both k as the kernel reads them, with their strides by image and window."""
-    if k[0].numel() == k[0].shape[0]:
-        return _contiguous(k), (int(k[0].shape[0] > 1), 0)
-    first, second = (each.expand(like.shape).contiguous() for each in k)
-    return (first, second), (like.shape[1:].numel(), 1)
-
-
-def _contiguous(pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    return pair[0].contiguous(), pair[1].contiguous()
 
 
 def _sides(values: Tensor) -> tuple[int, int]:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from percep import kernels
 from percep.kernels.graphs import Recorded, some
+from percep.kernels.pieces import Floor
 from percep.program import Multipliers, Program, Solution
 from percep.solvers.answers import Answers, unfinished
 from percep.solvers.constraints import parts, squared_radii
@@ -266,7 +267,7 @@ class _State:
         Alone and with rho = 0, it only scales d, which is done at once.
         """
         exponent, repeated = 0.5 + (eta - 0.5) * self.pace, momentum * self.pace
-        if kernels.used(self.delta, self.program.ball.window.size):
+        if kernels.fusible(self.delta, self.program.ball.window):
             steps, raised = self._fused_step(exponent, repeated)
         else:
             steps, raised = self._step(exponent, repeated)
@@ -289,10 +290,12 @@ class _State:
     def _fused_step(self, exponent: Tensor, repeated: Tensor) -> tuple[Multipliers, Multipliers]:
         """`_step` in one pass over the image."""
         ball, old, last = self.program.ball, self.multipliers, self.last_step
-        launch = kernels.launchers()
+        launch = kernels.launchers(self.delta)
         floor = weights = None
         if ball.luminance is not None and ball.contrast is not None:
-            floor = launch.Floor(
+            assert old.luminance is not None and old.contrast is not None
+            assert last.luminance is not None and last.contrast is not None
+            floor = Floor(
                 (ball.luminance.k, ball.contrast.k),
                 (ball.luminance.radius, ball.contrast.radius),
                 (old.luminance, old.contrast),

@@ -1,0 +1,147 @@
+"""Launchers of the Numba kernels, on tensors of any strides; the definitions are in `percep.windows` and the solvers.
+
+As many threads as torch uses share the rows in equal parts. Results do not depend on how many: every row has its own
+partial sum, and these are added in a fixed order.
+"""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from percep.kernels import general, passes, symmetric
+from percep.kernels.pieces import Floor, Updated, per_window
+from percep.windows import Window
+
+# To start a thread takes as long as some thousands of pixels.
+_PIXELS_A_THREAD = 2**14
+
+
+def mean(values: Tensor, window: Window, taps: tuple[float, ...]) -> Tensor:
+    """`A v` with the taps given, `(..., H, W)` to `(..., h, w)`."""
+    height, width = _sides(values)
+    result = values.new_empty(*values.shape[:-2], *window.grid(height, width))
+    of_window = (window, taps, height, width, values.dtype)
+    if window.is_own_adjoint:
+        _shared(symmetric.mean, values, (height + 1) // 2, *_flat(values, result), passes.both(*of_window))
+    else:
+        across = passes.across(window, taps, width, values.dtype)
+        down = passes.down(*of_window)
+        _shared(general.mean, values, result.shape[-2], *_flat(values, result), height, down, across)
+    return result
+
+
+def adjoint(maps: Tensor, window: Window, taps: tuple[float, ...], height: int, width: int) -> Tensor:
+    """`A' u` with the taps given, `(..., h, w)` to `(..., height, width)`."""
+    result = maps.new_empty(*maps.shape[:-2], height, width)
+    of_window = (window, taps, height, width, maps.dtype)
+    if window.is_own_adjoint:
+        flat, out = _flat(maps, result)
+        _shared(symmetric.spread, result, (height + 1) // 2, flat, flat, flat, out, out, False, passes.both(*of_window))
+    else:
+        across = passes.across(window, taps, width, maps.dtype)
+        _shared(general.adjoint, result, height, *_flat(maps, result), maps.shape[-2], passes.back(*of_window), across)
+    return result
+
+
+def product(
+    values: Tensor, diagonal: Tensor, inner: Tensor, window: Window, active: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """`M v = diagonal v + A' (inner A v)`, `(B, C, H, W)`, and `<v, M v>`, `(B, 1, 1, 1)`.
+
+    Args:
+        values: v.
+        diagonal, inner: broadcasting to `(B, C, H, W)`.
+        window: of A, its own adjoint.
+        active: `(B,)`; of an image that is not, nothing is read, and both are 0. None is all.
+    """
+    height, width = _sides(values)
+    chosen = slice(None) if active is None or bool(active.all()) else torch.nonzero(active).flatten()
+    v, a, b = (each.expand(values.shape)[chosen] for each in (values, diagonal, inner))
+    result, sums = torch.empty_like(v, memory_format=torch.contiguous_format), v.new_empty(len(v), v.shape[1] * height)
+    both = passes.both(window, window.taps, height, width, values.dtype)
+    _shared(symmetric.spread, v, (height + 1) // 2, *_flat(v, a, b, result, sums), True, both)
+    curvature = sums.sum(1)
+    if not isinstance(chosen, slice):
+        result = torch.zeros_like(values, memory_format=torch.contiguous_format).index_copy_(0, chosen, result)
+        curvature = values.new_zeros(len(values)).index_copy_(0, chosen, curvature)
+    return result, curvature.reshape(-1, 1, 1, 1)
+
+
+def update(
+    delta: Tensor,
+    reference: Tensor,
+    moments: tuple[Tensor, Tensor],
+    floor: Floor | None,
+    weights: tuple[Tensor, Tensor] | None,
+    paces: tuple[Tensor, Tensor],
+    window: Window,
+) -> Updated:
+    """One step of the floor's multipliers, and the ellipsoid's norm; what is not asked for is not written.
+
+    Args:
+        delta, reference: `(B, C, H, W)`.
+        moments: mean and variance of the reference, `(B, C, H, W)`.
+        floor: None without a floor.
+        weights: the ellipsoid's, of squared means and variances, `(B, C, H, W)`; None without a mean.
+        paces: eta and the momentum of each image, `(B,)`.
+        window: of the local moments, its own adjoint.
+    """
+    height, width = _sides(delta)
+    unused = (moments[0], moments[0])
+    k, strides, radii, multipliers, last, raised, steps = unused, (0, 0), unused, unused, unused, unused, unused
+    if floor is not None:
+        k, strides = per_window(floor.k, moments[0])
+        radii, multipliers, last = floor.radii, floor.multipliers, floor.last
+        raised, steps = ((_like(delta), _like(delta)) for _ in range(2))
+    sums = delta.new_zeros(len(delta), delta.shape[1] * height)
+    _shared(
+        symmetric.update, delta, (height + 1) // 2, *_flat(delta, reference, *moments, *k), strides,
+        *_flat(*radii, *multipliers, *last, *(weights or unused), *paces, *raised, *steps, sums), _limits(delta.dtype),
+        delta.shape[1], floor is not None, weights is not None,
+        passes.both(window, window.taps, height, width, delta.dtype),
+    )  # fmt: skip
+    return Updated(raised, steps, sums.sum(1).reshape(-1, 1, 1, 1))
+
+
+def _like(values: Tensor) -> Tensor:
+    return torch.empty_like(values, memory_format=torch.contiguous_format)
+
+
+def _flat(*tensors: Tensor) -> list[Any]:
+    """Arrays of one dimension over the tensors' memory, or over a copy's where it is not contiguous."""
+    return [values.detach().contiguous().view(-1).numpy() for values in tensors]
+
+
+def _shared(kernel: Callable[..., None], images: Tensor, count: int, *arguments: Any) -> None:
+    """Calls a kernel for the pieces of all planes of `images`, each of which has so many."""
+    if not images.numel():
+        return
+    pieces = images.shape[:-2].numel() * count
+    threads = max(1, min(torch.get_num_threads(), images.numel() // _PIXELS_A_THREAD, pieces))
+    bounds = [pieces * part // threads for part in range(threads + 1)]
+    others = [_pool().submit(kernel, *arguments, *bounds[part : part + 2]) for part in range(1, threads)]
+    kernel(*arguments, *bounds[:2])
+    for other in others:
+        other.result()
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(os.cpu_count(), "percep")
+
+
+os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not survive a fork
+
+
+@cache
+def _limits(dtype: torch.dtype) -> symmetric.Limits:
+    return symmetric.Limits(*(passes.kind(dtype)(value) for value in (0, 1e-30, 10, -1, 0.2, 3)))
+
+
+def _sides(values: Tensor) -> tuple[int, int]:
+    return int(values.shape[-2]), int(values.shape[-1])

@@ -1,0 +1,123 @@
+"""The passes of a window as tables, for kernels that go row by row."""
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from percep.kernels import symmetric
+from percep.kernels.general import GROUP, Across, Down
+from percep.kernels.jit import CACHE_LINE
+from percep.windows import Window
+
+_KINDS: dict[torch.dtype, type[np.floating]] = {torch.float32: np.float32, torch.float64: np.float64}
+
+
+def kind(dtype: torch.dtype) -> type[np.floating]:
+    """NumPy's type of the same numbers."""
+    return _KINDS[dtype]
+
+
+@lru_cache(maxsize=64)
+def across(window: Window, taps: tuple[float, ...], width: int, dtype: torch.dtype) -> Across:
+    """The pass along rows of so many pixels; `taps` are the window's or their squares."""
+    before, after = window.margins
+    room = _filled(window.size)
+    # What fills a pass up is multiplied by 0, and taken from the row itself.
+    places = np.minimum(np.arange(room), window.size - 1)
+    forwards, backwards = np.zeros((2, room), kind(dtype))
+    forwards[: window.size], backwards[: window.size] = taps, taps[::-1]
+    seen = np.arange(len(_seen(window, width)))[:, None] * window.stride + np.arange(window.size)
+    row, tap = np.nonzero((seen < before) | (seen >= before + width))
+    folds, folded = _mirrored(seen[row, tap] - before, width), window.size - 1 + row * window.stride
+    return Across(
+        places, forwards, backwards, window.size, window.stride, before, after, folds, folded,
+        np.asarray(taps, kind(dtype))[tap], width, len(seen),
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=64)
+def down(window: Window, taps: tuple[float, ...], height: int, width: int, dtype: torch.dtype) -> Down:
+    """The pass down columns of so many pixels, from a plane with rows of so many."""
+    seen = _seen(window, height)
+    rows = np.repeat(np.arange(len(seen)), window.size)
+    return _table(rows, seen.ravel(), np.tile(taps, len(seen)), len(seen), width, dtype, held=False)
+
+
+@lru_cache(maxsize=64)
+def back(window: Window, taps: tuple[float, ...], height: int, width: int, dtype: torch.dtype) -> Down:
+    """The adjoint of `down`, from rows of windows that were spread over so many pixels, and are held."""
+    seen = _seen(window, height)
+    rows = np.repeat(np.arange(len(seen)), window.size)
+    return _table(seen.ravel(), rows, np.tile(taps, len(seen)), height, width, dtype, held=True)
+
+
+@lru_cache(maxsize=64)
+def both(window: Window, taps: tuple[float, ...], height: int, width: int, dtype: torch.dtype) -> symmetric.Passes:
+    """Both passes of a symmetric window."""
+    half = window.size // 2
+    groups = -(-(half + 1) // symmetric.GROUP)
+    weights = np.zeros(groups * symmetric.GROUP, kind(dtype))
+    weights[: half + 1] = taps[half:]
+    weights[0] /= 2
+    group = np.arange(groups)[:, None] * symmetric.GROUP
+    # What fills the passes up is multiplied by 0, and taken from what the windows see anyway.
+    reach = np.minimum(group + np.arange(symmetric.GROUP), half)
+    across = symmetric.EDGE + np.concatenate([reach, -reach], 1).ravel()
+    above = np.maximum(np.arange(1 - symmetric.GROUP, 2) - group, -half)
+    below = np.minimum(np.arange(symmetric.GROUP + 1) + group, half + 1)
+    rows = np.arange(0, height, 2)[:, None] + np.concatenate([above, below], 1).ravel()
+    rows = _mirrored(np.minimum(rows, height - 1 + half), height)
+    held, room = 2 * half + 4, _whole_lines(width)
+    return symmetric.Passes(weights, across, rows * width, rows % held * room, half, height, width, held, room)
+
+
+def _table(
+    rows: NDArray[np.int64],
+    sources: NDArray[np.int64],
+    taps: NDArray[np.float64],
+    count: int,
+    width: int,
+    dtype: torch.dtype,
+    *,
+    held: bool,
+) -> Down:
+    """The pass to `count` rows that gives each of `rows` its tap times its source; several of a pair are added."""
+    pairs, place = np.unique(np.stack([rows, sources]), axis=1, return_inverse=True)
+    (row, source), tap = pairs, np.bincount(place.ravel(), taps)
+    sizes = np.bincount(row, minlength=count)
+    column = np.arange(len(row)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    # A row that needs none lies between its neighbours.
+    since, until = np.full(count, sources.max() + 1), np.zeros(count, np.int64)
+    np.minimum.at(since, row, source)
+    np.maximum.at(until, row, source + 1)
+    since, until = np.minimum.accumulate(since[::-1])[::-1].copy(), np.maximum.accumulate(until)
+    room = int((until - since).max())
+    shape = (count, _filled(int(sizes.max())))
+    # The table is filled up with the row of zeros, or in a plane with one that is needed anyway.
+    places = np.full(shape, room) if held else np.broadcast_to(since[:, None], shape).copy()
+    table = np.zeros(shape, kind(dtype))
+    places[row, column], table[row, column] = source % room if held else source, tap
+    between = _whole_lines(width) if held else width
+    return Down(places * between, table, since, until, room, between)
+
+
+def _seen(window: Window, length: int) -> NDArray[np.int64]:
+    """The pixels that each window of a line sees, `(windows, size)`."""
+    before, after = window.margins
+    count = (length + before + after - window.size) // window.stride + 1
+    return _mirrored(np.arange(count)[:, None] * window.stride + np.arange(window.size) - before, length)
+
+
+def _mirrored(places: NDArray[np.int64], length: int) -> NDArray[np.int64]:
+    """Places beside a line of so many pixels as those that are mirrored there."""
+    return np.where(places < length, np.abs(places), 2 * (length - 1) - places)
+
+
+def _whole_lines(count: int) -> int:
+    return -(-count // CACHE_LINE) * CACHE_LINE
+
+
+def _filled(count: int) -> int:
+    return -(-count // GROUP) * GROUP

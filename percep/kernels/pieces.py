@@ -1,0 +1,41 @@
+"""What goes into the update of multipliers, and comes out of it, on either device."""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Floor(NamedTuple):
+    """What the update of the floor's multipliers reads.
+
+    Attributes:
+        k: k1 and k2, of the same shape, broadcasting to `(B, C, h, w)`.
+        radii: R1 and R2, `(B, C, h, w)`.
+        multipliers: l1 and l2, likewise.
+        last: their last steps, likewise.
+    """
+
+    k: tuple[Tensor, Tensor]
+    radii: tuple[Tensor, Tensor]
+    multipliers: tuple[Tensor, Tensor]
+    last: tuple[Tensor, Tensor]
+
+
+class Updated(NamedTuple):
+    """What an update makes: l1, l2 and their steps, `(B, C, h, w)`, and the ellipsoid's `|K d|^2`, `(B, 1, 1, 1)`."""
+
+    multipliers: tuple[Tensor, Tensor]
+    steps: tuple[Tensor, Tensor]
+    spent: Tensor
+
+
+def per_window(k: tuple[Tensor, Tensor], like: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
+    """Both k as the kernel reads them, with their strides by image and window."""
+    if k[0].numel() == k[0].shape[0]:
+        return contiguous(k), (int(k[0].shape[0] > 1), 0)
+    first, second = (each.expand(like.shape).contiguous() for each in k)
+    return (first, second), (like.shape[1:].numel(), 1)
+
+
+def contiguous(pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    return pair[0].contiguous(), pair[1].contiguous()

@@ -1,0 +1,267 @@
+"""The CPU's kernels against the torch code, with NaN all around what they may read."""
+
+import math
+import multiprocessing
+import sys
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from numba import njit
+from references import LEVELS, photograph, random_like
+from test_kernels import DTYPES, WINDOWS, by_torch, close, poisoned
+from torch import Tensor
+
+from percep import Program, SSIMBall, Window, kernels
+from percep.kernels import cpu, elementary
+from percep.solvers import Dual, dual
+from percep.solvers.constraints import parts
+from percep.solvers.lagrangian import dual_bound, feasible_multipliers
+from percep.solvers.quadratic import WindowQuadratic, per_image
+
+OWN_ADJOINTS = st.builds(lambda half: Window.gaussian(2 * half + 1, (half + 1) / 3), st.integers(0, 15))
+SIDES = st.tuples(st.integers(1, 70), st.integers(1, 150))
+
+
+@pytest.fixture(autouse=True)
+def many_threads(monkeypatch):
+    """Three of them, however small the images are, and kernels for those too."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    monkeypatch.setattr(cpu, "_PIXELS_A_THREAD", 1)
+    monkeypatch.setattr(kernels, "_SMALL", 0)
+    yield
+    torch.set_num_threads(before)
+
+
+def defined(function, *arguments):
+    """What the torch code makes of it."""
+    with pytest.MonkeyPatch.context() as patch:
+        by_torch(patch)
+        return function(*arguments)
+
+
+def _called(function, *arguments):
+    return function(*arguments)
+
+
+def program_of(x: Tensor, levels: dict, seed: int, window: Window | None = None) -> Program:
+    ball = SSIMBall(x, **levels) if window is None else SSIMBall(x, window=window, **levels)
+    return Program(ball, random_like(x, seed))
+
+
+def iterate(program: Program, seed: int) -> dual._State:
+    """In the middle of a solve."""
+    x = program.ball.reference
+    state = dual._State(program, feasible_multipliers(program), 0.05 * random_like(x, seed))
+    state.pace = torch.linspace(1, 0.25, len(x), dtype=x.dtype).reshape(-1, 1, 1, 1)
+    state.last_step = state.last_step.map(lambda values: 0.1 * random_like(values.clone(), seed + 2).to(x.dtype))
+    return state
+
+
+@settings(max_examples=60, deadline=None)
+@given(WINDOWS, SIDES, st.sampled_from([(), (2, 3), (5,)]), DTYPES, st.booleans(), st.integers(0, 2**31))
+def test_means_and_adjoints_are_those_of_torch(window, sides, planes, dtype, squared, seed):
+    height, width = (side + window.size - 1 for side in sides)
+    values = poisoned((*planes, height, width), dtype, seed)
+    maps = poisoned((*planes, *window.grid(height, width)), dtype, seed + 1)
+    mean, adjoint = (window.squared_mean, window.squared_adjoint) if squared else (window.mean, window.adjoint)
+    assert kernels.used(values, window)
+    close(mean(values), defined(mean, values))
+    close(adjoint(maps, height, width), defined(adjoint, maps, height, width))
+
+
+@settings(max_examples=30, deadline=None)
+@given(OWN_ADJOINTS, SIDES, DTYPES, st.integers(0, 2**31))
+def test_products_are_those_of_torch(window, sides, dtype, seed):
+    height, width = (side + window.size // 2 for side in sides)
+    values, diagonal, inner = (poisoned((2, 3, height, width), dtype, seed + k) for k in range(3))
+    assert kernels.fusible(values, window)
+    product, curvature = cpu.product(values, diagonal, inner, window)
+    expected = diagonal * values + defined(window.adjoint, inner * defined(window.mean, values), height, width)
+    close(product, expected)
+    scale = float(per_image((values * expected).abs()).max())
+    close(curvature / scale, per_image(values * expected) / scale)
+
+
+@pytest.mark.parametrize("size", [1, 3, 11, 31])
+def test_a_window_that_is_its_own_adjoint_is_that_up_to_the_borders(size):
+    window, length = Window.gaussian(size, size / 6), 20
+    assert window.is_own_adjoint
+    matrix = window._matrix(window.taps, length, torch.zeros((), dtype=torch.float64))
+    scale = torch.ones(length, dtype=torch.float64)
+    scale[0] = scale[-1] = 0.5
+    torch.testing.assert_close(scale[:, None] * matrix / scale, matrix.T, rtol=0, atol=1e-15)
+    others = Window.uniform(8), Window.gaussian(stride=2), Window.gaussian(padding="valid"), Window((0.2, 0.3, 0.5))
+    assert not any(other.is_own_adjoint for other in others)
+
+
+@settings(max_examples=40, deadline=None)
+@given(OWN_ADJOINTS, st.sampled_from([*LEVELS, "map"]), DTYPES, st.integers(0, 2**31))
+def test_updates_are_those_of_torch(window, level, dtype, seed):
+    x = torch.cat([photograph(seed % 5, 31), 0.5 * photograph(seed % 5 + 1, 31)]).to(dtype)[:, :, :29, :]
+    levels = LEVELS.get(level) or {"floor": torch.linspace(0.9, 0.97, x[0, 0].numel()).reshape(1, 1, 29, 31)}
+    state = iterate(program_of(x, levels, seed, window), seed + 1)
+    paces = 0.5 + 0.3 * state.pace, 0.8 * state.pace
+    assert kernels.fusible(state.delta, window)
+    fused, expected, violations = state._fused_step(*paces), defined(state._step, *paces), defined(state.violations)
+    eps = torch.finfo(dtype).eps
+    for place, (mine, other) in enumerate(zip(fused, expected, strict=True)):
+        for name in ("luminance", "contrast", "mean"):
+            actual, wanted = getattr(mine, name), getattr(other, name)
+            assert (actual is None) == (wanted is None)
+            if actual is not None:
+                # A logarithm of a difference of moments: where it nearly vanishes, only its size is known.
+                known = (getattr(violations, name) > -3).expand(wanted.shape)
+                scale = wanted.abs().amax().clamp_min(eps) if place else 1.0
+                assert float((((actual - wanted).abs() * known) / scale).amax()) < 2e4 * eps
+                assert bool(torch.isfinite(actual).all())
+
+
+@pytest.mark.parametrize(
+    "window",
+    [Window.gaussian(), Window.gaussian(9, 1.5), Window.uniform(8), Window.gaussian(5, stride=3, padding="valid")],
+)
+def test_nan_stays_in_its_image(window):
+    x = torch.cat([photograph(k, 37) for k in range(3)]).float()
+    spoilt = x.clone()
+    spoilt[1] = torch.nan
+    clean = [0, 2]
+    maps, spoilt_maps = window.mean(x), window.mean(spoilt)
+    assert torch.equal(maps[clean], spoilt_maps[clean]) and bool(spoilt_maps[1].isnan().all())
+    assert torch.equal(window.adjoint(maps, 37, 37)[clean], window.adjoint(spoilt_maps, 37, 37)[clean])
+    if window.is_own_adjoint:
+        active = torch.tensor([True, False, True])
+        right, wrong = (cpu.product(v, v, v, window, active) for v in (x, spoilt))
+        assert torch.equal(right[0], wrong[0]) and torch.equal(right[1], wrong[1])
+        assert not right[0][1].any() and float(right[1][1]) == 0
+        alone = cpu.product(*[x[:1]] * 3, window)
+        assert torch.equal(alone[0], right[0][:1]) and torch.equal(alone[1], right[1][:1])
+        state = iterate(program_of(x, {"floor": 0.9, "mean": 0.97}, 1, window), 2)
+        paces = 0.5 + 0.3 * state.pace, 0.8 * state.pace
+        before = state._fused_step(*paces)
+        state.delta = torch.where(torch.tensor([False, True, False]).reshape(3, 1, 1, 1), torch.nan, state.delta)
+        after = state._fused_step(*paces)
+        for mine, other in zip(before, after, strict=True):
+            for name in ("luminance", "contrast", "mean"):
+                assert torch.equal(getattr(mine, name)[clean], getattr(other, name)[clean])
+
+
+@pytest.mark.parametrize("window", [Window.gaussian(), Window.uniform(8, 3)])
+def test_results_do_not_depend_on_the_number_of_threads(window):
+    x = torch.cat([photograph(k, 45) for k in range(2)]).float()
+    results = []
+    for threads in (1, 2, 3, 7):
+        torch.set_num_threads(threads)
+        maps = window.mean(x)
+        results.append([maps, window.adjoint(maps, 45, 45)])
+        if window.is_own_adjoint:
+            state = iterate(program_of(x, {"floor": 0.9, "mean": 0.97}, 1), 2)
+            steps, raised = state._fused_step(0.5 + 0.3 * state.pace, 0.8 * state.pace)
+            results[-1] += [*cpu.product(x, x, x, window), *parts(steps), *parts(raised)]
+    for other in results[1:]:
+        assert all(torch.equal(mine, its) for mine, its in zip(results[0], other, strict=True))
+
+
+def test_strided_and_expanded_tensors_are_read_as_they_are():
+    window = Window.gaussian()
+    values = torch.randn(3, 30, 2, 41).permute(0, 2, 3, 1)  # (3, 2, 41, 30)
+    inner = torch.randn(1, 1, 41, 30)
+    assert not values.is_contiguous()
+    product, curvature = cpu.product(values, torch.tensor(2.0), inner, window)
+    close(window.mean(values), defined(window.mean, values))
+    close(product, 2 * values + defined(window.adjoint, inner * defined(window.mean, values), 41, 30))
+    torch.testing.assert_close(curvature, per_image(values * product))
+
+
+def test_empty_batches_are_empty():
+    for window in (Window.gaussian(), Window.uniform(8)):
+        for shape in ((0, 3, 20, 20), (2, 0, 20, 20)):
+            empty = torch.zeros(shape)
+            maps = window.mean(empty)
+            assert maps.shape[:2] == shape[:2] and window.adjoint(maps, 20, 20).shape == shape
+    product, curvature = cpu.product(*[torch.zeros(0, 3, 20, 20)] * 3, Window.gaussian())
+    assert product.shape == (0, 3, 20, 20) and curvature.shape == (0, 1, 1, 1)
+
+
+def test_derivatives_through_the_kernels_are_adjoints():
+    window = Window.gaussian(5)
+    values = torch.randn(1, 1, 6, 7, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(window.mean, values)
+    assert torch.autograd.gradcheck(lambda maps: window.adjoint(maps, 6, 7), values)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_solutions_and_bounds_do_not_depend_on_the_path(level):
+    program, _ = program_of(photograph(3, 52).float(), LEVELS[level], 1).normalized()
+    solution, expected = Dual().solve(program, 1e-3), defined(Dual().solve, program, 1e-3)
+    assert solution.gap.tolist() == pytest.approx(expected.gap.tolist(), abs=1e-3)
+    torch.testing.assert_close(solution.objective, expected.objective, rtol=2e-3, atol=0)
+    bound, its = (how(dual_bound, program, solution.multipliers, solution.delta) for how in (_called, defined))
+    torch.testing.assert_close(bound, its, rtol=1e-12, atol=0)
+
+
+def test_other_windows_keep_torch_s_product():
+    window, x = Window.uniform(8), photograph(1, 40).float()
+    assert kernels.used(x, window) and not kernels.fusible(x, window)
+    price = window.mean(x).abs()
+    quadratic = WindowQuadratic(window, (40, 40), price, 2 * price)
+    product, curvature = quadratic.curved(x)
+    close(product, defined(quadratic.product, x))
+    torch.testing.assert_close(curvature, per_image(x * product))
+
+
+def test_without_numba_torch_takes_over(monkeypatch):
+    window, x = Window.gaussian(), photograph(1, 40).float()
+    monkeypatch.setattr(kernels, "_installed", lambda library: False)
+    assert not kernels.used(x, window) and not kernels.fusible(x, window)
+    assert torch.equal(window.mean(x), defined(window.mean, x))
+
+
+def test_small_images_are_left_to_dense_products(monkeypatch):
+    monkeypatch.undo()
+    assert not kernels.used(torch.zeros(48, 48), Window.gaussian())
+    assert kernels.used(torch.zeros(48, 49), Window.gaussian())
+
+
+def test_a_process_forked_after_threads_were_started_starts_its_own():
+    window, x = Window.gaussian(), photograph(1, 60)
+    expected = window.mean(x)
+
+    def compare() -> None:
+        sys.exit(0 if torch.equal(window.mean(x), expected) else 3)
+
+    child = multiprocessing.get_context("fork").Process(target=compare, daemon=True)
+    child.start()
+    child.join(60)
+    assert child.exitcode == 0
+
+
+@njit
+def _logarithms(values, out):
+    for j in range(len(values)):
+        out[j] = elementary.log(values[j])
+
+
+@njit
+def _exponentials(values, out):
+    for j in range(len(values)):
+        out[j] = elementary.exp(values[j])
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_logarithms_and_exponentials_are_those_of_numpy(kind):
+    smallest = float(np.finfo(np.float32).tiny)
+    values = np.concatenate([np.geomspace(smallest, 3e38, 100_001), 1 + np.linspace(-1e-3, 1e-3, 10_001)]).astype(kind)
+    found = np.empty_like(values)
+    _logarithms(values, found)
+    expected = np.log(values.astype(np.float64))
+    assert (np.abs(found - expected) / np.maximum(np.abs(expected), 1)).max() < 2e-7
+    values = np.linspace(-80, 80, 100_001).astype(kind)
+    found = np.empty_like(values)
+    _exponentials(values, found)
+    assert np.abs(found / np.exp(values.astype(np.float64)) - 1).max() < 2e-7
+    if kind is np.float64:
+        assert found[0] == math.exp(-80)

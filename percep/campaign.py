@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from percep import kernels
 from percep.config import AttackTask, MinimalTask
 from percep.errors import InputError
 from percep.merge import OVERVIEW, Pictures, merge, packed, parts_of
@@ -87,6 +88,7 @@ class Campaign:
         survey = self.run.photographs.survey()
         basis = {f"version of {name}": version for name, version in versions().items()}
         basis |= {"photographs": survey.digest, "weights": _digest(self.run.model)}
+        basis["kernels (PERCEP_KERNELS)"] = kernels.described(torch.device(self.config.device))
         if self.config.device == "cpu":  # sums are split among threads
             basis["threads (OMP_NUM_THREADS)"] = str(torch.get_num_threads())
         claim(self.folder, Record(command, settings, basis, self.shards, survey.count), self.parts)

@@ -10,6 +10,7 @@ import timm
 import torch
 from torchvision import models as torchvision_models
 
+from percep import kernels
 from percep.config import InfoTask, ModelConfig
 from percep.report import versions
 
@@ -28,11 +29,13 @@ def _versions() -> Iterator[str]:
 
 def _devices() -> Iterator[str]:
     yield f"{'cpu':<12} {os.cpu_count()} cores, {torch.get_num_threads()} threads (OMP_NUM_THREADS)"
+    yield f"{'kernels':<12} {kernels.described(torch.device('cpu'))}"
     if not torch.cuda.is_available():
         yield f"{'cuda':<12} none that PyTorch finds"
     for number in range(torch.cuda.device_count()):
         device = torch.cuda.get_device_properties(number)
         yield f"{f'cuda:{number}':<12} {device.name}, {device.total_memory / 2**30:.0f} GiB"
+        yield f"{'kernels':<12} {kernels.described(torch.device('cuda', number))}"
 
 
 def _weights(model: ModelConfig) -> Iterator[str]:

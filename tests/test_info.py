@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from percep import kernels
 from percep.app import main
 
 
@@ -20,7 +21,16 @@ def test_versions_and_devices(capsys: pytest.CaptureFixture[str], monkeypatch: p
     for package in ("torch", "numpy", "percep", "hydra-core"):
         assert told[package] == metadata.version(package).partition("+")[0]
     assert f"{torch.get_num_threads()} threads" in told["cpu"]
+    assert torch.cuda.is_available() or told["kernels"] == f"numba {metadata.version('numba')}"
     assert ("none" in told["cuda"]) != torch.cuda.is_available()
+
+
+def test_which_kernels_are_used(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(kernels.CHOICE, "torch")
+    assert _told(capsys)["kernels"] == "torch"
+    monkeypatch.setenv(kernels.CHOICE, "auto")
+    monkeypatch.setattr(kernels, "_installed", lambda library: False)
+    assert _told(capsys)["kernels"] == "torch"
 
 
 def test_where_weights_come_from(

@@ -12,6 +12,7 @@ import tarfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 
 import pandas as pd
@@ -224,7 +225,10 @@ def test_other_threads_or_weights_are_other_results(
     assert main(command) == 0
     monkeypatch.setattr("torch.get_num_threads", lambda: 3)
     capsys.readouterr()
-    assert "threads (OMP_NUM_THREADS) was 1 and is 3" in complaint(capsys, *command)
+    monkeypatch.setenv("PERCEP_KERNELS", "torch")
+    words = complaint(capsys, *command)
+    assert "threads (OMP_NUM_THREADS) was 1 and is 3" in words
+    assert f"kernels (PERCEP_KERNELS) was numba {metadata.version('numba')} and is torch" in words
     monkeypatch.undo()
 
 

@@ -1,32 +1,37 @@
-"""Triton kernels behind `windows` and the solvers, whose torch code is their definition and their fallback.
+"""Compiled kernels behind `windows` and the solvers, whose torch code is their definition and their fallback.
 
-Where `solvers.Dual` spends its time, profiled at 224x224x3 on one CPU thread to a gap of 1e-2: with a floor, half in
-local means and their adjoints, of which products with the system's matrix `M v = diag(a) v + A'(b * A v)` are the
-largest part, 21% of the whole; 10% in the preconditioner; 5% in the update of the multipliers. With a mean alone, 20%
-in those products. So there are four kernels: the product with its inner product `<v, M v>`, the moments with the update
-they feed, and the plain mean and adjoint for everything else.
+Where `solvers.Dual` spent its time in torch, profiled at 224x224x3 on one CPU thread to a gap of 1e-2: with a floor,
+half in local means and their adjoints, of which products with the system's matrix `M v = diag(a) v + A'(b * A v)` are
+the largest part, 21% of the whole; 10% in the preconditioner; 5% in the update of the multipliers. With a mean alone,
+20% in those products. So there are four kernels: the product with its inner product `<v, M v>`, the moments with the
+update they feed, and the plain mean and adjoint for everything else.
 
 Each is bound by memory. Bytes per pixel and iteration in float32, 11 taps, stride 1, at 224x224:
 
-| | designed | counted, with halos | torch, one operation at a time |
+| | designed | Triton, with halos | torch, one operation at a time |
 |---|---|---|---|
 | `M v` and `<v, M v>`: v, a, b read once, `M v` written | 16 | 19.9 | 576 |
 | update, floor: d, x, two statistics, two radii; two prices and steps, in and out | 56 | 62 | about 1000 |
 
-The first row is counted by `traffic.product_bytes`, which a test holds against the loads and stores of the
-interpreted kernel, and by `traffic.product_bytes_torch`. The second is arithmetic: a tile of 16x118 windows reads
-26x128 of d and x. Not counted are the kernels' scratch, 17 bytes per pixel written and read again within a tile, which
-is to stay in the caches but was never seen to, and the floor under the multipliers (`lagrangian.no_less`), 24 bytes
-more.
+On CUDA devices Triton kernels work tile by tile (`fused`, launched by `gpu`). The first row is counted by
+`traffic.product_bytes`, which a test holds against the loads and stores of the interpreted kernel, and by
+`traffic.product_bytes_torch`. The second is arithmetic: a tile of 16x118 windows reads 26x128 of d and x. Not counted
+are the kernels' scratch, 17 bytes per pixel written and read again within a tile, which is to stay in the caches but
+was never seen to, and the floor under the multipliers (`lagrangian.no_less`), 24 bytes more. **None of this has run on
+a GPU**: the kernels are tested in Triton's interpreter against the torch code, and compiled for sm_80 and sm_90 without
+spills (`python -m benchmarks.compiled`); graphs and speed are untested.
 
-**None of this has run on a GPU.** The kernels are tested in Triton's interpreter against the torch code, and compiled
-for sm_80 and sm_90 without spills (`python -m benchmarks.compiled`); graphs and speed are untested.
+On a CPU Numba kernels work row by row (`symmetric` for SSIM's own windows, `general` for any other's means and
+adjoints, launched by `cpu`): rows between passes are kept in the second-level cache, so that memory moves the designed
+bytes, and what `out` costs to be fetched before it is written. What is left is arithmetic, 44 multiplications and
+additions for each pixel of a product. `python -m benchmarks.device` measures it.
 
-`used` is the only place that chooses. Nothing here imports Triton before a kernel is needed.
+`used` and `fusible` are the only places that choose. Nothing here imports Triton or Numba before a kernel is needed.
 """
 
 import os
 from functools import cache
+from importlib.metadata import version
 from importlib.util import find_spec
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -97,6 +102,14 @@ def _choice() -> str:
     if choice not in _CHOICES:
         raise InputError(f"{CHOICE} must be one of {', '.join(_CHOICES)}, got {choice!r}")
     return choice
+
+
+def described(device: torch.device) -> str:
+    """What compiles the kernels for a device, with its version; "torch" where nothing does."""
+    library = "numba" if device.type == "cpu" and _choice() != "triton" else "triton"
+    if _choice() == "torch" or device.type not in ("cpu", "cuda") or not _installed(library):
+        return "torch"
+    return f"{library} {version(library)}"
 
 
 @cache

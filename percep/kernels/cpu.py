@@ -17,8 +17,8 @@ from percep.kernels import general, passes, symmetric
 from percep.kernels.pieces import Floor, Updated, per_window
 from percep.windows import Window
 
-# To start a thread takes as long as some thousands of pixels.
-_PIXELS_A_THREAD = 2**14
+# To start a thread, on a core where those of torch still wait for more, takes as long as some ten thousands of pixels.
+_PIXELS_A_THREAD = 2**17
 
 
 def mean(values: Tensor, window: Window, taps: tuple[float, ...]) -> Tensor:

@@ -55,9 +55,9 @@ _SMALL = 48
 def used(values: Tensor, window: "Window") -> bool:
     """Whether a window's means of `values`, and their adjoints, are left to the kernels.
 
-    By default wherever Triton, on CUDA devices, or Numba, on a CPU, is installed: float32 and float64, up to 31 taps,
-    nothing to differentiate. On a CPU only images that have a side of more than 48 pixels: of smaller ones a product
-    with two dense matrices is as fast.
+    By default wherever Triton, on CUDA devices, or Numba, on a CPU, is installed: float32, on CUDA devices float64 too,
+    up to 31 taps, nothing to differentiate. On a CPU only images that have a side of more than 48 pixels: of smaller
+    ones a product with two dense matrices is as fast.
 
     Raises:
         InputError: `PERCEP_KERNELS` is none of "auto", "torch" and "triton", or asks for Triton on a CPU without its
@@ -74,7 +74,12 @@ def used(values: Tensor, window: "Window") -> bool:
         if os.environ.get("TRITON_INTERPRET") != "1":
             raise InputError(f"{CHOICE}=triton on a CPU needs Triton's interpreter: set TRITON_INTERPRET=1")
         return _installed("triton")
-    return values.device.type == "cpu" and max(values.shape[-2:]) > _SMALL and _installed("numba")
+    return (
+        values.device.type == "cpu"
+        and values.dtype == torch.float32
+        and max(values.shape[-2:]) > _SMALL
+        and _installed("numba")
+    )
 
 
 def fusible(values: Tensor, window: "Window") -> bool:

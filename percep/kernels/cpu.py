@@ -1,4 +1,4 @@
-"""Launchers of the Numba kernels, on tensors of any strides; the definitions are in `percep.windows` and the solvers.
+"""Launchers of the Numba kernels, on float32 tensors of any strides; `percep.windows` and the solvers define them.
 
 As many threads as torch uses share the rows in equal parts. Results do not depend on how many: every row has its own
 partial sum, and these are added in a fixed order.
@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,17 +20,18 @@ from percep.windows import Window
 
 # To start a thread, on a core where those of torch still wait for more, takes as long as some ten thousands of pixels.
 _PIXELS_A_THREAD = 2**17
+_LIMITS = symmetric.Limits(*(np.float32(limit) for limit in (0, 1e-30, 10, -1, 0.2, 3)))
 
 
 def mean(values: Tensor, window: Window, taps: tuple[float, ...]) -> Tensor:
     """`A v` with the taps given, `(..., H, W)` to `(..., h, w)`."""
     height, width = _sides(values)
     result = values.new_empty(*values.shape[:-2], *window.grid(height, width))
-    of_window = (window, taps, height, width, values.dtype)
+    of_window = (window, taps, height, width)
     if window.is_own_adjoint:
         _shared(symmetric.mean, values, (height + 1) // 2, *_flat(values, result), passes.both(*of_window))
     else:
-        across = passes.across(window, taps, width, values.dtype)
+        across = passes.across(window, taps, width)
         down = passes.down(*of_window)
         _shared(general.mean, values, result.shape[-2], *_flat(values, result), height, down, across)
     return result
@@ -38,12 +40,12 @@ def mean(values: Tensor, window: Window, taps: tuple[float, ...]) -> Tensor:
 def adjoint(maps: Tensor, window: Window, taps: tuple[float, ...], height: int, width: int) -> Tensor:
     """`A' u` with the taps given, `(..., h, w)` to `(..., height, width)`."""
     result = maps.new_empty(*maps.shape[:-2], height, width)
-    of_window = (window, taps, height, width, maps.dtype)
+    of_window = (window, taps, height, width)
     if window.is_own_adjoint:
         flat, out = _flat(maps, result)
         _shared(symmetric.spread, result, (height + 1) // 2, flat, flat, flat, out, out, False, passes.both(*of_window))
     else:
-        across = passes.across(window, taps, width, maps.dtype)
+        across = passes.across(window, taps, width)
         _shared(general.adjoint, result, height, *_flat(maps, result), maps.shape[-2], passes.back(*of_window), across)
     return result
 
@@ -63,7 +65,7 @@ def product(
     chosen = slice(None) if active is None or bool(active.all()) else torch.nonzero(active).flatten()
     v, a, b = (each.expand(values.shape)[chosen] for each in (values, diagonal, inner))
     result, sums = torch.empty_like(v, memory_format=torch.contiguous_format), v.new_empty(len(v), v.shape[1] * height)
-    both = passes.both(window, window.taps, height, width, values.dtype)
+    both = passes.both(window, window.taps, height, width)
     _shared(symmetric.spread, v, (height + 1) // 2, *_flat(v, a, b, result, sums), True, both)
     curvature = sums.sum(1)
     if not isinstance(chosen, slice):
@@ -101,9 +103,9 @@ def update(
     sums = delta.new_zeros(len(delta), delta.shape[1] * height)
     _shared(
         symmetric.update, delta, (height + 1) // 2, *_flat(delta, reference, *moments, *k), strides,
-        *_flat(*radii, *multipliers, *last, *(weights or unused), *paces, *raised, *steps, sums), _limits(delta.dtype),
+        *_flat(*radii, *multipliers, *last, *(weights or unused), *paces, *raised, *steps, sums), _LIMITS,
         delta.shape[1], floor is not None, weights is not None,
-        passes.both(window, window.taps, height, width, delta.dtype),
+        passes.both(window, window.taps, height, width),
     )  # fmt: skip
     return Updated(raised, steps, sums.sum(1).reshape(-1, 1, 1, 1))
 
@@ -136,11 +138,6 @@ def _pool() -> ThreadPoolExecutor:
 
 
 os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not survive a fork
-
-
-@cache
-def _limits(dtype: torch.dtype) -> symmetric.Limits:
-    return symmetric.Limits(*(passes.kind(dtype)(value) for value in (0, 1e-30, 10, -1, 0.2, 3)))
 
 
 def _sides(values: Tensor) -> tuple[int, int]:

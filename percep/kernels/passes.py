@@ -3,7 +3,6 @@
 from functools import lru_cache
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from percep.kernels import symmetric
@@ -11,54 +10,47 @@ from percep.kernels.general import GROUP, Across, Down
 from percep.kernels.jit import CACHE_LINE
 from percep.windows import Window
 
-_KINDS: dict[torch.dtype, type[np.floating]] = {torch.float32: np.float32, torch.float64: np.float64}
-
-
-def kind(dtype: torch.dtype) -> type[np.floating]:
-    """NumPy's type of the same numbers."""
-    return _KINDS[dtype]
-
 
 @lru_cache(maxsize=64)
-def across(window: Window, taps: tuple[float, ...], width: int, dtype: torch.dtype) -> Across:
+def across(window: Window, taps: tuple[float, ...], width: int) -> Across:
     """The pass along rows of so many pixels; `taps` are the window's or their squares."""
     before, after = window.margins
     room = _filled(window.size)
     # What fills a pass up is multiplied by 0, and taken from the row itself.
     places = np.minimum(np.arange(room), window.size - 1)
-    forwards, backwards = np.zeros((2, room), kind(dtype))
+    forwards, backwards = np.zeros((2, room), np.float32)
     forwards[: window.size], backwards[: window.size] = taps, taps[::-1]
     seen = np.arange(len(_seen(window, width)))[:, None] * window.stride + np.arange(window.size)
     row, tap = np.nonzero((seen < before) | (seen >= before + width))
     folds, folded = _mirrored(seen[row, tap] - before, width), window.size - 1 + row * window.stride
     return Across(
         places, forwards, backwards, window.size, window.stride, before, after, folds, folded,
-        np.asarray(taps, kind(dtype))[tap], width, len(seen),
+        np.asarray(taps, np.float32)[tap], width, len(seen),
     )  # fmt: skip
 
 
 @lru_cache(maxsize=64)
-def down(window: Window, taps: tuple[float, ...], height: int, width: int, dtype: torch.dtype) -> Down:
+def down(window: Window, taps: tuple[float, ...], height: int, width: int) -> Down:
     """The pass down columns of so many pixels, from a plane with rows of so many."""
     seen = _seen(window, height)
     rows = np.repeat(np.arange(len(seen)), window.size)
-    return _table(rows, seen.ravel(), np.tile(taps, len(seen)), len(seen), width, dtype, held=False)
+    return _table(rows, seen.ravel(), np.tile(taps, len(seen)), len(seen), width, held=False)
 
 
 @lru_cache(maxsize=64)
-def back(window: Window, taps: tuple[float, ...], height: int, width: int, dtype: torch.dtype) -> Down:
+def back(window: Window, taps: tuple[float, ...], height: int, width: int) -> Down:
     """The adjoint of `down`, from rows of windows that were spread over so many pixels, and are held."""
     seen = _seen(window, height)
     rows = np.repeat(np.arange(len(seen)), window.size)
-    return _table(seen.ravel(), rows, np.tile(taps, len(seen)), height, width, dtype, held=True)
+    return _table(seen.ravel(), rows, np.tile(taps, len(seen)), height, width, held=True)
 
 
 @lru_cache(maxsize=64)
-def both(window: Window, taps: tuple[float, ...], height: int, width: int, dtype: torch.dtype) -> symmetric.Passes:
+def both(window: Window, taps: tuple[float, ...], height: int, width: int) -> symmetric.Passes:
     """Both passes of a symmetric window."""
     half = window.size // 2
     groups = -(-(half + 1) // symmetric.GROUP)
-    weights = np.zeros(groups * symmetric.GROUP, kind(dtype))
+    weights = np.zeros(groups * symmetric.GROUP, np.float32)
     weights[: half + 1] = taps[half:]
     weights[0] /= 2
     group = np.arange(groups)[:, None] * symmetric.GROUP
@@ -79,7 +71,6 @@ def _table(
     taps: NDArray[np.float64],
     count: int,
     width: int,
-    dtype: torch.dtype,
     *,
     held: bool,
 ) -> Down:
@@ -97,7 +88,7 @@ def _table(
     shape = (count, _filled(int(sizes.max())))
     # The table is filled up with the row of zeros, or in a plane with one that is needed anyway.
     places = np.full(shape, room) if held else np.broadcast_to(since[:, None], shape).copy()
-    table = np.zeros(shape, kind(dtype))
+    table = np.zeros(shape, np.float32)
     places[row, column], table[row, column] = source % room if held else source, tap
     between = _whole_lines(width) if held else width
     return Down(places * between, table, since, until, room, between)

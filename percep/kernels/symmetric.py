@@ -48,7 +48,7 @@ class Passes(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """Constants of an update, of the tensors' type.
+    """Constants of an update.
 
     Attributes:
         zero: 0.
@@ -58,12 +58,12 @@ class Limits(NamedTuple):
         step: most of a step, either way.
     """
 
-    zero: np.floating
-    tiny: np.floating
-    violation: np.floating
-    forgotten: np.floating
-    repeated: np.floating
-    step: np.floating
+    zero: np.float32
+    tiny: np.float32
+    violation: np.float32
+    forgotten: np.float32
+    repeated: np.float32
+    step: np.float32
 
 
 @compiled
@@ -114,7 +114,7 @@ def _down(first, second, values, places, taps, count):
                 )
 
 
-@inlined
+@compiled
 def _across(out, line, places, taps, count):
     """A pass along a line whose first pixel is the first that the first window sees."""
     for group in range(len(taps) // GROUP):

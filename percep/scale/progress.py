@@ -24,11 +24,13 @@ class Tally:
 
     Attributes:
         count: how many photographs there are, or None: then it is estimated from the shards that are finished.
+        lasting: whether the display stays on the terminal when it ends.
     """
 
     def __init__(self, processes: Processes, title: str, shards: int) -> None:
         self.processes, self.title, self.shards = processes, title, shards
         self.count: int | None = None
+        self.lasting = True
 
     def add(self, done: int, turned: int) -> None:
         """Counts photographs that are done, and those of them that were turned."""
@@ -46,7 +48,7 @@ class Tally:
         if self.processes.rank:
             yield
             return
-        with _display() as display:
+        with _display(transient=not self.lasting) as display:
             start, before = time.monotonic(), self.processes.count("done")
             bar = display.add_task(self.title, total=self.count, completed=before, note="")
             over = threading.Event()
@@ -81,11 +83,12 @@ class Tally:
         return max(round(self.processes.count("read") / finished * self.shards), self.processes.count("done"))
 
 
-def _display() -> Progress:
+def _display(transient: bool) -> Progress:
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         TextColumn("{task.fields[note]}", markup=False),
         TimeRemainingColumn(),
         console=Console(stderr=True),
+        transient=transient,
     )

@@ -83,7 +83,7 @@ class StudyCampaign:
             if self.processes.world == 1:
                 self._merge_if_possible()
             raise
-        self.tally.lasting = True
+        self.tally.title, self.tally.lasting = self.config.task, True
         with self.tally.shown():
             pass
         return self.processes.first(lambda: merge_study(self.folder))

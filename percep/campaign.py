@@ -88,7 +88,7 @@ class Campaign:
         sizes: Counter[int] = Counter()
         for shard, rows in self.parts.columns(["label", "predicted_before", "success"]):
             turned = sum(row["success"] is True and row["label"] == row["predicted_before"] for row in rows)
-            self.tally.add(len(rows), turned)
+            self.tally.add_found(len(rows), turned)
             sizes[shard] += len(rows)
         for shard in finished.shards:
             self.tally.add_shard(sizes[shard])

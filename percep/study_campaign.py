@@ -109,6 +109,7 @@ class StudyCampaign:
         parts = parts_of(self.folder, plan)
         before = self.processes.count("done")
         self.tally.title = f"{self.config.task}: {plan.name}"
+        self.processes.first(lambda: parts.problem.unlink(missing_ok=True))
         try:
             model, photographs = self._subjects(plan, parts)
             self._survey(parts, model, photographs)
@@ -118,15 +119,13 @@ class StudyCampaign:
                 raise
             problem = str(error)
             self.processes.first(lambda: self._give_up(parts, problem, before))
-        else:
-            self.processes.first(lambda: parts.problem.unlink(missing_ok=True))
 
     def _give_up(self, parts: VariantParts, problem: str, before: int) -> None:
         parts.folder.mkdir(parents=True, exist_ok=True)
         with whole(parts.problem) as path:
             path.write_text(problem, encoding="utf-8", errors="backslashreplace")
         if self.planned is not None:
-            self.tally.add(max(0, before + 2 * self.planned - self.processes.count("done")), 0)
+            self.tally.add_found(max(0, before + 2 * self.planned - self.processes.count("done")), 0)
 
     def _subjects(self, plan: Plan, parts: VariantParts) -> tuple[Classifier, Source]:
         """The model and the photographs of a variant.
@@ -208,7 +207,7 @@ class StudyCampaign:
         finished = parts.finished()
         sizes: dict[int, int] = {}
         for shard, rows in parts.columns(["status"]):
-            self.tally.add(len(rows), sum(row["status"] == "turned" for row in rows))
+            self.tally.add_found(len(rows), sum(row["status"] == "turned" for row in rows))
             sizes[shard] = sizes.get(shard, 0) + len(rows)
         for shard in finished.shards:
             self.tally.add_shard(sizes[shard])

@@ -22,7 +22,7 @@ Alternative = Literal["two-sided", "greater", "less"]
 Seed = int | np.random.Generator
 
 _TIED = 1e-9
-_HELD = 10**7
+_HELD = 10**6
 """How many resampled numbers are held at a time; results do not depend on it."""
 
 

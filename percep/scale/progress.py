@@ -31,11 +31,18 @@ class Tally:
         self.processes, self.title, self.shards = processes, title, shards
         self.count: int | None = None
         self.lasting = True
+        self._start: float | None = None
+        self._before = 0
 
     def add(self, done: int, turned: int) -> None:
         """Counts photographs that are done, and those of them that were turned."""
         self.processes.count("done", done)
         self.processes.count("turned", turned)
+
+    def add_found(self, done: int, turned: int) -> None:
+        """Counts photographs that were done before, or will not be: they are no part of the speed."""
+        self.add(done, turned)
+        self._before += done
 
     def add_shard(self, photographs: int) -> None:
         """Counts a shard that was read to its end, and what was in it."""
@@ -49,12 +56,12 @@ class Tally:
             yield
             return
         with _display(transient=not self.lasting) as display:
-            start, before = time.monotonic(), self.processes.count("done")
-            bar = display.add_task(self.title, total=self.count, completed=before, note="")
+            self._start = self._start or time.monotonic()
+            bar = display.add_task(self.title, total=self.count, completed=self.processes.count("done"), note="")
             over = threading.Event()
 
             def look() -> None:
-                self._look(display, bar, start, before)
+                self._look(display, bar)
 
             def watch() -> None:
                 while not over.wait(_EVERY):
@@ -69,9 +76,10 @@ class Tally:
                 watcher.join()
                 look()
 
-    def _look(self, display: Progress, bar: TaskID, start: float, before: int) -> None:
+    def _look(self, display: Progress, bar: TaskID) -> None:
+        assert self._start is not None
         done, total = self.processes.count("done"), self._total()
-        rate = (done - before) / max(time.monotonic() - start, 1e-9)
+        rate = (done - self._before) / max(time.monotonic() - self._start, 1e-9)
         known = f"{total:,}" if self.count is not None else "?" if total is None else f"about {total:,}"
         note = f"{done:,}/{known}  {rate:.2f}/s  {self.processes.count('turned'):,} turned"
         display.update(bar, completed=done, total=total, note=note)

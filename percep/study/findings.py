@@ -138,6 +138,7 @@ def find(variants: Iterable[Variant], claim: Claim, shares: Sequence[float], inf
         causal += causal_rows(variant.name, variant.evidence.regions, inference)
         if variant.turned:
             associations += _of_variant(variant, shares, inference)
+        del variant  # before the next one is read
     comparisons: list[Comparison] = []
     for statistic in dict.fromkeys((*_CONTROL_STATISTICS, claim.statistic)):
         rows, compared = _controls(main.name, statistic, evidence, inference)

@@ -1,4 +1,4 @@
-"""The pictures of a study: every photograph that was turned, with the maps that were compared."""
+"""The pictures of a study: photographs that were turned, with the maps that were compared."""
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass

@@ -156,7 +156,7 @@ def _merging(folder: Path) -> dict[str, float]:
         zero_gradcam=False,
     )
     settings = {"task": "attack", "seed": 0, "batch_size": _MERGED_BATCH, "pictures": 0, "model": {"name": "none"}}
-    claim(folder, Record("percep", settings, {}, 1, _MERGED), parts)
+    claim(folder, Record("percep", settings, {}, 1, _MERGED))
     for number, first in enumerate(range(0, _MERGED, _MERGED_BATCH)):
         places = range(first, min(first + _MERGED_BATCH, _MERGED))
         records = [(replace(row, name=f"{place}", min_ssim=1 / (place + 1)), Pictures()) for place in places]

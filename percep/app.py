@@ -40,7 +40,7 @@ from percep.config import (
 from percep.errors import InputError, PercepError, UnavailableError
 from percep.info import info
 from percep.merge import merge
-from percep.report import Facts, save_image
+from percep.report import Facts
 from percep.report.comparison import (
     ComparisonRow,
     by_attack,
@@ -52,14 +52,11 @@ from percep.report.comparison import (
 )
 from percep.report.comparison_gallery import ComparisonGallery
 from percep.report.comparison_page import save_comparison_report
-from percep.report.study_gallery import StudyGallery
-from percep.report.study_page import save_study_report
-from percep.report.study_plots import save_study_plots
-from percep.report.study_tables import write_study
-from percep.scale.folder import is_free
-from percep.scale.processes import ElsewhereError, join, several, silent
+from percep.scale.folder import is_free, recorded
+from percep.scale.processes import join, several, silent
 from percep.scale.sweeps import check_launcher, is_job, job_failures, reason
-from percep.study.study import Study
+from percep.study_campaign import StudyCampaign
+from percep.study_merge import merge_study
 
 _CONFIGURATION = Path(__file__).parent / "conf"
 
@@ -97,16 +94,13 @@ def _job(composed: DictConfig) -> None:
         config = validated(composed)
         if isinstance(config, CompareTask):
             _compare(config, composed)
-        elif isinstance(config, ExplainTask):
-            _study(config, composed)
         elif isinstance(config, InfoTask):
             _print(info(config))
         elif isinstance(config, MergeTask):
-            folder = Path(config.output)
-            _say(_verdict(merge(folder)), folder)
+            _merge(Path(config.output))
         else:
-            assert isinstance(config, AttackTask | MinimalTask)
-            _attack(config, composed)
+            assert isinstance(config, AttackTask | MinimalTask | ExplainTask)
+            _continue(config, composed)
     except _REPORTED as error:
         if is_job():  # its launcher waits for a result or an exception
             raise
@@ -114,17 +108,27 @@ def _job(composed: DictConfig) -> None:
         raise SystemExit(_report(error)) from error
 
 
-def _attack(config: AttackTask | MinimalTask, composed: DictConfig) -> None:
+def _continue(config: AttackTask | MinimalTask | ExplainTask, composed: DictConfig) -> None:
+    """Runs what one process does or several, from where it was left."""
     processes = join(config.device)
     folder = processes.first(lambda: _run_folder(config, processes.world))
     facts = _facts(composed, None)
-    local = replace(config, device=processes.device(config.device))
-    campaign = Campaign(local, folder, processes, facts.command, facts.settings)
+    device = processes.device(config.device)
+    campaign: Campaign | StudyCampaign
+    if isinstance(config, ExplainTask):
+        campaign = StudyCampaign(replace(config, device=device), folder, processes, facts.command, facts.settings)
+    else:
+        campaign = Campaign(replace(config, device=device), folder, processes, facts.command, facts.settings)
     if processes.rank == 0:
         OmegaConf.save(composed, folder / "config.yaml", resolve=True)
-    summary = campaign()
+    found = campaign()
     if processes.rank == 0:
-        _say(_verdict(summary), folder)
+        _say(found if isinstance(found, str) else _verdict(found), folder)
+
+
+def _merge(folder: Path) -> None:
+    study = recorded(folder).settings["task"] == "explain"
+    _say(merge_study(folder) if study else _verdict(merge(folder)), folder)
 
 
 def _run_folder(config: Config, world: int) -> Path:
@@ -169,33 +173,6 @@ def _compare(config: CompareTask, composed: DictConfig) -> None:
     (folder / "table.md").write_text(lines + "\n", encoding="utf-8")
     save_curves(folder / "curves.png", found, config.compare.gradients)
     _say(lines, folder)
-
-
-def _study(config: ExplainTask, composed: DictConfig) -> None:
-    folder = _output_folder(config)
-    study = Study(config)
-    OmegaConf.save(composed, folder / "config.yaml", resolve=True)
-    gallery = StudyGallery(study.model.category)
-    try:
-        with _progress() as progress:
-            bar = progress.add_task(config.task, total=study.reads, note="")
-            for step in study:
-                if step.examined is not None:
-                    for name, image in zip(step.examined.names, step.examined.saved, strict=True):
-                        path = folder / "adversarial" / f"{name}.png"
-                        path.parent.mkdir(parents=True, exist_ok=True)
-                        save_image(path, image)
-                    gallery.add(step.examined)
-                progress.update(bar, advance=step.photographs, note=step.variant)
-    finally:  # what was done before an interruption is kept
-        if study.turned:
-            findings = study.findings
-            write_study(folder, findings, config.seed)
-            save_study_plots(folder / "plots.png", findings)
-            planned = len(findings.statuses) if study.planned is None else study.planned
-            save_study_report(folder / "report.html", _facts(composed, planned), findings, gallery)
-    findings = study.findings
-    _say("\n".join([findings.verdict, *(criterion.sentence for criterion in findings.criteria)]), folder)
 
 
 def _output_folder(config: Config) -> Path:
@@ -254,7 +231,7 @@ _REPORTED = (PercepError, HydraException, OmegaConfBaseException, OSError)
 
 
 def _report(error: Exception) -> int:
-    if not (isinstance(error, ElsewhereError) or silent()):
+    if not silent(error):
         print(f"percep: {' '.join(_explain(error).split())}", file=sys.stderr)
     return 2
 

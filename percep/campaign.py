@@ -1,23 +1,18 @@
 """task=attack and task=minimal over all their photographs, by one process or several, from where they were left."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
-
-from percep import kernels
+from percep.basis import basis
 from percep.config import AttackTask, MinimalTask
-from percep.errors import InputError
 from percep.merge import OVERVIEW, Pictures, merge, packed, parts_of
-from percep.models import Classifier
-from percep.report import ImageRow, exhibit, versions
+from percep.report import ImageRow, exhibit
 from percep.run import Outcome, Run
 from percep.scale.batches import Batch, Batches, Finished
-from percep.scale.drive import drive
+from percep.scale.drive import drive, mending
 from percep.scale.folder import Record, claim
-from percep.scale.processes import ElsewhereError, Processes
+from percep.scale.processes import Processes, SharedError
 from percep.scale.progress import Tally
 from percep.streams import share
 
@@ -47,10 +42,7 @@ class Campaign:
     ) -> None:
         self.config, self.folder, self.processes = config, folder, processes
         self.parts = parts_of(folder, config.task)
-        loaded: list[Run] = []
-        # The first process alone, so that weights are downloaded once and an error is met once.
-        processes.first(lambda: loaded.append(Run(config, folder)))
-        self.run = loaded[0] if loaded else Run(config, folder)
+        self.run = processes.in_turn(lambda: Run(config, folder))
         self.shards = len(self.run.photographs.shards)
         self.tally = Tally(processes, config.task, self.shards)
         self.finished, self.tally.count = processes.first(lambda: self._claim(command, settings))
@@ -62,7 +54,8 @@ class Campaign:
             What `percep.report.summarise` tells of all photographs.
 
         Raises:
-            InputError: a shard that cannot be read to its end, once all else is done.
+            SharedError: a target that is not a class, or a network without a layer for Grad-CAM; a shard that cannot be
+                read to its end, once all else is done.
         """
         try:
             problems = self._drive()
@@ -71,11 +64,8 @@ class Campaign:
                 self._merge_if_possible()
             raise
         summary = self.processes.first(lambda: merge(self.folder))
-        if problems and self.processes.rank:
-            raise ElsewhereError("the first process says what could not be read")
         if problems:
-            more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
-            raise InputError(f"{problems[0]}{more}: mend it and run the same command again; all else is done")
+            raise SharedError(f"{mending(problems)}; all else is done")
         return summary
 
     def _merge_if_possible(self) -> None:
@@ -86,12 +76,8 @@ class Campaign:
 
     def _claim(self, command: str, settings: Mapping[str, object]) -> tuple[Finished, int | None]:
         survey = self.run.photographs.survey()
-        basis = {f"version of {name}": version for name, version in versions().items()}
-        basis |= {"photographs": survey.digest, "weights": _digest(self.run.model)}
-        basis["kernels (PERCEP_KERNELS)"] = kernels.described(torch.device(self.config.device))
-        if self.config.device == "cpu":  # sums are split among threads
-            basis["threads (OMP_NUM_THREADS)"] = str(torch.get_num_threads())
-        claim(self.folder, Record(command, settings, basis, self.shards, survey.count), self.parts)
+        found = basis(self.run.model, survey, self.config.device)
+        claim(self.folder, Record(command, settings, found, self.shards, survey.count))
         self.parts.clean()
         finished = self.parts.finished()
         self._count(finished)
@@ -102,7 +88,7 @@ class Campaign:
         sizes: Counter[int] = Counter()
         for shard, rows in self.parts.columns(["label", "predicted_before", "success"]):
             turned = sum(row["success"] is True and row["label"] == row["predicted_before"] for row in rows)
-            self.tally.add(len(rows), turned)
+            self.tally.add_found(len(rows), turned)
             sizes[shard] += len(rows)
         for shard in finished.shards:
             self.tally.add_shard(sizes[shard])
@@ -132,11 +118,3 @@ def _pictures(outcome: Outcome, overview: bool) -> Pictures:
 
 def _turned(row: ImageRow) -> bool:
     return row.correct_before and bool(row.success)
-
-
-def _digest(model: Classifier) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for name, value in model.state_dict().items():
-        digest.update(name.encode())
-        digest.update(value.cpu().contiguous().view(torch.uint8).numpy() if value.ndim else repr(value).encode())
-    return digest.hexdigest()

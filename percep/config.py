@@ -149,7 +149,7 @@ class BatchTask(Config):
 
 @dataclass
 class CampaignTask(BatchTask):
-    """What one process or several do, from where it was left; of how many photographs the report has pictures."""
+    """An attack on many photographs: of how many the report has pictures."""
 
     pictures: int
 

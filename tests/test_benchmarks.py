@@ -8,7 +8,7 @@ from hydra import compose, initialize_config_dir
 from references import photograph
 from test_solvers import random_like
 
-from benchmarks import bars, plots, solvers, table
+from benchmarks import bars, plots, solvers, study_scaling, table
 from benchmarks.cases import Case
 from benchmarks.timing import Timing, extrapolated, fastest, power_law, quartiles
 from percep import Window
@@ -51,6 +51,11 @@ def test_a_run_of_the_harness_keeps_to_its_schema(smoke, tmp_path):
     assert {("dual", "gray"), ("admm", "strided"), ("SCS", "gray"), ("SCS", "photograph")} <= kinds
     (picture,) = plots.save(smoke, tmp_path)
     assert picture.stat().st_size > 10_000
+
+
+def test_the_scaling_of_the_study_is_what_the_documentation_shows():
+    result = json.loads((table.RESULTS / "study-scaling.json").read_text())
+    assert study_scaling.report(result) in (table.ROOT / "docs" / "scaling.md").read_text()
 
 
 def test_the_committed_result_keeps_to_the_schema_and_is_what_the_readme_shows():

@@ -144,9 +144,3 @@ def test_the_quick_study_of_sample_photographs() -> None:
     kept = {(row["region"], row["budget"]): row["gain"] for row in summary["causal"]}
     assert kept["top", "equal"] > kept["top", "own"] > 0
     assert re.search(r"over 2 photographs", summary["variants"][0]["criteria"][0]["sentence"])
-
-
-@pytest.mark.parametrize("task", ["compare", "explain"])
-def test_several_processes_are_refused(task: str, capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    assert f"task={task} runs in one process" in complaint(capsys, f"task={task}", "output=out")

@@ -10,7 +10,16 @@ from smooth_fields import smooth_fields
 from statsmodels.stats.proportion import proportion_confint
 
 from percep.errors import InputError
-from percep.explain import across_images, bootstrap_interval, exchange_test, holm, paired_tests, rate_interval
+from percep.explain import (
+    across_images,
+    bootstrap_interval,
+    exchange_test,
+    holm,
+    inference,
+    paired_tests,
+    rate_interval,
+    shift_test,
+)
 from percep.explain import spearman as spearman_of
 
 
@@ -37,6 +46,15 @@ def test_an_interval_is_near_the_normal_one_where_that_is_right_and_repeats_unde
     assert bootstrap_interval(values, seed=np.random.default_rng(5)) == interval
     wide = bootstrap_interval(values, seed=5, level=0.99)
     assert wide.low < interval.low and interval.high < wide.high
+
+
+def test_what_is_held_at_a_time_changes_no_result(monkeypatch):
+    random = np.random.default_rng(0)
+    values, shifted = random.standard_normal(30), random.standard_normal((30, 4, 5))
+    interval, score = bootstrap_interval(values, 0), shift_test(shifted, 0)
+    monkeypatch.setattr(inference, "_HELD", 700)
+    assert bootstrap_interval(values, 0) == interval
+    assert shift_test(shifted, 0).p_value == score.p_value
 
 
 def test_undefined_images_are_counted_and_degenerate_ones_have_a_percentile_interval():

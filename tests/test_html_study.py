@@ -15,9 +15,9 @@ from test_html import CLASS, HOSTILE, SIDE, show, shown
 
 from percep.explain import ssim_maps
 from percep.report import Facts
-from percep.report.study_gallery import GALLERY_LIMIT, StudyGallery
+from percep.report.study_gallery import study_exhibits
 from percep.report.study_page import save_study_report
-from percep.study import Claim, Evidence, Examined, Findings, Inference, Variant, find
+from percep.study import Claim, Evidence, Examined, Findings, Inference, Variant, find, keep
 from percep.study.causal import BUDGETS, REGIONS, CurveRow, RegionRow
 from percep.study.findings import CURVES, PENDING
 
@@ -32,28 +32,28 @@ GAINS = {"top": 0.7, "outside": 0.5, "matched": 0.3, "shifted": 0.25, "random": 
 NAMES = list(HOSTILE)
 
 
-def examined(names: list[str] = NAMES) -> Examined:
+def examined() -> Examined:
     """The flat photograph of the other reports, with planted maps."""
-    truth, count = shown(), len(names)
+    truth, count = shown(), len(NAMES)
     references, saved = (image.expand(count, -1, -1, -1).contiguous() for image in (truth.original, truth.adversarial))
     fields = smooth_fields(9 * count, SIDE, 4.0, 0).reshape(9, count, SIDE, SIDE)
     logits = torch.tensor([[0.0, 3.0], [4.0, 0.0]])
     curves = [
         CurveRow(name, kind, order, 0.6 - 0.1 * place, 0.5, (0.0, 0.5 + 0.05 * (4 - place), 1.0))
-        for name in names
+        for name in NAMES
         for kind in CURVES
         for place, order in enumerate(("gradcam", "another_image", "squared_perturbation", "random"))
     ]
     random = np.random.default_rng(0)
     regions = [
         RegionRow(name, 0.2, region, budget, 0.3, GAINS[region] + 0.02 * random.standard_normal(), True, True, None)
-        for name in names
+        for name in NAMES
         for region in REGIONS
         for budget in BUDGETS
     ]
     attention = fields[0]
     return Examined(
-        names=names,
+        names=NAMES,
         labels=torch.zeros(count, dtype=torch.int64),
         references=references,
         saved=saved,
@@ -84,11 +84,9 @@ def examined(names: list[str] = NAMES) -> Examined:
 def findings() -> Findings:
     variants = []
     for name in ("efficientnet_lite0, mean 0.999", CLASS):
-        variant = Variant(name, "efficientnet_lite0", Evidence(block=8))
-        variant.evidence.add(examined())
-        variant.statuses = dict.fromkeys(NAMES, "turned") | {"blind": "not_finite", "left": PENDING}
-        variants.append(variant)
-    absent = Variant("absent", "absent", Evidence(block=8), problem="no weights <script>window.harmed = 1</script>")
+        statuses = dict.fromkeys(NAMES, "turned") | {"blind": "not_finite", "left": PENDING}
+        variants.append(Variant(name, "efficientnet_lite0", Evidence.of(keep(examined(), 8)), statuses))
+    absent = Variant("absent", "absent", problem="no weights <script>window.harmed = 1</script>")
     claim = Claim("dissimilarity", "gradcam", "spearman", "random", "matched", 0.2)
     return find([*variants, absent], claim, (0.2,), Inference(0, 0.95, 199))
 
@@ -96,9 +94,8 @@ def findings() -> Findings:
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory, findings: Findings) -> Path:
     path = tmp_path_factory.mktemp("report") / "report.html"
-    gallery = StudyGallery(lambda index: ("goldfinch", CLASS)[index])
-    gallery.add(examined())
-    save_study_report(path, FACTS, findings, gallery)
+    exhibits = study_exhibits(examined(), NAMES, lambda index: ("goldfinch", CLASS)[index])
+    save_study_report(path, FACTS, findings, exhibits)
     return path
 
 
@@ -206,9 +203,3 @@ def test_pictures_have_a_text_and_a_size_and_headings_are_in_order(page):
     levels = [int(heading.tag_name[1]) for heading in page.find_elements(By.CSS_SELECTOR, "h1, h2, h3, h4")]
     assert levels[0] == 1 and levels.count(1) == 1
     assert all(next_ <= level + 1 for level, next_ in pairwise(levels))
-
-
-def test_a_gallery_ends_where_the_page_would_get_too_large():
-    gallery = StudyGallery(str)
-    gallery.add(examined([f"photograph {i}" for i in range(GALLERY_LIMIT + 3)]))
-    assert list(gallery.exhibits) == [f"photograph {i}" for i in range(GALLERY_LIMIT)]

@@ -34,22 +34,31 @@ class Row:
 @dataclass(frozen=True)
 class Extra:
     content: bytes | None = None
+    inners: tuple[Inner, ...] = ()
+    curve: tuple[float, ...] | None = None
 
 
 numbers = st.floats(allow_nan=False) | st.just(math.inf)
 words = st.text(max_size=8)
+inners = st.builds(Inner, numbers, st.none() | words)
 rows = st.builds(
     Row,
     words,
     st.none() | st.integers(-(2**63), 2**63 - 1),
     st.none() | numbers,
     st.none() | st.booleans(),
-    st.none() | st.builds(Inner, numbers, st.none() | words),
+    st.none() | inners,
+)
+extras = st.builds(
+    Extra,
+    st.none() | st.binary(max_size=8),
+    st.lists(inners, max_size=3).map(tuple),
+    st.none() | st.lists(numbers, max_size=3).map(tuple),
 )
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.lists(st.tuples(rows, st.builds(Extra, st.none() | st.binary(max_size=8))), max_size=4), st.booleans())
+@given(st.lists(st.tuples(rows, extras), max_size=4), st.booleans())
 def test_records_come_back_as_they_were(tmp_path_factory: pytest.TempPathFactory, records: list, last: bool) -> None:
     parts = Parts(tmp_path_factory.mktemp("parts"), (Row, Extra))
     parts.write(3, 0, records, last=last)

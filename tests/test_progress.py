@@ -22,6 +22,23 @@ def test_a_known_number(capfd: pytest.CaptureFixture[str]) -> None:
     assert " 801 turned " in _shown(tally, capfd)
 
 
+def test_a_display_that_does_not_last(capfd: pytest.CaptureFixture[str]) -> None:
+    tally = Tally(Processes(0, 1, dist.HashStore()), "explain", 1)
+    tally.count, tally.lasting = 3, False
+    assert _shown(tally, capfd) == ""
+    tally.lasting = True
+    assert " 0/3 " in _shown(tally, capfd)
+
+
+def test_what_was_found_done_is_no_part_of_the_speed(capfd: pytest.CaptureFixture[str]) -> None:
+    tally = Tally(Processes(0, 1, dist.HashStore()), "attack", 1)
+    tally.count = 5
+    tally.add_found(3, 1)
+    assert " 3/5 0.00/s 1 turned " in _shown(tally, capfd)
+    tally.add(2, 0)
+    assert " 5/5 0.00/s" not in _shown(tally, capfd)
+
+
 def test_a_number_that_is_estimated_from_finished_shards(capfd: pytest.CaptureFixture[str]) -> None:
     tally = Tally(Processes(0, 1, dist.HashStore()), "attack", 4)
     tally.add(3, 0)

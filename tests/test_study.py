@@ -10,11 +10,22 @@ from torch import Tensor
 
 from percep import Window, certify
 from percep.attacks.lattice import quantise
-from percep.explain import bootstrap_interval, dissimilarity, random_gradient, sign_flipped, ssim_maps, top_region
-from percep.study import CONTROLS, Claim, Inference, RegionRow, Setting, judge, optimum, verdict
+from percep.explain import (
+    across_images,
+    bootstrap_interval,
+    dissimilarity,
+    iou,
+    pointing_game,
+    random_gradient,
+    relevance_mass,
+    sign_flipped,
+    ssim_maps,
+    top_region,
+)
+from percep.study import CONTROLS, Claim, Inference, RegionRow, Setting, judge, optimum, tables, verdict
 from percep.study.causal import REGIONS, curve_rows, region_rows
 from percep.study.perturbations import equal_size, gradient_at, in_uniform_ball, rival
-from percep.study.tables import Comparison, association_rows, causal_rows, comparison_rows
+from percep.study.tables import OVERLAPS, Comparison, association_rows, causal_rows, comparison_rows
 
 INFERENCE = Inference(seed=0, level=0.95, resamples=999)
 CLAIM = Claim("dissimilarity", "gradcam", "partial_spearman", "random", "matched", 0.2)
@@ -127,6 +138,18 @@ def test_association_rows_hold_every_statistic_with_its_chance_level():
     both = first.log() + second
     planted = next(iter(association_rows("main", [("a", first, "b", both)], {"c": texture}, (), INFERENCE)))
     assert planted.shift_p < 0.01 and planted.exchange_p < 0.01 and planted.other < 0.1 < planted.estimate
+
+
+@pytest.mark.parametrize("overlap", OVERLAPS)
+def test_overlaps_across_images_are_those_of_every_pair(overlap):
+    first, second = fields(0).exp(), fields(1).clamp_min(0)  # with ties, and an image that holds nothing
+    first[3], second[5] = 0, 1
+    measure = {"iou": iou, "pointing_game": pointing_game, "relevance_mass": relevance_mass}[overlap]
+    expected = across_images(lambda a, b: measure(a, b, 0.2), first, second)
+    found = tables._overlaps_across(overlap, 0.2, first, second)
+    defined = np.isfinite(expected)
+    assert defined.sum() == (IMAGES - 1) ** 2
+    np.testing.assert_allclose(found[defined], expected[defined], rtol=1e-12, atol=1e-15)
 
 
 def test_comparisons_are_one_family_and_their_intervals_the_bootstrap_s():

@@ -22,6 +22,8 @@ Alternative = Literal["two-sided", "greater", "less"]
 Seed = int | np.random.Generator
 
 _TIED = 1e-9
+_HELD = 10**6
+"""How many resampled numbers are held at a time; results do not depend on it."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ def bootstrap_interval(values: ArrayLike, seed: Seed, level: float = 0.95, resam
                 n_resamples=resamples,
                 method=method,
                 vectorized=True,
+                batch=max(1, _HELD // len(known)),
                 rng=random,
             ).confidence_interval
         low, high = float(found.low), float(found.high)
@@ -226,8 +229,10 @@ def shift_test(shifted: np.ndarray, seed: Seed, alternative: Alternative = "two-
     mean, p_value = math.nan, math.nan
     if chosen:
         random = np.random.default_rng(seed)
-        picks = random.integers(orbit.shape[1], size=(draws, chosen))
-        chance = _extremeness(scores[np.arange(chosen), picks].mean(1), alternative)
+        images, rows = np.arange(chosen), max(1, _HELD // chosen)
+        sizes = [min(rows, draws - done) for done in range(0, draws, rows)]
+        averages = [scores[images, random.integers(orbit.shape[1], size=(size, chosen))].mean(1) for size in sizes]
+        chance = _extremeness(np.concatenate(averages), alternative)
         mean = float(scores[:, 0].mean())
         observed = _extremeness(np.array(mean), alternative)
         p_value = float((1 + (chance >= observed - _TIED).sum()) / (1 + draws))

@@ -1,6 +1,6 @@
-"""The pictures of a study: every photograph that was turned, with the maps that were compared."""
+"""The pictures of a study: photographs that were turned, with the maps that were compared."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +16,7 @@ from percep.study.findings import ATTRIBUTIONS
 _HIGH = 0.99
 
 GALLERY_LIMIT = 100
-"""How many photographs have pictures, so that a page can be opened and sent."""
+"""How many photographs have pictures at most, so that a page can be opened and sent."""
 
 
 @dataclass(frozen=True)
@@ -45,37 +45,33 @@ class StudyExhibit(Layers):
     maps: tuple[DrawnMap, ...]
 
 
-class StudyGallery:
-    """Encodes what is added at once, so that no tensor need be kept, and of the first `GALLERY_LIMIT` photographs only.
+def study_exhibits(
+    examined: Examined, names: Collection[str], category: Callable[[int], str]
+) -> dict[str, StudyExhibit]:
+    """The pictures of a batch by the names of its photographs, encoded, so that no tensor need be kept.
 
     Args:
+        examined: the batch.
+        names: of the photographs that are to be shown.
         category: the name of a class by its index.
-
-    Attributes:
-        exhibits: by the name of the photograph.
     """
+    return {
+        name: StudyExhibit(
+            **vars(layers(examined.references[i], examined.saved[i], examined.ssim[i])),
+            label=category(int(examined.labels[i])),
+            before=_prediction(examined.logits_before[i], category),
+            after=_prediction(examined.logits_after[i], category),
+            maps=_maps(name, examined, i),
+        )
+        for i, name in enumerate(examined.names)
+        if name in names
+    }
 
-    def __init__(self, category: Callable[[int], str]) -> None:
-        self.category = category
-        self.exhibits: dict[str, StudyExhibit] = {}
 
-    def add(self, examined: Examined) -> None:
-        """Adds the photographs of a batch while there is room."""
-        for i, name in enumerate(examined.names):
-            if len(self.exhibits) == GALLERY_LIMIT:
-                return
-            self.exhibits[name] = StudyExhibit(
-                **vars(layers(examined.references[i], examined.saved[i], examined.ssim[i])),
-                label=self.category(int(examined.labels[i])),
-                before=self._prediction(examined.logits_before[i]),
-                after=self._prediction(examined.logits_after[i]),
-                maps=_maps(name, examined, i),
-            )
-
-    def _prediction(self, logits: Tensor) -> Prediction:
-        probabilities = logits.softmax(0)
-        best = int(probabilities.argmax())
-        return Prediction(self.category(best), float(probabilities[best]))
+def _prediction(logits: Tensor, category: Callable[[int], str]) -> Prediction:
+    probabilities = logits.softmax(0)
+    best = int(probabilities.argmax())
+    return Prediction(category(best), float(probabilities[best]))
 
 
 def _maps(name: str, examined: Examined, image: int) -> tuple[DrawnMap, ...]:

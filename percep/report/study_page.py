@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,21 +10,21 @@ from typing import Any
 from percep.report.columns import UNKNOWN, Column, number, words, yes_or_no
 from percep.report.embedded import budget_legend, gradcam_legend, ssim_legend
 from percep.report.page import Facts, save_page
-from percep.report.study_gallery import GALLERY_LIMIT, StudyGallery
+from percep.report.study_gallery import StudyExhibit
 from percep.report.study_plots import study_plots
 from percep.study import Findings
 from percep.study.criteria import words as named
 from percep.study.findings import PENDING
 
 
-def save_study_report(path: Path, facts: Facts, findings: Findings, gallery: StudyGallery) -> None:
+def save_study_report(path: Path, facts: Facts, findings: Findings, exhibits: Mapping[str, StudyExhibit]) -> None:
     """Writes the page: verdict, criteria, variants, plots, gallery, tables, and how to repeat the run.
 
     Args:
         path: the file to write; the adversarial images are linked as `adversarial/NAME.png` beside it.
         facts: of the run.
         findings: of the study.
-        gallery: the pictures of its photographs.
+        exhibits: the pictures of photographs that were turned, by name.
     """
     turned = sum(status == "turned" for status in findings.statuses.values())
     save_page(
@@ -37,8 +37,8 @@ def save_study_report(path: Path, facts: Facts, findings: Findings, gallery: Stu
         variants=findings.sweep,
         variant_columns=_VARIANTS,
         plots=study_plots(findings),
-        exhibits=gallery.exhibits,
-        omitted=turned - len(gallery.exhibits) if len(gallery.exhibits) == GALLERY_LIMIT else 0,
+        exhibits=exhibits,
+        omitted=turned - len(exhibits),
         legends=[
             ssim_legend(),
             replace(budget_legend(), title="Of the perturbation", note="positive part in even shares, logarithmic"),
@@ -52,7 +52,7 @@ def save_study_report(path: Path, facts: Facts, findings: Findings, gallery: Stu
         causal_columns=_CAUSAL,
         statuses=list(findings.statuses.items()),
         status_columns=_STATUSES,
-        anchors={name: f"photograph-{place}" for place, name in enumerate(gallery.exhibits, start=1)},
+        anchors={name: f"photograph-{place}" for place, name in enumerate(exhibits, start=1)},
         zero={named(name): count for name, count in findings.zero.items() if count},
         done=sum(status != PENDING for status in findings.statuses.values()),
     )

@@ -2,11 +2,12 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields
+from itertools import islice
 from pathlib import Path
 
-from percep.report.tables import save_summary, write_csv
+from percep.report.tables import write_csv
 from percep.study import (
     AssociationRow,
     CausalRow,
@@ -15,28 +16,31 @@ from percep.study import (
     Findings,
     RegionRow,
 )
-from percep.study.findings import PENDING
+
+_ROWS_HELD = 1000
 
 
-def write_study(folder: Path, findings: Findings, seed: int) -> None:
-    """Writes a study's tables into an existing folder, UTF-8, undefined numbers empty or null.
+_TABLES: Mapping[str, tuple[type, Callable[[Findings], Sequence[object]]]] = {
+    "associations": (AssociationRow, lambda findings: findings.associations),
+    "comparisons": (ComparisonRow, lambda findings: findings.comparisons),
+    "causal": (CausalRow, lambda findings: findings.causal),
+    "regions": (RegionRow, lambda findings: findings.regions),
+    "curves": (CurveRow, lambda findings: findings.curves),
+}
 
-    `summary.json`: the verdict, the criteria of every variant, counts of statuses and zero maps, seed and versions.
-    `associations.csv`, `comparisons.csv`, `causal.csv`: over photographs. `regions.csv`, `curves.csv`: per photograph
-    of the main variant; a curve's progress is a JSON list.
-    """
-    tables: tuple[tuple[str, type, Sequence[object]], ...] = (
-        ("associations", AssociationRow, findings.associations),
-        ("comparisons", ComparisonRow, findings.comparisons),
-        ("causal", CausalRow, findings.causal),
-        ("regions", RegionRow, findings.regions),
-        ("curves", CurveRow, findings.curves),
-    )
-    for name, kind, rows in tables:
-        columns = [field.name for field in fields(kind)]
-        records = [{column: _cell(getattr(row, column)) for column in columns} for row in rows]
-        write_csv(folder / f"{name}.csv", records, columns)
-    save_summary(folder / "summary.json", summarise_study(findings), seed)
+STUDY_TABLES = tuple(_TABLES)
+"""Over photographs the first three; per photograph of the main variant the others."""
+
+
+def write_study_table(path: Path, name: str, findings: Findings) -> None:
+    """Writes one of `STUDY_TABLES` as CSV, UTF-8, undefined numbers empty; a curve's progress is a JSON list."""
+    kind, rows_of = _TABLES[name]
+    columns = [field.name for field in fields(kind)]
+    write_csv(path, [], columns)
+    remaining = iter(rows_of(findings))
+    while held := list(islice(remaining, _ROWS_HELD)):
+        records = [{column: _cell(getattr(row, column)) for column in columns} for row in held]
+        write_csv(path, records, columns, append=True)
 
 
 def summarise_study(findings: Findings) -> dict[str, object]:
@@ -44,7 +48,7 @@ def summarise_study(findings: Findings) -> dict[str, object]:
     statuses = [status.partition(":")[0] for status in findings.statuses.values()]
     return {
         "verdict": findings.verdict,
-        "complete": PENDING not in findings.statuses.values() and all(row.complete for row in findings.sweep),
+        "complete": all(row.complete for row in findings.sweep),
         "claim": asdict(findings.claim),
         "photographs": {status: statuses.count(status) for status in dict.fromkeys(statuses)},
         "variants": [

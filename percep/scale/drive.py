@@ -3,8 +3,10 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from percep.errors import InputError, UnavailableError
 from percep.scale.batches import Batch, Batches
 from percep.scale.parts import Parts
+from percep.scale.processes import SharedError
 from percep.scale.progress import Tally
 
 
@@ -28,18 +30,38 @@ def drive(
         Why some shards could not be read to their end, in any process; what was read of them is done.
 
     Raises:
+        SharedError: the work has raised an `InputError` or `UnavailableError` in some process, which ends it in all.
         OSError: a part cannot be written.
     """
     problems: list[str] = []
+    failure: tuple[int, int, str] | None = None
+    failures = f"failures {parts.folder}"
     reading = iter(batches.loader(workers))  # which starts the workers, before the display starts a thread
     with tally.shown():
         for batch in reading:
             if batch.problem is not None:
                 problems.append(batch.problem)
                 continue
-            records, turned = work(batch)
+            if tally.processes.count(failures):
+                break
+            try:
+                records, turned = work(batch)
+            except (InputError, UnavailableError) as error:
+                failure = (batch.shard, batch.number, str(error))
+                tally.processes.count(failures, 1)
+                break
             parts.write(batch.shard, batch.number, records, last=batch.last)
             tally.add(len(records), turned)
             if batch.last:
                 tally.add_shard(batch.first + len(records))
-        return [problem for found in tally.processes.gather(problems) for problem in found]
+        found = tally.processes.gather((problems, failure))
+    first = min((failure for _, failure in found if failure is not None), default=None)
+    if first is not None:
+        raise SharedError(first[2])
+    return [problem for problems, _ in found for problem in problems]
+
+
+def mending(problems: Sequence[str]) -> str:
+    """What is to be done where shards could not be read to their end."""
+    more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
+    return f"{problems[0]}{more}: mend it and run the same command again"

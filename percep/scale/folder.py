@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from percep.errors import InputError
-from percep.scale.parts import Parts
+from percep.scale.parts import begun
 from percep.scale.whole import is_remains, remove_remains, whole
 
 _FILE = "run.json"
@@ -39,14 +39,16 @@ def is_free(folder: Path) -> bool:
     return (folder / _FILE).is_file() or all(map(is_remains, folder.iterdir()))
 
 
-def claim(folder: Path, record: Record, parts: Parts) -> None:
+def claim(folder: Path, record: Record) -> None:
     """Writes the record into the folder, or finds there that it is the same run.
+
+    A run's parts are in its folder, at any depth.
 
     Raises:
         InputError: parts are finished of a run that differs.
     """
     remove_remains(folder)
-    if (folder / _FILE).is_file() and parts:
+    if (folder / _FILE).is_file() and begun(folder):
         differences = "; ".join(_differences(recorded(folder), record))
         if differences:
             raise InputError(

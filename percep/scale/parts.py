@@ -1,7 +1,8 @@
 """Parts of a table: a Parquet file per batch, there whole or not at all, so that a file's existence says it is done."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields
+from functools import cache
 from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
@@ -24,7 +25,7 @@ class Parts:
     Attributes:
         folder: made when the first part is written.
         kinds: dataclasses whose fields, side by side, are the columns; a record is one object of each. Fields are
-            strings, numbers, bytes and dataclasses of those, or None.
+            strings, numbers, bytes, dataclasses of those and tuples of one kind of thing, or None.
     """
 
     folder: Path
@@ -113,17 +114,29 @@ class Parts:
                 yield shard, numbers
 
 
+def begun(folder: Path) -> bool:
+    """Whether there is a part in a folder, at any depth."""
+    return any(folder.rglob("[0-9]*.parquet"))
+
+
 def _damaged(path: Path) -> InputError:
     return InputError(f"{path} is damaged: remove it and run the same command again, which does its batch again")
 
 
 def _columns(kind: type) -> list[tuple[str, pa.DataType]]:
+    return [(name, _arrow(hint)) for name, hint in _fields(kind).items()]
+
+
+def _arrow(kind: Any) -> pa.DataType:
+    if get_origin(kind) is tuple:
+        return pa.list_(_arrow(get_args(kind)[0]))
+    return _SCALARS[kind] if kind in _SCALARS else pa.struct(_columns(kind))
+
+
+@cache
+def _fields(kind: type) -> dict[str, Any]:
     hints = get_type_hints(kind)
-    return [(field.name, _arrow(_given(hints[field.name]))) for field in fields(kind)]
-
-
-def _arrow(kind: type) -> pa.DataType:
-    return pa.struct(_columns(kind)) if is_dataclass(kind) else _SCALARS[kind]
+    return {field.name: _given(hints[field.name]) for field in fields(kind)}
 
 
 def _given(hint: Any) -> Any:
@@ -137,11 +150,14 @@ def _plain(value: Any) -> Any:
     """A value without what UTF-8 cannot hold: file names may have such characters, and end up in reasons."""
     if isinstance(value, dict):
         return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
     return value.encode("utf-8", "backslashreplace").decode("utf-8") if isinstance(value, str) else value
 
 
 def _restored(kind: Any, value: Any) -> Any:
     if value is None or kind in _SCALARS:
         return value
-    hints = get_type_hints(kind)
-    return kind(**{field.name: _restored(_given(hints[field.name]), value[field.name]) for field in fields(kind)})
+    if get_origin(kind) is tuple:
+        return tuple(_restored(get_args(kind)[0], item) for item in value)
+    return kind(**{name: _restored(hint, value[name]) for name, hint in _fields(kind).items()})

@@ -27,6 +27,10 @@ class ElsewhereError(PercepError):
     """What went wrong in another process, which says so itself."""
 
 
+class SharedError(PercepError):
+    """What went wrong in one of the processes, raised in each; the first one says so."""
+
+
 @dataclass(frozen=True)
 class Processes:
     """Which of the processes this is.
@@ -74,6 +78,16 @@ class Processes:
             raise ElsewhereError("the first process has failed")
         return found[0]  # type: ignore[return-value]
 
+    def in_turn(self, action: Callable[[], T]) -> T:
+        """What an action gives in each process, after it has succeeded in the first: what it downloads is there then.
+
+        Raises:
+            ElsewhereError: it raised something in the first; there it is raised itself.
+        """
+        found: list[T] = []
+        self.first(lambda: found.append(action()))
+        return found[0] if found else action()
+
     def gather(self, value: T) -> list[T]:
         """The values of all processes, once each has got here."""
         if self.world == 1:
@@ -101,9 +115,10 @@ def several() -> bool:
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
-def silent() -> bool:
-    """Whether this process leaves it to the first one to report an error that all of them meet."""
-    return os.environ.get("RANK", "0") != "0" and not dist.is_initialized()
+def silent(error: Exception) -> bool:
+    """Whether this process leaves it to another one to report an error."""
+    met_by_all = isinstance(error, SharedError) or not dist.is_initialized()
+    return isinstance(error, ElsewhereError) or (os.environ.get("RANK", "0") != "0" and met_by_all)
 
 
 @contextmanager

@@ -24,16 +24,25 @@ class Tally:
 
     Attributes:
         count: how many photographs there are, or None: then it is estimated from the shards that are finished.
+        lasting: whether the display stays on the terminal when it ends.
     """
 
     def __init__(self, processes: Processes, title: str, shards: int) -> None:
         self.processes, self.title, self.shards = processes, title, shards
         self.count: int | None = None
+        self.lasting = True
+        self._start: float | None = None
+        self._before = 0
 
     def add(self, done: int, turned: int) -> None:
         """Counts photographs that are done, and those of them that were turned."""
         self.processes.count("done", done)
         self.processes.count("turned", turned)
+
+    def add_found(self, done: int, turned: int) -> None:
+        """Counts photographs that were done before, or will not be: they are no part of the speed."""
+        self.add(done, turned)
+        self._before += done
 
     def add_shard(self, photographs: int) -> None:
         """Counts a shard that was read to its end, and what was in it."""
@@ -46,13 +55,13 @@ class Tally:
         if self.processes.rank:
             yield
             return
-        with _display() as display:
-            start, before = time.monotonic(), self.processes.count("done")
-            bar = display.add_task(self.title, total=self.count, completed=before, note="")
+        with _display(transient=not self.lasting) as display:
+            self._start = self._start or time.monotonic()
+            bar = display.add_task(self.title, total=self.count, completed=self.processes.count("done"), note="")
             over = threading.Event()
 
             def look() -> None:
-                self._look(display, bar, start, before)
+                self._look(display, bar)
 
             def watch() -> None:
                 while not over.wait(_EVERY):
@@ -67,9 +76,10 @@ class Tally:
                 watcher.join()
                 look()
 
-    def _look(self, display: Progress, bar: TaskID, start: float, before: int) -> None:
+    def _look(self, display: Progress, bar: TaskID) -> None:
+        assert self._start is not None
         done, total = self.processes.count("done"), self._total()
-        rate = (done - before) / max(time.monotonic() - start, 1e-9)
+        rate = (done - self._before) / max(time.monotonic() - self._start, 1e-9)
         known = f"{total:,}" if self.count is not None else "?" if total is None else f"about {total:,}"
         note = f"{done:,}/{known}  {rate:.2f}/s  {self.processes.count('turned'):,} turned"
         display.update(bar, completed=done, total=total, note=note)
@@ -81,11 +91,12 @@ class Tally:
         return max(round(self.processes.count("read") / finished * self.shards), self.processes.count("done"))
 
 
-def _display() -> Progress:
+def _display(transient: bool) -> Progress:
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         TextColumn("{task.fields[note]}", markup=False),
         TimeRemainingColumn(),
         console=Console(stderr=True),
+        transient=transient,
     )

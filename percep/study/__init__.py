@@ -2,7 +2,8 @@
 
 from percep.study.causal import CurveRow, RegionRow
 from percep.study.criteria import Claim, Criterion, judge, verdict
-from percep.study.examination import Depth, Evidence, Examined, examine
+from percep.study.evidence import BlockMap, Evidence, Kept, NamedMap, keep
+from percep.study.examination import Depth, Examined, examine
 from percep.study.findings import Findings, SweepRow, Variant, find
 from percep.study.perturbations import CONTROLS, Optimum, Setting, optimum
 from percep.study.tables import AssociationRow, CausalRow, ComparisonRow, Inference
@@ -10,6 +11,7 @@ from percep.study.tables import AssociationRow, CausalRow, ComparisonRow, Infere
 __all__ = [
     "CONTROLS",
     "AssociationRow",
+    "BlockMap",
     "CausalRow",
     "Claim",
     "ComparisonRow",
@@ -20,6 +22,8 @@ __all__ = [
     "Examined",
     "Findings",
     "Inference",
+    "Kept",
+    "NamedMap",
     "Optimum",
     "RegionRow",
     "Setting",
@@ -28,6 +32,7 @@ __all__ = [
     "examine",
     "find",
     "judge",
+    "keep",
     "optimum",
     "verdict",
 ]

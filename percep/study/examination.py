@@ -1,7 +1,7 @@
 """What is measured on a batch of photographs: perturbations, maps of change and of attention, causal tests."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -9,7 +9,6 @@ from torch import Tensor
 from percep.attacks.criteria import achieved
 from percep.explain import (
     ablation_maps,
-    block_means,
     centred_gaussian,
     confound_maps,
     contribution_maps,
@@ -215,47 +214,3 @@ def spread(blocks: Tensor, side: int, size: tuple[int, int]) -> Tensor:
     """Block means `(B, h, w)` as maps `(B, *size)` that are constant in each block."""
     height, width = size
     return blocks.repeat_interleave(side, 1)[:, :height].repeat_interleave(side, 2)[:, :, :width]
-
-
-@dataclass
-class Evidence:
-    """What is kept of all photographs of one variant: maps as block means on the CPU, and rows.
-
-    Attributes:
-        names: of the photographs that were turned, in order.
-        changes, attention, confounds, others: as in `Examined`, `(b, h, w)` per batch; see `stacked`.
-        zero: how many maps of each kind were zero everywhere.
-        regions, curves: of all photographs.
-    """
-
-    block: int
-    names: list[str] = field(default_factory=list)
-    changes: dict[str, list[Tensor]] = field(default_factory=dict)
-    attention: dict[str, list[Tensor]] = field(default_factory=dict)
-    confounds: dict[str, list[Tensor]] = field(default_factory=dict)
-    others: dict[str, list[Tensor]] = field(default_factory=dict)
-    zero: dict[str, int] = field(default_factory=dict)
-    regions: list[RegionRow] = field(default_factory=list)
-    curves: list[CurveRow] = field(default_factory=list)
-
-    def add(self, examined: Examined) -> None:
-        """Keeps a batch."""
-        self.names += examined.names
-        self.regions += examined.regions
-        self.curves += examined.curves
-        for kept, maps in (
-            (self.changes, examined.changes),
-            (self.attention, examined.attention),
-            (self.confounds, examined.confounds),
-            (self.others, examined.others),
-        ):
-            for name, values in maps.items():
-                kept.setdefault(name, []).append(block_means(values, self.block).cpu())
-        for maps in (examined.changes, examined.attention):
-            for name, values in maps.items():
-                self.zero[name] = self.zero.get(name, 0) + int((~(values != 0).flatten(1).any(1)).sum())
-
-
-def stacked(kept: dict[str, list[Tensor]]) -> dict[str, Tensor]:
-    """Maps of all photographs, `(N, h, w)` by name."""
-    return {name: torch.cat(parts) for name, parts in kept.items()}

@@ -1,6 +1,6 @@
 """What the evidence says: every table of a study, the criteria of each variant, and the verdict."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from percep.study.causal import BUDGETS, REGIONS, CurveRow, RegionRow
 from percep.study.criteria import Claim, Criterion, capital, judge, verdict, words
-from percep.study.examination import Evidence, stacked
+from percep.study.evidence import Evidence
 from percep.study.tables import (
     AssociationRow,
     CausalRow,
@@ -34,7 +34,7 @@ PENDING = "pending"
 """The status of a photograph that was not attacked yet."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Variant:
     """One setting of a study and what came of it.
 
@@ -45,13 +45,15 @@ class Variant:
             "unreadable: reason", or `PENDING` where the study was interrupted.
         evidence: of the photographs that were turned.
         problem: why the variant could not be run, or None.
+        complete: every photograph that was to be attacked was.
     """
 
     name: str
     model: str
-    evidence: Evidence
+    evidence: Evidence = field(default_factory=Evidence)
     statuses: dict[str, str] = field(default_factory=dict)
     problem: str | None = None
+    complete: bool = False
 
     @property
     def turned(self) -> int:
@@ -68,7 +70,7 @@ class Variant:
 class SweepRow:
     """A variant by the criteria; `criteria` is empty where nothing was turned or the variant could not be run.
 
-    `complete` says that every photograph that was to be attacked was.
+    `complete` says that every photograph that was to be attacked was, or that the variant could not be run.
     """
 
     name: str
@@ -111,29 +113,35 @@ class Findings:
     statuses: dict[str, str]
 
 
-def find(variants: Sequence[Variant], claim: Claim, shares: Sequence[float], inference: Inference) -> Findings:
+def find(variants: Iterable[Variant], claim: Claim, shares: Sequence[float], inference: Inference) -> Findings:
     """The findings of variants, the main one first; at least one photograph of it must have been turned.
 
     Args:
-        variants: with their evidence; the first is examined in full.
+        variants: with their evidence; the first is examined in full. Of the others one at a time is held.
         claim: what is judged.
         shares: of overlaps and causal tests.
         inference: of every interval and test.
     """
-    main = variants[0]
-    sweep = [_sweep_row(variant, claim, inference) for variant in variants]
+    remaining = iter(variants)
+    main = next(remaining)
     evidence = main.evidence
-    changes, attention, confounds, others = (
-        stacked(kept) for kept in (evidence.changes, evidence.attention, evidence.confounds, evidence.others)
-    )
-    pairs = [(change, values, name, attention[name]) for change, values in changes.items() for name in ATTRIBUTIONS]
-    associations = list(association_rows(main.name, pairs, confounds, shares, inference))
-    for variant in variants[1:]:
+    sweep = [_sweep_row(main, claim, inference)]
+    pairs = [
+        (change, values, name, evidence.attention[name])
+        for change, values in evidence.changes.items()
+        for name in ATTRIBUTIONS
+    ]
+    associations = list(association_rows(main.name, pairs, evidence.confounds, shares, inference))
+    causal = causal_rows(main.name, evidence.regions, inference)
+    for variant in remaining:
+        sweep.append(_sweep_row(variant, claim, inference))
+        causal += causal_rows(variant.name, variant.evidence.regions, inference)
         if variant.turned:
             associations += _of_variant(variant, shares, inference)
+        del variant  # before the next one is read
     comparisons: list[Comparison] = []
     for statistic in dict.fromkeys((*_CONTROL_STATISTICS, claim.statistic)):
-        rows, compared = _controls(main.name, statistic, changes, others, attention, confounds, inference)
+        rows, compared = _controls(main.name, statistic, evidence, inference)
         associations += rows
         comparisons += compared
     comparisons += _causal(evidence, shares)
@@ -144,7 +152,7 @@ def find(variants: Sequence[Variant], claim: Claim, shares: Sequence[float], inf
         sweep=sweep,
         associations=associations,
         comparisons=comparison_rows(comparisons, inference),
-        causal=[row for variant in variants for row in causal_rows(variant.name, variant.evidence.regions, inference)],
+        causal=causal,
         regions=evidence.regions,
         curves=evidence.curves,
         zero=evidence.zero,
@@ -159,35 +167,33 @@ def _sweep_row(variant: Variant, claim: Claim, inference: Inference) -> SweepRow
         criteria = judge(
             claim,
             evidence.names,
-            stacked(evidence.changes),
-            stacked(evidence.others),
-            stacked(evidence.attention),
-            stacked(evidence.confounds),
+            evidence.changes,
+            evidence.others,
+            evidence.attention,
+            evidence.confounds,
             evidence.regions,
             inference,
         )
-    complete = variant.problem is not None or (bool(variant.statuses) and PENDING not in variant.statuses.values())
+    complete = variant.problem is not None or variant.complete
     return SweepRow(variant.name, variant.model, variant.turned, variant.correct, criteria, variant.problem, complete)
 
 
 def _of_variant(variant: Variant, shares: Sequence[float], inference: Inference) -> list[AssociationRow]:
     """What was measured of a variant: 1 - SSIM, and the price of SSIM where there is a floor, with Grad-CAM."""
     evidence = variant.evidence
-    attention = stacked(evidence.attention)["gradcam"]
-    pairs = [(change, values, "gradcam", attention) for change, values in stacked(evidence.changes).items()]
-    return list(association_rows(variant.name, pairs, stacked(evidence.confounds), shares, inference))
+    attention = evidence.attention["gradcam"]
+    pairs = [(change, values, "gradcam", attention) for change, values in evidence.changes.items()]
+    return list(association_rows(variant.name, pairs, evidence.confounds, shares, inference))
 
 
 def _controls(
     variant: str,
     statistic: Correlation,
-    changes: Mapping[str, Tensor],
-    others: Mapping[str, Tensor],
-    attention: Mapping[str, Tensor],
-    confounds: Mapping[str, Tensor],
+    evidence: Evidence,
     inference: Inference,
 ) -> tuple[list[AssociationRow], list[Comparison]]:
     """Other perturbations with Grad-CAM, and the attack's with what stands in for Grad-CAM."""
+    others, attention, confounds = evidence.others, evidence.attention, evidence.confounds
     rows: list[AssociationRow] = []
     values: dict[tuple[str, str], np.ndarray] = {}
 
@@ -199,7 +205,7 @@ def _controls(
 
     for name, maps in others.items():
         measure(name, maps, "gradcam")
-    change = changes["dissimilarity"]
+    change = evidence.changes["dissimilarity"]
     for name in attention:
         if name not in ATTRIBUTIONS:
             measure("dissimilarity", change, name)

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal, get_args
 
 import numpy as np
@@ -12,7 +11,6 @@ from torch import Tensor
 from percep.explain import (
     Interval,
     Statistic,
-    across_images,
     bootstrap_interval,
     exchange_test,
     iou,
@@ -31,7 +29,15 @@ from percep.explain import (
     spearman,
     spearman_shifts,
 )
-from percep.explain.association import flattened, partial_residuals, ranks, standardised
+from percep.explain.association import (
+    flattened,
+    masses,
+    partial_residuals,
+    peaks,
+    ranks,
+    standardised,
+    top_membership,
+)
 from percep.study.causal import BUDGETS, REGIONS, CurveRow, RegionRow
 
 Correlation = Literal["pearson", "spearman", "partial_spearman"]
@@ -131,8 +137,7 @@ def association_rows(
         for overlap in OVERLAPS:
             for share in shares:
                 found = _OVERLAP[overlap](first, second, share, names)
-                measure = partial(_OVERLAP[overlap], share=share)
-                table = across_images(measure, first[:_EXCHANGED], second[:_EXCHANGED])
+                table = _overlaps_across(overlap, share, first, second)
                 shifts = _OVERLAP_SHIFTS[overlap](first, second, share)
                 chance = share / (2 - share) if overlap == "iou" else share
                 yield _tested(variant, names, overlap, share, chance, found, shifts, table, inference)
@@ -311,6 +316,16 @@ def _correlations_across(
         if statistic == "spearman":
             a, b = ranks(a), ranks(b)
     return standardised(a) @ standardised(b).T
+
+
+def _overlaps_across(overlap: Overlap, share: float, first: Tensor, second: Tensor) -> np.ndarray:
+    """`across_images` of an overlap, with a number also where it is undefined."""
+    a, b = flattened(first[:_EXCHANGED], second[:_EXCHANGED])
+    top = top_membership(b, share)
+    if overlap == "iou":
+        own = top_membership(a, share)
+        return np.stack([np.minimum(row, top).sum(1) / np.maximum(row, top).sum(1) for row in own])
+    return (peaks(a) if overlap == "pointing_game" else masses(a)) @ top.T
 
 
 def _tested(

@@ -1,0 +1,167 @@
+"""What the study costs in time, in parts and when these are merged: `python -m benchmarks.study_scaling`.
+
+The full study of the main variant, of one more mean and of a floor, on the first sample photographs, one thread per
+process, by one process and by two. A pass takes from when the last part before it was written to its own last one. The
+parts are then repeated under other names and merged. Results are in `benchmarks/results/study-scaling.json`; ten
+minutes on two quiet cores.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.machine import describe
+from benchmarks.memory import peak_rise, printed_alone
+from percep.explain import bootstrap_interval
+from percep.scale.folder import claim, recorded
+from percep.scale.parts import Parts
+from percep.study import Kept
+from percep.study_merge import Pictured, VariantParts, merge_study
+
+_RESULTS = Path(__file__).parent / "results"
+_RESULT = _RESULTS / "study-scaling.json"
+_PHOTOGRAPHS, _BATCH = 6, 3
+_VARIANTS = ("main", "mean 0.99", "floor 0.95")
+_SWEEP = "study.sweep=[{mean: 0.99}, {floor: 0.95}]"
+_MERGED, _MERGED_BATCH = (200, 600), 50
+_VALIDATION = 50_000
+"""Photographs of ImageNet's validation set."""
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        runs = [_run(folder / f"{processes}", processes) for processes in (1, 2)]
+        found = {
+            "machine": describe(seed=0),
+            "load": os.getloadavg(),
+            "photographs": _PHOTOGRAPHS,
+            "runs": runs,
+            "bytes": [_bytes(parts) for parts in _variants(folder / "1")],
+            "merging": _merging(folder),
+            "interval_seconds": _interval_seconds(),
+        }
+    _RESULT.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    print(report(found))
+
+
+def report(found: dict[str, Any]) -> str:
+    """The results as Markdown."""
+    (alone, pair), sizes, merging = found["runs"], found["bytes"], found["merging"]
+    lines = [
+        "| variant | look, s per photograph | examine, s per photograph | block means, bytes | part, bytes |",
+        "|---|---|---|---|---|",
+    ]
+    for name, times, size in zip(_VARIANTS, alone["passes"], sizes, strict=True):
+        lines.append(
+            f"| {name} | {times['survey']:.2f} | {times['examination']:.1f} | {size['maps']:,} | {size['part']:,.0f} |"
+        )
+    lines += [
+        "",
+        f"{found['photographs']} photographs; all three variants took {alone['work']:.0f} s by one process and "
+        f"{pair['work']:.0f} s by two. The main variant's part holds a page's pictures of the photograph as well. "
+        f"Merging the three takes {1e3 * merging['seconds']:.0f} ms and {merging['memory']:,.0f} bytes of memory per "
+        f"photograph, the interval of {_VALIDATION:,} values {found['interval_seconds']:.1f} s. "
+        f"Load {found['load'][0]:.1f} on {found['machine']['cores']} cores.",
+    ]
+    return "\n".join(lines)
+
+
+def _run(output: Path, processes: int) -> dict[str, object]:
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    settings = [f"data.limit={_PHOTOGRAPHS}", f"batch_size={_BATCH}", _SWEEP, f"output={output}"]
+    subprocess.run(
+        [*launch, "-m", "percep", "task=explain", *settings],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        check=True,
+        capture_output=True,
+        cwd=Path(__file__).parents[1],
+    )
+    begun = last = (output / "run.json").stat().st_mtime
+    passes = []
+    for parts in _variants(output):
+        times = {}
+        for name, done in (("survey", parts.survey), ("examination", parts.examination)):
+            before, last = last, max(path.stat().st_mtime for path in done.folder.rglob("*.parquet"))
+            times[name] = (last - before) / _PHOTOGRAPHS
+        passes.append(times)
+    return {"processes": processes, "work": last - begun, "passes": passes}
+
+
+def _variants(output: Path) -> list[VariantParts]:
+    return [VariantParts(folder) for folder in sorted((output / "parts").iterdir())]
+
+
+def _bytes(parts: VariantParts) -> dict[str, float]:
+    records = [kept for _, _, batch in parts.examination for kept, _ in batch if kept.status == "turned"]
+    maps = {sum(len(named.blocks.values) for named in kept.maps) for kept in records}
+    (size,) = maps
+    whole = sum(path.stat().st_size for path in parts.folder.rglob("*.parquet"))
+    return {"maps": size, "part": whole / len(records)}
+
+
+def _merging(folder: Path) -> dict[str, float]:
+    """Seconds and bytes per photograph, from two numbers of photographs, so that what is there anyway drops out."""
+    seconds, memory = [], []
+    for count in _MERGED:
+        repeated = folder / f"merged{count}"
+        _repeat(folder / "1", repeated, count)
+        memory.append(printed_alone("benchmarks.study_scaling", str(repeated)))
+        start = time.perf_counter()
+        merge_study(repeated)
+        seconds.append(time.perf_counter() - start)
+    more = _MERGED[1] - _MERGED[0]
+    return {"seconds": (seconds[1] - seconds[0]) / more, "memory": (memory[1] - memory[0]) / more}
+
+
+def _repeat(source: Path, target: Path, count: int) -> None:
+    """A study of so many photographs, of which those that were turned are repeated, without pictures."""
+    target.mkdir()
+    record = recorded(source)
+    claim(target, replace(record, photographs=count))
+    for done in _variants(source):
+        parts = VariantParts(target / done.folder.relative_to(source))
+        looked = [one for _, _, batch in done.survey for (one,) in batch]
+        kept = [one for _, _, batch in done.examination for one, _ in batch if one.status == "turned"]
+        _write(parts.survey, [(replace(looked[i % len(looked)], name=f"{i}"),) for i in range(count)])
+        _write(parts.examination, [(_renamed(kept[i % len(kept)], f"{i}"), Pictured()) for i in range(count)])
+
+
+def _renamed(kept: Kept, name: str) -> Kept:
+    return replace(
+        kept,
+        name=name,
+        regions=tuple(replace(row, name=name) for row in kept.regions),
+        curves=tuple(replace(row, name=name) for row in kept.curves),
+    )
+
+
+def _write(parts: Parts, records: Sequence[tuple[object, ...]]) -> None:
+    for number, first in enumerate(range(0, len(records), _MERGED_BATCH)):
+        held = records[first : first + _MERGED_BATCH]
+        parts.write(0, number, held, last=first + _MERGED_BATCH >= len(records))
+
+
+def _interval_seconds() -> float:
+    values = np.random.default_rng(0).standard_normal(_VALIDATION)
+    start = time.perf_counter()
+    bootstrap_interval(values, 0)
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        print(peak_rise(lambda: merge_study(Path(sys.argv[1]))))
+    else:
+        main()

@@ -116,6 +116,7 @@ class Window:
 
     @property
     def margins(self) -> tuple[int, int]:
+        """Pixels that are mirrored before and after each line of the image."""
         if self.padding == "valid":
             return 0, 0
         before = (self.size - 1) // 2

@@ -12,9 +12,10 @@ from numba import njit
 from references import LEVELS, photograph, random_like
 from test_kernels import WINDOWS, by_torch, close, poisoned
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from percep import Program, SSIMBall, Window, kernels
-from percep.kernels import cpu, elementary
+from percep.kernels import cpu, jit, symmetric
 from percep.solvers import Dual, dual
 from percep.solvers.constraints import parts
 from percep.solvers.lagrangian import dual_bound, feasible_multipliers
@@ -63,7 +64,8 @@ def iterate(program: Program, seed: int) -> dual._State:
 @settings(max_examples=60, deadline=None)
 @given(WINDOWS, SIDES, st.sampled_from([(), (2, 3), (5,)]), st.booleans(), st.integers(0, 2**31))
 def test_means_and_adjoints_are_those_of_torch(window, sides, planes, squared, seed):
-    height, width = (side + window.size - 1 for side in sides)
+    least = window.margins[1] if window.padding == "reflect" else window.size - 1
+    height, width = (side + least for side in sides)
     values = poisoned((*planes, height, width), torch.float32, seed)
     maps = poisoned((*planes, *window.grid(height, width)), torch.float32, seed + 1)
     mean, adjoint = (window.squared_mean, window.squared_adjoint) if squared else (window.mean, window.adjoint)
@@ -132,7 +134,7 @@ def test_nan_stays_in_its_image(window):
     assert torch.equal(maps[clean], spoilt_maps[clean]) and bool(spoilt_maps[1].isnan().all())
     assert torch.equal(window.adjoint(maps, 37, 37)[clean], window.adjoint(spoilt_maps, 37, 37)[clean])
     if window.is_own_adjoint:
-        active = torch.tensor([True, False, True])
+        active = torch.tensor([True, False, True]).reshape(3, 1, 1, 1)
         right, wrong = (cpu.product(v, v, v, window, active) for v in (x, spoilt))
         assert torch.equal(right[0], wrong[0]) and torch.equal(right[1], wrong[1])
         assert not right[0][1].any() and float(right[1][1]) == 0
@@ -146,6 +148,7 @@ def test_nan_stays_in_its_image(window):
         for mine, other in zip(before, after, strict=True):
             for name in ("luminance", "contrast", "mean"):
                 assert torch.equal(getattr(mine, name)[clean], getattr(other, name)[clean])
+                assert bool(getattr(other, name)[1].isnan().any())
 
 
 @pytest.mark.parametrize("window", [Window.gaussian(), Window.uniform(8, 3)])
@@ -195,6 +198,20 @@ def test_derivatives_through_the_kernels_are_adjoints():
         close(gradient, defined(transposed, weights, 6, 7))
 
 
+def test_what_is_to_be_differentiated_elsewhere_is_left_to_torch():
+    window, x, size = Window.gaussian(5), photograph(1, 20).float(), (20, 20)
+    price = window.mean(x).abs().requires_grad_()
+    quadratic = WindowQuadratic(window, size, price, 2 * price)
+    for how in (quadratic.product, lambda values: quadratic.curved(values)[0]):
+        (gradient,) = torch.autograd.grad((how(x) * x).sum(), price, retain_graph=True)
+        assert bool((gradient > 0).any())
+    assert not kernels.fusible(x, window, x.double())
+    tangent = random_like(x, 1).float()
+    with forward_ad.dual_level():
+        derivative = forward_ad.unpack_dual(window.mean(forward_ad.make_dual(x, tangent))).tangent
+    close(derivative, defined(window.mean, tangent))
+
+
 @pytest.mark.parametrize("level", LEVELS)
 def test_solutions_and_bounds_do_not_depend_on_the_path(level):
     program, _ = program_of(photograph(3, 52).float(), LEVELS[level], 1).normalized()
@@ -222,6 +239,24 @@ def test_without_numba_torch_takes_over(monkeypatch):
     assert torch.equal(window.mean(x), defined(window.mean, x))
 
 
+def test_a_numba_that_cannot_be_imported_is_told_of(monkeypatch):
+    def refuse(library: str) -> None:
+        raise ImportError("Numba needs NumPy 2.3 or less")
+
+    monkeypatch.setattr(kernels, "import_module", refuse)
+    kernels._installed.cache_clear()
+    with pytest.warns(UserWarning, match=r"torch does its work: Numba needs NumPy"):
+        assert kernels.described(torch.device("cpu")) == "torch"
+    assert not kernels.used(photograph(1, 40).float(), Window.gaussian())
+    kernels._installed.cache_clear()
+
+
+def test_kernels_are_compiled_where_they_cannot_be_kept():
+    namespace: dict = {}
+    exec("def double(value):\n    return value + value", namespace)  # of no file
+    assert jit.compiled(namespace["double"])(2.0) == 4
+
+
 def test_small_images_are_left_to_dense_products(monkeypatch):
     monkeypatch.undo()
     assert not kernels.used(torch.zeros(48, 48), Window.gaussian())
@@ -244,13 +279,13 @@ def test_a_process_forked_after_threads_were_started_starts_its_own():
 @njit
 def _logarithms(values, out):
     for j in range(len(values)):
-        out[j] = elementary.log(values[j])
+        out[j] = symmetric._log(values[j])
 
 
 @njit
 def _exponentials(values, out):
     for j in range(len(values)):
-        out[j] = elementary.exp(values[j])
+        out[j] = symmetric._exp(values[j])
 
 
 def test_logarithms_and_exponentials_are_those_of_numpy():

@@ -23,14 +23,16 @@ spills (`python -m benchmarks.compiled`); graphs and speed are untested.
 
 On a CPU Numba kernels work row by row (`symmetric` for SSIM's own windows, `general` for any other's means and
 adjoints, launched by `cpu`): rows between passes are kept in the second-level cache, so that memory moves the designed
-bytes, and what `out` costs to be fetched before it is written. What is left is arithmetic, 44 multiplications and
-additions for each pixel of a product. `python -m benchmarks.device` measures it.
+bytes, and what `out` costs to be fetched before it is written. What is left is arithmetic, 24 additions and 24
+multiplications with an addition for each pixel of a product. `python -m benchmarks.device` measures it.
 
 `used` and `fusible` are the only places that choose. Nothing here imports Triton or Numba before a kernel is needed.
 """
 
 import os
+import warnings
 from functools import cache
+from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
 from types import ModuleType
@@ -38,6 +40,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from percep.errors import InputError
 
@@ -57,14 +60,18 @@ def used(values: Tensor, window: "Window") -> bool:
 
     By default wherever Triton, on CUDA devices, or Numba, on a CPU, is installed: float32, on CUDA devices float64 too,
     up to 31 taps, nothing to differentiate. On a CPU only images that have a side of more than 48 pixels: of smaller
-    ones a product with two dense matrices is as fast.
+    ones a product with two dense matrices is as fast. Transforms of `torch.func` need "torch".
 
     Raises:
         InputError: `PERCEP_KERNELS` is none of "auto", "torch" and "triton", or asks for Triton on a CPU without its
             interpreter.
     """
     choice = _choice()
-    if choice == "torch" or (values.requires_grad and torch.is_grad_enabled()):
+    if (
+        choice == "torch"
+        or (values.requires_grad and torch.is_grad_enabled())
+        or forward_ad.unpack_dual(values).tangent is not None
+    ):
         return False
     if values.dtype not in (torch.float32, torch.float64) or window.size > _MOST_TAPS:
         return False
@@ -82,9 +89,20 @@ def used(values: Tensor, window: "Window") -> bool:
     )
 
 
-def fusible(values: Tensor, window: "Window") -> bool:
-    """Whether there are kernels for the system product and the multipliers' update: on a CPU not for every window."""
-    return used(values, window) and (_by_triton(values) or window.is_own_adjoint)
+def fusible(values: Tensor, window: "Window", *others: Tensor) -> bool:
+    """Whether the system product or the multipliers' update is left to a kernel: on a CPU not for every window.
+
+    Args:
+        values: what the window averages.
+        window: of the averages.
+        others: what else goes into it; nothing to differentiate there either, and of the same type.
+    """
+    return (
+        used(values, window)
+        and (_by_triton(values) or window.is_own_adjoint)
+        and all(other.dtype == values.dtype for other in others)
+        and not (torch.is_grad_enabled() and any(other.requires_grad for other in others))
+    )
 
 
 def launchers(values: Tensor) -> ModuleType:
@@ -119,4 +137,13 @@ def described(device: torch.device) -> str:
 
 @cache
 def _installed(library: str) -> bool:
-    return find_spec(library) is not None
+    """Whether a library is there, and of Numba, which refuses versions of NumPy, whether it can be imported."""
+    if find_spec(library) is None:
+        return False
+    if library == "numba":
+        try:
+            import_module(library)
+        except ImportError as error:
+            warnings.warn(f"numba cannot be imported, torch does its work: {error}", stacklevel=2)
+            return False
+    return True

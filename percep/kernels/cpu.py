@@ -62,12 +62,13 @@ def product(
         active: `(B,)`; of an image that is not, nothing is read, and both are 0. None is all.
     """
     height, width = _sides(values)
-    chosen = slice(None) if active is None or bool(active.all()) else torch.nonzero(active).flatten()
+    window.grid(height, width)
+    chosen = slice(None) if active is None or bool(active.all()) else torch.nonzero(active.flatten()).flatten()
     v, a, b = (each.expand(values.shape)[chosen] for each in (values, diagonal, inner))
     result, sums = torch.empty_like(v, memory_format=torch.contiguous_format), v.new_empty(len(v), v.shape[1] * height)
     both = passes.both(window, window.taps, height, width)
     _shared(symmetric.spread, v, (height + 1) // 2, *_flat(v, a, b, result, sums), True, both)
-    curvature = sums.sum(1)
+    curvature = _total(sums, height)
     if not isinstance(chosen, slice):
         result = torch.zeros_like(values, memory_format=torch.contiguous_format).index_copy_(0, chosen, result)
         curvature = values.new_zeros(len(values)).index_copy_(0, chosen, curvature)
@@ -94,6 +95,7 @@ def update(
         window: of the local moments, its own adjoint.
     """
     height, width = _sides(delta)
+    window.grid(height, width)
     unused = (moments[0], moments[0])
     k, strides, radii, multipliers, last, raised, steps = unused, (0, 0), unused, unused, unused, unused, unused
     if floor is not None:
@@ -107,7 +109,12 @@ def update(
         delta.shape[1], floor is not None, weights is not None,
         passes.both(window, window.taps, height, width),
     )  # fmt: skip
-    return Updated(raised, steps, sums.sum(1).reshape(-1, 1, 1, 1))
+    return Updated(raised, steps, _total(sums, height).reshape(-1, 1, 1, 1))
+
+
+def _total(sums: Tensor, height: int) -> Tensor:
+    """Sums of rows, `(B, C H)`, by image: plane by plane, as torch splits long sums among threads."""
+    return sums.reshape(len(sums), sums.shape[1] // height, height).sum(2).sum(1)
 
 
 def _like(values: Tensor) -> Tensor:
@@ -137,7 +144,8 @@ def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(os.cpu_count(), "percep")
 
 
-os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not survive a fork
+if hasattr(os, "register_at_fork"):  # threads do not survive a fork; Numba's lock does, where one is just compiling
+    os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
 def _sides(values: Tensor) -> tuple[int, int]:

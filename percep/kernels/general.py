@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from percep.kernels.jit import compiled, zeros
+from percep.kernels.jit import compiled
 
 GROUP = 6
 """Taps that are added at a time: passes are filled up to a multiple of it."""
@@ -84,15 +84,15 @@ def _weighted(out, values, places, taps, count):
 
 
 @compiled
-def _line(across, like):
+def _line(across):
     """Zeros for a row with what is mirrored of it, or for its windows with zeros around them."""
-    return zeros(across.width + 3 * across.size, like)
+    return np.zeros(across.width + 3 * across.size, np.float32)
 
 
 @compiled
-def _held(passing, across, like):
+def _held(passing):
     """Zeros for the rows that are held, and the one behind them."""
-    return zeros((passing.held + 1) * passing.room, like)
+    return np.zeros((passing.held + 1) * passing.room, np.float32)
 
 
 @compiled
@@ -112,7 +112,7 @@ def _averaged(out, line, spare, across):
 
 
 @compiled
-def _spread(out, line, spare, across):
+def _spread(out, line, across):
     """The adjoint of `_averaged`: `line` holds a row's windows from `size - 1` on, `stride` apart, zeros elsewhere."""
     _weighted(out, line[across.before :], across.places, across.turned, across.width)
     for k in range(len(across.folds)):
@@ -135,7 +135,7 @@ def _placed(line, row, across):
 def mean(values, out, height, down, across, start, stop):
     """Local means `out` of planes `values`: rows of windows."""
     rows = len(down.until)
-    line, spare = _line(across, values), _line(across, values)
+    line, spare = _line(across), _line(across)
     for place in range(start, stop):
         plane, row = place // rows, place % rows
         source = values[plane * height * across.width :]
@@ -147,8 +147,8 @@ def mean(values, out, height, down, across, start, stop):
 def adjoint(maps, out, rows, back, across, start, stop):
     """`A'` of planes of windows `maps`, which have so many rows: rows of pixels."""
     height, width, windows = len(back.until), across.width, across.windows
-    line, spare = _line(across, maps), _line(across, maps)
-    held = _held(back, across, maps)
+    line = _line(across)
+    held = _held(back)
     done = 0
     for place in range(start, stop):
         plane, row = place // height, place % height
@@ -156,6 +156,6 @@ def adjoint(maps, out, rows, back, across, start, stop):
             done = back.since[row]
         while done < back.until[row]:
             _placed(line, maps[(plane * rows + done) * windows :], across)
-            _spread(held[done % back.held * back.room :], line, spare, across)
+            _spread(held[done % back.held * back.room :], line, across)
             done += 1
         _weighted(out[place * width :], held, back.places[row], back.taps[row], width)

@@ -1,29 +1,36 @@
-"""How the CPU's kernels are compiled, and where they keep what lies between passes."""
+"""How the CPU's kernels are compiled: on first use, into machine code that is kept on disk for the next process.
+
+Numba keeps it until the file of the function changes, not of those that it calls: so none is called across files, and
+after a change here `percep/kernels/__pycache__` must go.
+"""
 
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 from numba import njit
 
-CACHE_LINE = 16
-"""float32 in a cache line: to read a vector that lies in two takes twice as long."""
 # Fused multiplications and sums in any order; not that NaN could be left out of account.
-_FAST = {"contract", "nsz", "reassoc"}
+_ANY_ORDER, _IN_ORDER = {"contract", "nsz", "reassoc"}, {"contract", "nsz"}
 
 
 def compiled(function: Callable[..., Any]) -> Any:
-    """Machine code on first use, for each type; it is kept on disk for the next process."""
-    return njit(fastmath=_FAST, error_model="numpy", nogil=True, cache=True)(function)
+    """A kernel, or a large part of one."""
+    return _compile(function, fastmath=_ANY_ORDER)
 
 
 def inlined(function: Callable[..., Any]) -> Any:
-    """The same, put into what calls it: arrays are passed in pieces, which takes as long as some pixels."""
-    return njit(fastmath=_FAST, error_model="numpy", nogil=True, cache=True, inline="always")(function)
+    """A small part, put into what calls it: to pass arrays takes as long as some pixels."""
+    return _compile(function, fastmath=_ANY_ORDER, inline="always")
 
 
-@compiled
-def zeros(count, like):
-    """So many, from the beginning of a cache line on."""
-    room = np.zeros(count + CACHE_LINE, like.dtype)
-    return room[-(room.ctypes.data // room.itemsize) % CACHE_LINE :]
+def in_order(function: Callable[..., Any]) -> Any:
+    """A function whose sums must be added as they are written."""
+    return _compile(function, fastmath=_IN_ORDER)
+
+
+def _compile(function: Callable[..., Any], **options: Any) -> Any:
+    options |= {"error_model": "numpy", "nogil": True}
+    try:
+        return njit(cache=True, **options)(function)
+    except RuntimeError:  # nowhere to keep it: a package that cannot be written to, and no home
+        return njit(**options)(function)

@@ -7,7 +7,6 @@ from numpy.typing import NDArray
 
 from percep.kernels import symmetric
 from percep.kernels.general import GROUP, Across, Down
-from percep.kernels.jit import CACHE_LINE
 from percep.windows import Window
 
 
@@ -61,7 +60,7 @@ def both(window: Window, taps: tuple[float, ...], height: int, width: int) -> sy
     below = np.minimum(np.arange(symmetric.GROUP + 1) + group, half + 1)
     rows = np.arange(0, height, 2)[:, None] + np.concatenate([above, below], 1).ravel()
     rows = _mirrored(np.minimum(rows, height - 1 + half), height)
-    held, room = 2 * half + 4, _whole_lines(width)
+    held, room = 2 * half + 4, -(-width // symmetric.CACHE_LINE) * symmetric.CACHE_LINE
     return symmetric.Passes(weights, across, rows * width, rows % held * room, half, height, width, held, room)
 
 
@@ -90,8 +89,7 @@ def _table(
     places = np.full(shape, room) if held else np.broadcast_to(since[:, None], shape).copy()
     table = np.zeros(shape, np.float32)
     places[row, column], table[row, column] = source % room if held else source, tap
-    between = _whole_lines(width) if held else width
-    return Down(places * between, table, since, until, room, between)
+    return Down(places * width, table, since, until, room, width)
 
 
 def _seen(window: Window, length: int) -> NDArray[np.int64]:
@@ -104,10 +102,6 @@ def _seen(window: Window, length: int) -> NDArray[np.int64]:
 def _mirrored(places: NDArray[np.int64], length: int) -> NDArray[np.int64]:
     """Places beside a line of so many pixels as those that are mirrored there."""
     return np.where(places < length, np.abs(places), 2 * (length - 1) - places)
-
-
-def _whole_lines(count: int) -> int:
-    return -(-count // CACHE_LINE) * CACHE_LINE
 
 
 def _filled(count: int) -> int:

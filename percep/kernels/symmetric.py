@@ -9,17 +9,26 @@ and flat. Pairs of rows are counted through all planes, and a call does those of
 the work; what a row becomes does not depend on them.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 
-from percep.kernels.elementary import exp, log
-from percep.kernels.jit import compiled, inlined, zeros
+from percep.kernels.jit import compiled, in_order, inlined
 
 GROUP = 6
 """Pairs of taps that are added at a time."""
 EDGE = 16
 """Where a row begins in a line, after what is mirrored of it."""
+CACHE_LINE = 16
+"""float32 in a cache line: to read a vector that lies in two takes twice as long."""
+_HALF, _ONE, _TWO, _ROOT = (np.float32(value) for value in (0.5, 1, 2, math.sqrt(2)))
+_LN2_HIGH, _LN2_LOW = np.float32(355 / 512), np.float32(math.log(2) - 355 / 512)
+_LOG2_E = np.float32(1 / math.log(2))
+_BIAS, _SHIFT, _FRACTION, _BITS_OF_ONE = (np.int32(value) for value in (127, 23, 0x7FFFFF, 0x3F800000))
+# Of atanh and of exp at 0.
+_A3, _A5, _A7, _A9 = (np.float32(1 / k) for k in (3, 5, 7, 9))
+_E2, _E3, _E4, _E5, _E6, _E7 = (np.float32(1 / math.factorial(k)) for k in range(2, 8))
 
 
 class Passes(NamedTuple):
@@ -67,15 +76,22 @@ class Limits(NamedTuple):
 
 
 @compiled
-def _line(passes, like):
-    """Zeros for a row and what is mirrored of it."""
-    return zeros(passes.width + 2 * EDGE, like)
+def _zeros(count):
+    """So many, from the beginning of a cache line on."""
+    room = np.zeros(count + CACHE_LINE, np.float32)
+    return room[-(room.ctypes.data // room.itemsize) % CACHE_LINE :]
 
 
 @compiled
-def _rows(passes, like):
+def _line(passes):
+    """Zeros for a row and what is mirrored of it."""
+    return _zeros(passes.width + 2 * EDGE)
+
+
+@compiled
+def _rows(passes):
     """Zeros for the rows that are held."""
-    return zeros(passes.held * passes.room, like)
+    return _zeros(passes.held * passes.room)
 
 
 @compiled
@@ -164,7 +180,7 @@ def mean(values, out, passes, start, stop):
     """Local means `out` of planes `values`."""
     height, width, half, pairs = passes.height, passes.width, passes.half, len(passes.down)
     across, taps = passes.across, passes.taps
-    first, second, unused = _line(passes, values), _line(passes, values), _line(passes, values)
+    first, second, unused = _line(passes), _line(passes), _line(passes)
     for place in range(start, stop):
         plane, row = place // pairs, place % pairs * 2
         source, target = values[plane * height * width :], out[(plane * height + row) * width :]
@@ -181,8 +197,8 @@ def spread(values, diagonal, inner, out, sums, whole, passes, start, stop):
     """
     height, width, half, pairs = passes.height, passes.width, passes.half, len(passes.down)
     across, taps = passes.across, passes.taps
-    first, second, unused = _line(passes, values), _line(passes, values), _line(passes, values)
-    rows = _rows(passes, values)
+    first, second, unused = _line(passes), _line(passes), _line(passes)
+    rows = _rows(passes)
     done = 0
     for place in range(start, stop):
         plane, row = place // pairs, place % pairs * 2
@@ -258,7 +274,7 @@ def _halve_ends(row, width):
 def _finish(out, row, values, diagonal, at, border, whole, width):
     """What the passes down have made of a row, half of it at the border, and `diagonal v`; returns `<v, out>`."""
     result, v, a = out[at : at + width], values[at : at + width], diagonal[at : at + width]
-    total = v[0] - v[0]
+    total = np.float32(0)
     if border:
         for j in range(width):
             row[j] *= 0.5
@@ -285,11 +301,11 @@ def update(
     """
     height, width, half, pairs = passes.height, passes.width, passes.half, len(passes.down)
     across, taps = passes.across, passes.taps
-    first, second = _line(passes, delta), _line(passes, delta)
-    mean, next_mean = _line(passes, delta), _line(passes, delta)
-    square, next_square = _line(passes, delta), _line(passes, delta)
-    cross, next_cross = _line(passes, delta), _line(passes, delta)
-    squares, products = _rows(passes, delta), _rows(passes, delta)
+    first, second = _line(passes), _line(passes)
+    mean, next_mean = _line(passes), _line(passes)
+    square, next_square = _line(passes), _line(passes)
+    cross, next_cross = _line(passes), _line(passes)
+    squares, products = _rows(passes), _rows(passes)
     read = 0
     for place in range(start, stop):
         plane, row = place // pairs, place % pairs * 2
@@ -341,7 +357,7 @@ def _spent(mean, second, of_mean, of_variance, limits):
     total = limits.zero
     for j in range(len(of_mean)):
         variance = second[j] - mean[j] * mean[j]
-        variance = variance if variance > limits.zero else limits.zero
+        variance = limits.zero if variance < limits.zero else variance
         total += of_mean[j] * mean[j] * mean[j] + of_variance[j] * variance
     return total
 
@@ -372,10 +388,39 @@ def _raise(squares, radius, price, last, eta, momentum, limits, raised, steps):
     """The step of a row of multipliers whose constraints are at `squares`, and where it leads."""
     for j in range(len(price)):
         ratio = squares[j] / (radius[j] * radius[j])
-        ratio = ratio if ratio > limits.tiny else limits.tiny
-        violation = min(max(log(ratio), -limits.violation), limits.violation)
+        ratio = limits.tiny if ratio < limits.tiny else ratio
+        violation = min(max(_log(ratio), -limits.violation), limits.violation)
         kept = last[j] if last[j] * violation > limits.zero else limits.zero
         kept = min(max(kept, limits.forgotten), limits.repeated)
         step = min(max(eta * violation + momentum * kept, -limits.step), limits.step)
-        steps[j] = step
-        raised[j] = price[j] * exp(step)
+        lost = math.isnan(ratio)  # which must not be taken for a number
+        steps[j] = ratio if lost else step
+        raised[j] = ratio if lost else price[j] * _exp(step)
+
+
+@in_order
+def _log(value):
+    """The logarithm of a normal positive number, to 2e-7 of 1 or of the result, whichever is larger.
+
+    It is `e log 2 + 2 atanh(s)` with `value = 2^e (1 + s) / (1 - s)` and |s| < 0.172.
+    """
+    bits = np.float32(value).view(np.int32)
+    exponent = np.float32((bits >> _SHIFT) - _BIAS)
+    fraction = np.int32((bits & _FRACTION) | _BITS_OF_ONE).view(np.float32)
+    above = fraction > _ROOT
+    fraction = _HALF * fraction if above else fraction
+    exponent = exponent + _ONE if above else exponent
+    s = (fraction - _ONE) / (fraction + _ONE)
+    q = s * s
+    return exponent * _LN2_HIGH + (
+        exponent * _LN2_LOW + _TWO * s * (_ONE + q * (_A3 + q * (_A5 + q * (_A7 + q * _A9))))
+    )
+
+
+@in_order
+def _exp(value):
+    """The exponential of a number between -80 and 80, to 2e-7 of it: `2^n exp(r)` with |r| < 0.347."""
+    n = np.floor(value * _LOG2_E + _HALF)
+    r = (value - n * _LN2_HIGH) - n * _LN2_LOW
+    small = _ONE + r * (_ONE + r * (_E2 + r * (_E3 + r * (_E4 + r * (_E5 + r * (_E6 + r * _E7))))))
+    return small * np.int32((np.int32(n) + _BIAS) << _SHIFT).view(np.float32)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from percep.kernels import general, passes, symmetric
-from percep.kernels.pieces import Floor, Updated, per_window
+from percep.kernels.pieces import Floor, Updated, laid
 from percep.windows import Window
 
 # To start a thread, on a core where those of torch still wait for more, takes as long as some ten thousands of pixels.
@@ -96,29 +96,21 @@ def update(
     """
     height, width = _sides(delta)
     window.grid(height, width)
-    unused = (moments[0], moments[0])
-    k, strides, radii, multipliers, last, raised, steps = unused, (0, 0), unused, unused, unused, unused, unused
-    if floor is not None:
-        k, strides = per_window(floor.k, moments[0])
-        radii, multipliers, last = floor.radii, floor.multipliers, floor.last
-        raised, steps = ((_like(delta), _like(delta)) for _ in range(2))
+    of_floor = laid(floor, moments[0])
     sums = delta.new_zeros(len(delta), delta.shape[1] * height)
     _shared(
-        symmetric.update, delta, (height + 1) // 2, *_flat(delta, reference, *moments, *k), strides,
-        *_flat(*radii, *multipliers, *last, *(weights or unused), *paces, *raised, *steps, sums), _LIMITS,
+        symmetric.update, delta, (height + 1) // 2, *_flat(delta, reference, *moments, *of_floor.k), of_floor.strides,
+        *_flat(*of_floor.radii, *of_floor.multipliers, *of_floor.last, *(weights or moments), *paces),
+        *_flat(*of_floor.raised, *of_floor.steps, sums), _LIMITS,
         delta.shape[1], floor is not None, weights is not None,
         passes.both(window, window.taps, height, width),
     )  # fmt: skip
-    return Updated(raised, steps, _total(sums, height).reshape(-1, 1, 1, 1))
+    return Updated(of_floor.raised, of_floor.steps, _total(sums, height).reshape(-1, 1, 1, 1))
 
 
 def _total(sums: Tensor, height: int) -> Tensor:
     """Sums of rows, `(B, C H)`, by image: plane by plane, as torch splits long sums among threads."""
     return sums.reshape(len(sums), sums.shape[1] // height, height).sum(2).sum(1)
-
-
-def _like(values: Tensor) -> Tensor:
-    return torch.empty_like(values, memory_format=torch.contiguous_format)
 
 
 def _flat(*tensors: Tensor) -> list[Any]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from percep.kernels import fused
-from percep.kernels.pieces import Floor, Updated, contiguous, per_window
+from percep.kernels.pieces import Floor, Updated, contiguous, laid
 from percep.kernels.tiling import Tiling, of_moments, of_pixels, of_products, of_windows, pixels_seen, windows_seen
 from percep.windows import Window
 
@@ -98,24 +98,17 @@ def update(
     grid = window.grid(*_sides(delta))
     mean_x, variance_x = (moment.contiguous() for moment in moments)
     work = _Work(window, of_moments(window, *_sides(delta), delta.itemsize), delta, grid, 3)
-    unused = (mean_x, mean_x)
-    k, strides, radii, multipliers, last, raised, steps = unused, (0, 0), unused, unused, unused, unused, unused
-    if floor is not None:
-        k, strides = per_window(floor.k, mean_x)
-        radii, multipliers, last = contiguous(floor.radii), contiguous(floor.multipliers), contiguous(floor.last)
-        raised, steps = (
-            (torch.empty_like(mean_x), torch.empty_like(mean_x)),
-            (torch.empty_like(mean_x), torch.empty_like(mean_x)),
-        )
+    of_floor = laid(floor, mean_x)
     spent = work.partial(delta)
     if delta.numel():
         fused.update_kernel[work.programs](
-            delta.contiguous(), reference.contiguous(), mean_x, variance_x, *k, *strides, *radii, *multipliers, *last,
-            *raised, *steps, *(unused if weights is None else contiguous(weights)), spent, *contiguous(paces),
+            delta.contiguous(), reference.contiguous(), mean_x, variance_x, *of_floor.k, *of_floor.strides,
+            *of_floor.radii, *of_floor.multipliers, *of_floor.last, *of_floor.raised, *of_floor.steps,
+            *contiguous((mean_x, mean_x) if weights is None else weights), spent, *contiguous(paces),
             work.scratch, _on_device(window.taps, delta), delta.shape[1], *work.sizes,
             FLOOR=floor is not None, MEAN=weights is not None, TINY=_TINY, **work.meta,
         )  # fmt: skip
-    return Updated(raised, steps, spent.sum(1).reshape(-1, 1, 1, 1))
+    return Updated(of_floor.raised, of_floor.steps, spent.sum(1).reshape(-1, 1, 1, 1))
 
 
 class _Work:

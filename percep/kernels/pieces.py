@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 
@@ -29,12 +30,45 @@ class Updated(NamedTuple):
     spent: Tensor
 
 
-def per_window(k: tuple[Tensor, Tensor], like: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
+class Laid(NamedTuple):
+    """A `Floor` as kernels take it, and room for what they make of it; anything at all without a floor.
+
+    Attributes:
+        k, radii, multipliers, last: as in `Floor`, contiguous.
+        strides: of both k, by image and window.
+        raised, steps: for l1 and l2, and their steps.
+    """
+
+    k: tuple[Tensor, Tensor]
+    strides: tuple[int, int]
+    radii: tuple[Tensor, Tensor]
+    multipliers: tuple[Tensor, Tensor]
+    last: tuple[Tensor, Tensor]
+    raised: tuple[Tensor, Tensor]
+    steps: tuple[Tensor, Tensor]
+
+
+def laid(floor: Floor | None, like: Tensor) -> Laid:
+    """Lays out a floor of windows `like`, `(B, C, h, w)`, which also stands where there is nothing."""
+    unused = (like, like)
+    if floor is None:
+        return Laid(unused, (0, 0), unused, unused, unused, unused, unused)
+    k, strides = _per_window(floor.k, like)
+    given = (contiguous(pair) for pair in (floor.radii, floor.multipliers, floor.last))
+    made = ((_room(like), _room(like)) for _ in range(2))
+    return Laid(k, strides, *given, *made)
+
+
+def _per_window(k: tuple[Tensor, Tensor], like: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
     """Both k as the kernel reads them, with their strides by image and window."""
     if k[0].numel() == k[0].shape[0]:
         return contiguous(k), (int(k[0].shape[0] > 1), 0)
     first, second = (each.expand(like.shape).contiguous() for each in k)
     return (first, second), (like.shape[1:].numel(), 1)
+
+
+def _room(like: Tensor) -> Tensor:
+    return torch.empty_like(like, memory_format=torch.contiguous_format)
 
 
 def contiguous(pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

@@ -16,13 +16,16 @@ from torch.autograd import forward_ad
 
 from percep import Program, SSIMBall, Window, kernels
 from percep.kernels import cpu, jit, symmetric
+from percep.kernels.vectors import LANES, load, store
 from percep.solvers import Dual, dual
 from percep.solvers.constraints import parts
 from percep.solvers.lagrangian import dual_bound, feasible_multipliers
 from percep.solvers.quadratic import WindowQuadratic, per_image
 
-OWN_ADJOINTS = st.builds(lambda half: Window.gaussian(2 * half + 1, (half + 1) / 3), st.integers(0, 15))
+# Every number of taps is compiled for itself.
+OWN_ADJOINTS = st.builds(lambda half: Window.gaussian(2 * half + 1, (half + 1) / 3), st.sampled_from([0, 1, 5, 9, 15]))
 SIDES = st.tuples(st.integers(1, 70), st.integers(1, 150))
+WIDE_SIDES = st.tuples(st.integers(1, 70), st.integers(LANES, 150))
 
 
 @pytest.fixture(autouse=True)
@@ -75,7 +78,7 @@ def test_means_and_adjoints_are_those_of_torch(window, sides, planes, squared, s
 
 
 @settings(max_examples=30, deadline=None)
-@given(OWN_ADJOINTS, SIDES, st.integers(0, 2**31))
+@given(OWN_ADJOINTS, WIDE_SIDES, st.integers(0, 2**31))
 def test_products_are_those_of_torch(window, sides, seed):
     height, width = (side + window.size // 2 for side in sides)
     values, diagonal, inner = (poisoned((2, 3, height, width), torch.float32, seed + k) for k in range(3))
@@ -277,25 +280,35 @@ def test_a_process_forked_after_threads_were_started_starts_its_own():
 
 
 @njit
-def _logarithms(values, out):
-    for j in range(len(values)):
-        out[j] = symmetric._log(values[j])
+def _log_ratios(first, second, out):
+    for j in range(0, len(out), LANES):
+        store(out, j, symmetric._log_ratio(load(first, j), load(second, j)))
 
 
 @njit
 def _exponentials(values, out):
-    for j in range(len(values)):
-        out[j] = symmetric._exp(values[j])
+    for j in range(0, len(out), LANES):
+        store(out, j, symmetric._exponential(load(values, j)))
 
 
-def test_logarithms_and_exponentials_are_those_of_numpy():
+def test_logarithms_of_ratios_are_those_of_numpy():
     smallest = float(np.finfo(np.float32).tiny)
-    values = np.concatenate([np.geomspace(smallest, 3e38, 100_001), 1 + np.linspace(-1e-3, 1e-3, 10_001)])
-    values = values.astype(np.float32)
+    spread = np.geomspace(smallest, 3e38, 2**16).astype(np.float32)
+    near = (1 + np.linspace(-1e-3, 1e-3, 2**16)).astype(np.float32)
+    generator = np.random.default_rng(1)
+    for first, second in ((spread, np.ones_like(spread)), (near, near[::-1].copy()), (spread, spread[::-1].copy())):
+        for numerator, denominator in ((first, second), (second, first), (first, generator.permutation(second))):
+            found = np.empty_like(numerator)
+            _log_ratios(numerator, denominator, found)
+            expected = np.log(numerator.astype(np.float64)) - np.log(denominator.astype(np.float64))
+            assert (np.abs(found - expected) / np.maximum(np.abs(expected), 1)).max() < 2e-7
+    nothing, found = np.zeros(2 * LANES, np.float32), np.empty(2 * LANES, np.float32)
+    _log_ratios(nothing, spread[-2 * LANES :].copy(), found)
+    assert (found < -80).all() and np.isfinite(found).all()
+
+
+def test_exponentials_are_those_of_numpy():
+    values = np.linspace(-80, 80, 2**17).astype(np.float32)
     found = np.empty_like(values)
-    _logarithms(values, found)
-    expected = np.log(values.astype(np.float64))
-    assert (np.abs(found - expected) / np.maximum(np.abs(expected), 1)).max() < 2e-7
-    values = np.linspace(-80, 80, 100_001).astype(np.float32)
-    _exponentials(values, found[: len(values)])
-    assert np.abs(found[: len(values)] / np.exp(values.astype(np.float64)) - 1).max() < 2e-7
+    _exponentials(values, found)
+    assert np.abs(found / np.exp(values.astype(np.float64)) - 1).max() < 2e-7

@@ -99,7 +99,7 @@ def fusible(values: Tensor, window: "Window", *others: Tensor) -> bool:
     """
     return (
         used(values, window)
-        and (_by_triton(values) or window.is_own_adjoint)
+        and (_by_triton(values) or launchers(values).by_vectors(values, window))
         and all(other.dtype == values.dtype for other in others)
         and not (torch.is_grad_enabled() and any(other.requires_grad for other in others))
     )

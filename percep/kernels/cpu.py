@@ -10,17 +10,16 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from percep.kernels import general, passes, symmetric
 from percep.kernels.pieces import Floor, Updated, laid
+from percep.kernels.vectors import LANES
 from percep.windows import Window
 
 # To start a thread, on a core where those of torch still wait for more, takes as long as some ten thousands of pixels.
 _PIXELS_A_THREAD = 2**17
-_LIMITS = symmetric.Limits(*(np.float32(limit) for limit in (0, 1e-30, 10, -1, 0.2, 3)))
 
 
 def mean(values: Tensor, window: Window, taps: tuple[float, ...]) -> Tensor:
@@ -28,11 +27,11 @@ def mean(values: Tensor, window: Window, taps: tuple[float, ...]) -> Tensor:
     height, width = _sides(values)
     result = values.new_empty(*values.shape[:-2], *window.grid(height, width))
     of_window = (window, taps, height, width)
-    if window.is_own_adjoint:
-        _shared(symmetric.mean, values, (height + 1) // 2, *_flat(values, result), passes.both(*of_window))
+    if by_vectors(values, window):
+        values, both = _laid(values), passes.both(*of_window)
+        _shared(symmetric.mean, values, both.blocks, *_addresses(values, result), both)
     else:
-        across = passes.across(window, taps, width)
-        down = passes.down(*of_window)
+        across, down = passes.across(window, taps, width), passes.down(*of_window)
         _shared(general.mean, values, result.shape[-2], *_flat(values, result), height, down, across)
     return result
 
@@ -41,12 +40,13 @@ def adjoint(maps: Tensor, window: Window, taps: tuple[float, ...], height: int, 
     """`A' u` with the taps given, `(..., h, w)` to `(..., height, width)`."""
     result = maps.new_empty(*maps.shape[:-2], height, width)
     of_window = (window, taps, height, width)
-    if window.is_own_adjoint:
-        flat, out = _flat(maps, result)
-        _shared(symmetric.spread, result, (height + 1) // 2, flat, flat, flat, out, out, False, passes.both(*of_window))
+    if by_vectors(result, window):
+        maps, both = _laid(maps), passes.both(*of_window)
+        u, out = _addresses(maps, result)
+        _shared(symmetric.spread, result, both.blocks, u, u, u, out, out, False, both)
     else:
-        across = passes.across(window, taps, width)
-        _shared(general.adjoint, result, height, *_flat(maps, result), maps.shape[-2], passes.back(*of_window), across)
+        across, back = passes.across(window, taps, width), passes.back(*of_window)
+        _shared(general.adjoint, result, height, *_flat(maps, result), maps.shape[-2], back, across)
     return result
 
 
@@ -58,19 +58,20 @@ def product(
     Args:
         values: v.
         diagonal, inner: broadcasting to `(B, C, H, W)`.
-        window: of A, its own adjoint.
+        window: of A, such that `by_vectors`.
         active: `(B,)`; of an image that is not, nothing is read, and both are 0. None is all.
     """
     height, width = _sides(values)
     window.grid(height, width)
-    chosen = slice(None) if active is None or bool(active.all()) else torch.nonzero(active.flatten()).flatten()
-    v, a, b = (each.expand(values.shape)[chosen] for each in (values, diagonal, inner))
-    result, sums = torch.empty_like(v, memory_format=torch.contiguous_format), v.new_empty(len(v), v.shape[1] * height)
+    chosen = None if active is None or bool(active.all()) else torch.nonzero(active.flatten()).flatten()
+    given = [each.expand(values.shape) for each in (values, diagonal, inner)]
+    given = [_laid(each if chosen is None else each[chosen]) for each in given]
+    result, sums = _room(given[0]), given[0].new_empty(len(given[0]), values.shape[1], height)
     both = passes.both(window, window.taps, height, width)
-    _shared(symmetric.spread, v, (height + 1) // 2, *_flat(v, a, b, result, sums), True, both)
-    curvature = _total(sums, height)
-    if not isinstance(chosen, slice):
-        result = torch.zeros_like(values, memory_format=torch.contiguous_format).index_copy_(0, chosen, result)
+    _shared(symmetric.spread, given[0], both.blocks, *_addresses(*given, result, sums), True, both)
+    curvature = _total(sums)
+    if chosen is not None:
+        result = _room(values).zero_().index_copy_(0, chosen, result)
         curvature = values.new_zeros(len(values)).index_copy_(0, chosen, curvature)
     return result, curvature.reshape(-1, 1, 1, 1)
 
@@ -92,30 +93,52 @@ def update(
         floor: None without a floor.
         weights: the ellipsoid's, of squared means and variances, `(B, C, H, W)`; None without a mean.
         paces: eta and the momentum of each image, `(B,)`.
-        window: of the local moments, its own adjoint.
+        window: of the local moments, such that `by_vectors`.
     """
     height, width = _sides(delta)
     window.grid(height, width)
-    of_floor = laid(floor, moments[0])
-    sums = delta.new_zeros(len(delta), delta.shape[1] * height)
+    of_floor, both = laid(floor, moments[0]), passes.both(window, window.taps, height, width)
+    sums = delta.new_zeros(len(delta), delta.shape[1], height)
+    images = [_laid(each) for each in (delta, reference, *moments)]
+    others = [_laid(each) for each in (*(weights or moments), *paces)]
     _shared(
-        symmetric.update, delta, (height + 1) // 2, *_flat(delta, reference, *moments, *of_floor.k), of_floor.strides,
-        *_flat(*of_floor.radii, *of_floor.multipliers, *of_floor.last, *(weights or moments), *paces),
-        *_flat(*of_floor.raised, *of_floor.steps, sums), _LIMITS,
-        delta.shape[1], floor is not None, weights is not None,
-        passes.both(window, window.taps, height, width),
+        symmetric.update, delta, both.blocks, *_addresses(*images, *of_floor.k), *of_floor.strides,
+        *_addresses(*of_floor.radii, *of_floor.multipliers, *of_floor.last, *others),
+        *_addresses(*of_floor.raised, *of_floor.steps, sums),
+        delta.shape[1], floor is not None, weights is not None, both,
     )  # fmt: skip
-    return Updated(of_floor.raised, of_floor.steps, _total(sums, height).reshape(-1, 1, 1, 1))
+    return Updated(of_floor.raised, of_floor.steps, _total(sums).reshape(-1, 1, 1, 1))
 
 
-def _total(sums: Tensor, height: int) -> Tensor:
-    """Sums of rows, `(B, C H)`, by image: plane by plane, as torch splits long sums among threads."""
-    return sums.reshape(len(sums), sums.shape[1] // height, height).sum(2).sum(1)
+def by_vectors(values: Tensor, window: Window) -> bool:
+    """Whether `product` and `update` are for images `values`, `(..., H, W)`."""
+    return window.is_own_adjoint and values.shape[-1] >= LANES
+
+
+def _total(sums: Tensor) -> Tensor:
+    """Sums of rows, `(B, C, H)`, by image: plane by plane, as torch splits long sums among threads."""
+    return sums.sum(2).sum(1)
+
+
+def _laid(values: Tensor) -> Tensor:
+    return values.detach().contiguous()
+
+
+def _room(values: Tensor) -> Tensor:
+    return torch.empty_like(values, memory_format=torch.contiguous_format)
 
 
 def _flat(*tensors: Tensor) -> list[Any]:
     """Arrays of one dimension over the tensors' memory, or over a copy's where it is not contiguous."""
-    return [values.detach().contiguous().view(-1).numpy() for values in tensors]
+    return [_laid(values).view(-1).numpy() for values in tensors]
+
+
+def _addresses(*tensors: Tensor) -> list[int]:
+    """Where the memory of contiguous tensors begins, which must outlive the call of a kernel.
+
+    To make arrays of them takes as long as a thousand pixels each.
+    """
+    return [values.data_ptr() for values in tensors]
 
 
 def _shared(kernel: Callable[..., None], images: Tensor, count: int, *arguments: Any) -> None:

@@ -9,23 +9,17 @@ from typing import Any
 
 from numba import njit
 
-# Fused multiplications and sums in any order; not that NaN could be left out of account.
-_ANY_ORDER, _IN_ORDER = {"contract", "nsz", "reassoc"}, {"contract", "nsz"}
+_EXACT = {"contract", "nsz"}  # multiplications may be fused with sums, which are added as they are written
 
 
 def compiled(function: Callable[..., Any]) -> Any:
     """A kernel, or a large part of one."""
-    return _compile(function, fastmath=_ANY_ORDER)
+    return _compile(function, fastmath=_EXACT)
 
 
 def inlined(function: Callable[..., Any]) -> Any:
-    """A small part, put into what calls it: to pass arrays takes as long as some pixels."""
-    return _compile(function, fastmath=_ANY_ORDER, inline="always")
-
-
-def in_order(function: Callable[..., Any]) -> Any:
-    """A function whose sums must be added as they are written."""
-    return _compile(function, fastmath=_IN_ORDER)
+    """A part of a kernel, put into what calls it: to pass arrays takes as long as some pixels."""
+    return _compile(function, fastmath=_EXACT, forceinline=True)
 
 
 def _compile(function: Callable[..., Any], **options: Any) -> Any:

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from percep.kernels import symmetric
 from percep.kernels.general import GROUP, Across, Down
+from percep.kernels.vectors import ROWS
 from percep.windows import Window
 
 
@@ -48,20 +49,16 @@ def back(window: Window, taps: tuple[float, ...], height: int, width: int) -> Do
 def both(window: Window, taps: tuple[float, ...], height: int, width: int) -> symmetric.Passes:
     """Both passes of a symmetric window."""
     half = window.size // 2
-    groups = -(-(half + 1) // symmetric.GROUP)
-    weights = np.zeros(groups * symmetric.GROUP, np.float32)
-    weights[: half + 1] = taps[half:]
-    weights[0] /= 2
-    group = np.arange(groups)[:, None] * symmetric.GROUP
-    # What fills the passes up is multiplied by 0, and taken from what the windows see anyway.
-    reach = np.minimum(group + np.arange(symmetric.GROUP), half)
-    across = symmetric.EDGE + np.concatenate([reach, -reach], 1).ravel()
-    above = np.maximum(np.arange(1 - symmetric.GROUP, 2) - group, -half)
-    below = np.minimum(np.arange(symmetric.GROUP + 1) + group, half + 1)
-    rows = np.arange(0, height, 2)[:, None] + np.concatenate([above, below], 1).ravel()
-    rows = _mirrored(np.minimum(rows, height - 1 + half), height)
-    held, room = 2 * half + 4, -(-width // symmetric.CACHE_LINE) * symmetric.CACHE_LINE
-    return symmetric.Passes(weights, across, rows * width, rows % held * room, half, height, width, held, room)
+    blocks = -(-height // ROWS)
+    seen = np.arange(blocks)[:, None] * ROWS + np.arange(-half, half + ROWS)
+    # What a last block of fewer rows sees below is of no use.
+    rows = _mirrored(np.minimum(seen, height - 1 + half), height).ravel()
+    held, room = (
+        2 * (half + ROWS),
+        (-(-(width + 2 * symmetric.EDGE) // symmetric.CACHE_LINE) | 1) * symmetric.CACHE_LINE,
+    )
+    weights = tuple(np.asarray(taps[half:], np.float32))
+    return symmetric.Passes(weights, rows % held * room, height, width, held, room, blocks)
 
 
 def _table(

@@ -4,9 +4,13 @@ A mean over such a window is its own adjoint but for the borders: on the even co
 symmetric convolution, and in that continuation a pixel at a border stands once, any other twice. So `A' = D A D^-1`,
 where D halves what lies at a border.
 
-Rows are done two at a time, which share what they read; what lies between passes stays in cache. Arrays are contiguous
-and flat. Pairs of rows are counted through all planes, and a call does those of `[start, stop)`, so that threads share
-the work; what a row becomes does not depend on them.
+Rows are done in blocks of `ROWS`, which share what they read; what lies between passes stays in cache, in rows that
+begin an odd number of cache lines after each other: at 4 kB, as in an image of 1024 pixels, eight of them would fill
+all there is of the first-level cache for a column. What the next block reads of an image is asked for one block before.
+
+Images are contiguous, of `LANES` pixels or more in a row, and given by the addresses of their float32. Blocks are
+counted through all planes, and a call does those of `[start, stop)`, so that threads share the work; what a row
+becomes does not depend on them. The last vector of a row may overlap the one before.
 """
 
 import math
@@ -14,18 +18,40 @@ from typing import NamedTuple
 
 import numpy as np
 
-from percep.kernels.jit import compiled, in_order, inlined
+from percep.kernels.jit import compiled, inlined
+from percep.kernels.vectors import (
+    LANES,
+    ROWS,
+    across,
+    down,
+    exponent_and_fraction,
+    larger,
+    load,
+    places,
+    power_of_two,
+    prefetch,
+    read,
+    rounded_down,
+    smaller,
+    splat,
+    store,
+    total,
+    where_above,
+    where_nan,
+    write,
+)
 
-GROUP = 6
-"""Pairs of taps that are added at a time."""
 EDGE = 16
 """Where a row begins in a line, after what is mirrored of it."""
 CACHE_LINE = 16
 """float32 in a cache line: to read a vector that lies in two takes twice as long."""
-_HALF, _ONE, _TWO, _ROOT = (np.float32(value) for value in (0.5, 1, 2, math.sqrt(2)))
+_ZERO, _HALF, _ONE, _TWO, _ROOT = (np.float32(value) for value in (0, 0.5, 1, 2, math.sqrt(2)))
+_FRESH = np.repeat([_ZERO, _ONE], LANES)  # what is not in the vector before, from LANES minus the overlap on
+# A step's limits, as in `percep.solvers.dual`: most of a logarithm, least and most of a last step that is repeated,
+# most of a step.
+_VIOLATION, _FORGOTTEN, _REPEATED, _STEP = (np.float32(value) for value in (10, -1, 0.2, 3))
 _LN2_HIGH, _LN2_LOW = np.float32(355 / 512), np.float32(math.log(2) - 355 / 512)
 _LOG2_E = np.float32(1 / math.log(2))
-_BIAS, _SHIFT, _FRACTION, _BITS_OF_ONE = (np.int32(value) for value in (127, 23, 0x7FFFFF, 0x3F800000))
 # Of atanh and of exp at 0.
 _A3, _A5, _A7, _A9 = (np.float32(1 / k) for k in (3, 5, 7, 9))
 _E2, _E3, _E4, _E5, _E6, _E7 = (np.float32(1 / math.factorial(k)) for k in range(2, 8))
@@ -35,44 +61,21 @@ class Passes(NamedTuple):
     """A window's passes over planes of a size.
 
     Attributes:
-        taps: `(K,)`, half the middle one and those after it, then zeros; K is a multiple of `GROUP`.
-        across: `(2 K,)`, for each group the places of the first window's pixels from the middle on, and back.
-        down: `(pairs, 14 K / 6)`, for each pair of rows and each group where in a plane the seven rows begin that the
-            pair sees above, and below.
-        held_down: the same where row i is the `i % held`-th of `room` pixels each.
-        half: taps before the middle one.
+        taps: the middle one and those after it.
+        down: `(blocks (2 half + ROWS),)`, for each block of rows where the rows begin that it sees: row i is held as
+            the `i % held`-th of `room` pixels each.
         height, width: of a plane.
         held, room: how many rows are held at a time, and from the beginning of one to that of the next.
+        blocks: of `ROWS` rows, the last of which may have fewer.
     """
 
-    taps: np.ndarray
-    across: np.ndarray
+    taps: tuple[np.float32, ...]
     down: np.ndarray
-    held_down: np.ndarray
-    half: int
     height: int
     width: int
     held: int
     room: int
-
-
-class Limits(NamedTuple):
-    """Constants of an update.
-
-    Attributes:
-        zero: 0.
-        tiny: least ratio whose logarithm is taken.
-        violation: most of a logarithm, either way.
-        forgotten, repeated: least and most of a last step that is repeated.
-        step: most of a step, either way.
-    """
-
-    zero: np.float32
-    tiny: np.float32
-    violation: np.float32
-    forgotten: np.float32
-    repeated: np.float32
-    step: np.float32
+    blocks: int
 
 
 @compiled
@@ -82,111 +85,65 @@ def _zeros(count):
     return room[-(room.ctypes.data // room.itemsize) % CACHE_LINE :]
 
 
-@compiled
-def _line(passes):
-    """Zeros for a row and what is mirrored of it."""
-    return _zeros(passes.width + 2 * EDGE)
-
-
-@compiled
-def _rows(passes):
-    """Zeros for the rows that are held."""
-    return _zeros(passes.held * passes.room)
-
-
-@compiled
-def _down(first, second, values, places, taps, count):
-    """Passes down to two neighbouring rows. What both need is read before anything is written, so that it is once."""
-    for group in range(len(taps) // GROUP):
-        t0, t1, t2 = taps[GROUP * group], taps[GROUP * group + 1], taps[GROUP * group + 2]
-        t3, t4, t5 = taps[GROUP * group + 3], taps[GROUP * group + 4], taps[GROUP * group + 5]
-        at = places[2 * (GROUP + 1) * group :]
-        a0, a1 = values[at[0] : at[0] + count], values[at[1] : at[1] + count]
-        a2, a3 = values[at[2] : at[2] + count], values[at[3] : at[3] + count]
-        a4, a5 = values[at[4] : at[4] + count], values[at[5] : at[5] + count]
-        a6, b0 = values[at[6] : at[6] + count], values[at[7] : at[7] + count]
-        b1, b2 = values[at[8] : at[8] + count], values[at[9] : at[9] + count]
-        b3, b4 = values[at[10] : at[10] + count], values[at[11] : at[11] + count]
-        b5, b6 = values[at[12] : at[12] + count], values[at[13] : at[13] + count]
-        if group == 0:
-            for j in range(count):
-                u0, u1, u2, u3, u4, u5, u6 = a6[j], a5[j], a4[j], a3[j], a2[j], a1[j], a0[j]
-                d0, d1, d2, d3, d4, d5, d6 = b0[j], b1[j], b2[j], b3[j], b4[j], b5[j], b6[j]
-                first[j] = (
-                    t0 * (u1 + d0) + t1 * (u2 + d1) + t2 * (u3 + d2) + t3 * (u4 + d3) + t4 * (u5 + d4) + t5 * (u6 + d5)
-                )
-                second[j] = (
-                    t0 * (u0 + d1) + t1 * (u1 + d2) + t2 * (u2 + d3) + t3 * (u3 + d4) + t4 * (u4 + d5) + t5 * (u5 + d6)
-                )
-        else:
-            for j in range(count):
-                u0, u1, u2, u3, u4, u5, u6 = a6[j], a5[j], a4[j], a3[j], a2[j], a1[j], a0[j]
-                d0, d1, d2, d3, d4, d5, d6 = b0[j], b1[j], b2[j], b3[j], b4[j], b5[j], b6[j]
-                first[j] += (
-                    t0 * (u1 + d0) + t1 * (u2 + d1) + t2 * (u3 + d2) + t3 * (u4 + d3) + t4 * (u5 + d4) + t5 * (u6 + d5)
-                )
-                second[j] += (
-                    t0 * (u0 + d1) + t1 * (u1 + d2) + t2 * (u2 + d3) + t3 * (u3 + d4) + t4 * (u4 + d5) + t5 * (u5 + d6)
-                )
-
-
-@compiled
-def _across(out, line, places, taps, count):
-    """A pass along a line whose first pixel is the first that the first window sees."""
-    for group in range(len(taps) // GROUP):
-        t0, t1, t2 = taps[GROUP * group], taps[GROUP * group + 1], taps[GROUP * group + 2]
-        t3, t4, t5 = taps[GROUP * group + 3], taps[GROUP * group + 4], taps[GROUP * group + 5]
-        at = places[2 * GROUP * group :]
-        a0, a1, a2 = line[at[0] : at[0] + count], line[at[1] : at[1] + count], line[at[2] : at[2] + count]
-        a3, a4, a5 = line[at[3] : at[3] + count], line[at[4] : at[4] + count], line[at[5] : at[5] + count]
-        b0, b1, b2 = line[at[6] : at[6] + count], line[at[7] : at[7] + count], line[at[8] : at[8] + count]
-        b3, b4, b5 = line[at[9] : at[9] + count], line[at[10] : at[10] + count], line[at[11] : at[11] + count]
-        if group == 0:
-            for j in range(count):
-                out[j] = (
-                    t0 * (a0[j] + b0[j]) + t1 * (a1[j] + b1[j]) + t2 * (a2[j] + b2[j])
-                    + t3 * (a3[j] + b3[j]) + t4 * (a4[j] + b4[j]) + t5 * (a5[j] + b5[j])
-                )  # fmt: skip
-        else:
-            for j in range(count):
-                out[j] += (
-                    t0 * (a0[j] + b0[j]) + t1 * (a1[j] + b1[j]) + t2 * (a2[j] + b2[j])
-                    + t3 * (a3[j] + b3[j]) + t4 * (a4[j] + b4[j]) + t5 * (a5[j] + b5[j])
-                )  # fmt: skip
+@inlined
+def _hold(rows, values, origin, since, until, passes):
+    """Copies rows of a plane to where they are held."""
+    for row in range(since, until):
+        to, at = row % passes.held * passes.room, origin + row * passes.width
+        for first in range(0, passes.width, LANES):
+            j = min(first, passes.width - LANES)
+            prefetch(values, at + ROWS * passes.width + j)
+            store(rows, to + j, load(values, at + j))
 
 
 @inlined
-def _average(out, next_out, line, next_line, across, taps, half, width):
-    """Local means along two rows, which are mirrored on the way.
-
-    Neither is read in vectors right after single pixels were written, which would have to wait for them.
-    """
-    _mirror(line, half, width)
-    _mirror(next_line, half, width)
-    _across(out, line, across, taps, width)
-    _across(next_out, next_line, across, taps, width)
+def _down(lines, rows, row, passes):
+    """Passes down to the rows of a block."""
+    seen = places(passes.down, row // ROWS, passes.taps)
+    for first in range(0, passes.width, LANES):
+        j = min(first, passes.width - LANES)
+        means = down(rows, seen, j, passes.taps)
+        for k in range(ROWS):
+            store(lines, k * passes.room + EDGE + j, means[k])
 
 
 @inlined
-def _mirror(line, half, width):
-    last = EDGE + width - 1
-    for distance in range(1, half + 1):
-        line[EDGE - distance] = line[EDGE + distance]
-        line[last + distance] = line[last - distance]
+def _mirror(lines, passes):
+    """Mirrors a block's lines: all, since to read one in vectors right after single pixels were written has to wait."""
+    for k in range(ROWS):
+        first = k * passes.room + EDGE
+        last = first + passes.width - 1
+        for distance in range(1, len(passes.taps)):
+            lines[first - distance] = lines[first + distance]
+            lines[last + distance] = lines[last - distance]
+
+
+@inlined
+def _across(out, to, line, at, passes):
+    """A pass along a line."""
+    for first in range(0, passes.width, LANES):
+        j = min(first, passes.width - LANES)
+        store(out, to + j, across(line, at + j, passes.taps))
 
 
 @compiled
 def mean(values, out, passes, start, stop):
     """Local means `out` of planes `values`."""
-    height, width, half, pairs = passes.height, passes.width, passes.half, len(passes.down)
-    across, taps = passes.across, passes.taps
-    first, second, unused = _line(passes), _line(passes), _line(passes)
+    height, width, room, blocks = passes.height, passes.width, passes.room, passes.blocks
+    half = len(passes.taps) - 1
+    rows, lines = _zeros(passes.held * room), _zeros(ROWS * room)
+    taken = 0
     for place in range(start, stop):
-        plane, row = place // pairs, place % pairs * 2
-        source, target = values[plane * height * width :], out[(plane * height + row) * width :]
-        _down(first[EDGE:], second[EDGE:], source, passes.down[row // 2], taps, width)
-        following = target[width:] if row + 1 < height else unused
-        _average(target, following, first, second, across, taps, half, width)
+        row, origin = place % blocks * ROWS, place // blocks * height * width
+        if place == start or row == 0:
+            taken = max(row - half, 0)
+        until = min(row + half + ROWS, height)
+        _hold(rows, values, origin, taken, until, passes)
+        taken = until
+        _down(lines, rows, row, passes)
+        _mirror(lines, passes)
+        for k in range(min(ROWS, height - row)):
+            _across(out, origin + (row + k) * width, lines, k * room + EDGE, passes)
 
 
 @compiled
@@ -195,232 +152,234 @@ def spread(values, diagonal, inner, out, sums, whole, passes, start, stop):
 
     Where it is not `whole`, `out = A' inner`, and nothing else is read or written.
     """
-    height, width, half, pairs = passes.height, passes.width, passes.half, len(passes.down)
-    across, taps = passes.across, passes.taps
-    first, second, unused = _line(passes), _line(passes), _line(passes)
-    rows = _rows(passes)
-    done = 0
+    height, width, room, held, blocks = passes.height, passes.width, passes.room, passes.held, passes.blocks
+    half = len(passes.taps) - 1
+    lines, priced = _zeros(ROWS * room), _zeros(ROWS * room)
+    of_values, rows = _zeros(held * room), _zeros(held * room)
+    taken = done = 0
     for place in range(start, stop):
-        plane, row = place // pairs, place % pairs * 2
-        source, prices = values[plane * height * width :], inner[plane * height * width :]
+        row, origin = place % blocks * ROWS, place // blocks * height * width
         if place == start or row == 0:
-            done = max(row - half, 0) // 2 * 2
-        while done < min(row + half + 2, height):
-            following = min(done + 1, height - 1)
-            across_it, across_next = rows[done % passes.held * passes.room :], unused
-            if following > done:
-                across_next = rows[following % passes.held * passes.room :]
-            price, next_price = prices[done * width :], prices[following * width :]
+            done = max(row - half, 0) // ROWS * ROWS
+            taken = max(done - half, 0)
+        while done < min(row + half + ROWS, height):
+            count = min(ROWS, height - done)
             if whole:
-                _down(first[EDGE:], second[EDGE:], source, passes.down[done // 2], taps, width)
-                _average(across_it, across_next, first, second, across, taps, half, width)
-                _multiply(first[EDGE:], across_it, price, width)
-                _multiply(second[EDGE:], across_next, next_price, width)
-            else:
-                _copy(first[EDGE:], price, width)
-                _copy(second[EDGE:], next_price, width)
-            _double_ends(first[EDGE:], width)
-            _double_ends(second[EDGE:], width)
-            _average(across_it, across_next, first, second, across, taps, half, width)
-            _halve_ends(across_it, width)
-            _halve_ends(across_next, width)
-            if done == 0 or done == height - 1:
-                _double(across_it, width)
-            if following == height - 1:
-                _double(across_next, width)
-            done += 2
-        _down(first, second, rows, passes.held_down[row // 2], taps, width)
-        at = plane * height + row
-        total = _finish(out, first, values, diagonal, at * width, row == 0 or row == height - 1, whole, width)
-        if whole:
-            sums[at] = total
-        if row + 1 < height:
-            total = _finish(out, second, values, diagonal, (at + 1) * width, row + 1 == height - 1, whole, width)
-            if whole:
-                sums[at + 1] = total
+                until = min(done + half + ROWS, height)
+                _hold(of_values, values, origin, taken, until, passes)
+                taken = until
+                _down(lines, of_values, done, passes)
+                _mirror(lines, passes)
+            for k in range(count):
+                line = k * room + EDGE
+                _price(priced, lines, line, inner, origin + (done + k) * width, whole, passes)
+                _scale_ends(priced, line, width, _TWO)
+            _mirror(priced, passes)
+            for k in range(count):
+                to = (done + k) % held * room
+                _across(rows, to, priced, k * room + EDGE, passes)
+                _scale_ends(rows, to, width, _HALF)
+                if done + k == 0 or done + k == height - 1:
+                    for j in range(to, to + width):
+                        rows[j] *= _TWO
+            done += ROWS
+        _finish(out, sums, place // blocks * height + row, rows, row, of_values, diagonal, whole, passes)
 
 
 @inlined
-def _copy(out, row, width):
-    for j in range(width):
-        out[j] = row[j]
+def _price(priced, lines, line, inner, at, whole, passes):
+    """A line's price, where it is `whole` times the means along the line."""
+    for first in range(0, passes.width, LANES):
+        j = min(first, passes.width - LANES)
+        prefetch(inner, at + ROWS * passes.width + j)
+        price = load(inner, at + j)
+        store(priced, line + j, across(lines, line + j, passes.taps) * price if whole else price)
 
 
 @inlined
-def _multiply(out, row, price, width):
-    for j in range(width):
-        out[j] = row[j] * price[j]
+def _scale_ends(row, at, width, factor):
+    row[at] *= factor
+    row[at + width - 1] *= factor
 
 
 @inlined
-def _double(row, width):
-    for j in range(width):
-        row[j] += row[j]
-
-
-@inlined
-def _double_ends(row, width):
-    row[0] *= 2
-    row[width - 1] *= 2
-
-
-@inlined
-def _halve_ends(row, width):
-    row[0] *= 0.5
-    row[width - 1] *= 0.5
-
-
-@inlined
-def _finish(out, row, values, diagonal, at, border, whole, width):
-    """What the passes down have made of a row, half of it at the border, and `diagonal v`; returns `<v, out>`."""
-    result, v, a = out[at : at + width], values[at : at + width], diagonal[at : at + width]
-    total = np.float32(0)
-    if border:
-        for j in range(width):
-            row[j] *= 0.5
+def _finish(out, sums, at, rows, row, of_values, diagonal, whole, passes):
+    """Passes down to the rows of a block, half of them at the borders, and `diagonal v`."""
+    width, room, held, count = passes.width, passes.room, passes.held, min(ROWS, passes.height - row)
+    seen = places(passes.down, row // ROWS, passes.taps)
+    s0 = s1 = s2 = s3 = splat(_ZERO)
+    for first in range(0, width, LANES):
+        j = min(first, width - LANES)
+        to, fresh = at * width + j, load(_FRESH, LANES + j - first)
+        m0, m1, m2, m3 = down(rows, seen, j, passes.taps)
+        s0 += fresh * _finished(out, to, m0, row, of_values, row % held * room + j, diagonal, whole, passes)
+        if count > 1:
+            v1, to = (row + 1) % held * room + j, to + width
+            s1 += fresh * _finished(out, to, m1, row + 1, of_values, v1, diagonal, whole, passes)
+        if count > 2:
+            v2, to = (row + 2) % held * room + j, to + width
+            s2 += fresh * _finished(out, to, m2, row + 2, of_values, v2, diagonal, whole, passes)
+        if count > 3:
+            v3, to = (row + 3) % held * room + j, to + width
+            s3 += fresh * _finished(out, to, m3, row + 3, of_values, v3, diagonal, whole, passes)
     if whole:
-        for j in range(width):
-            product = row[j] + a[j] * v[j]
-            result[j] = product
-            total += v[j] * product
-    else:
-        _copy(result, row, width)
-    return total
+        each = total(s0), total(s1), total(s2), total(s3)
+        for k in range(count):
+            write(sums, at + k, each[k])
+
+
+@inlined
+def _finished(out, to, mean, row, of_values, value, diagonal, whole, passes):
+    """A vector of `out`, which is written, times `v`."""
+    product = mean * splat(_HALF if row == 0 or row == passes.height - 1 else _ONE)
+    if not whole:
+        store(out, to, product)
+        return product
+    v = load(of_values, value)
+    prefetch(diagonal, to + ROWS * passes.width)
+    product = product + load(diagonal, to) * v
+    store(out, to, product)
+    return v * product
 
 
 @compiled
 def update(
-    delta, reference, mean_x, variance_x, first_k, second_k, k_strides, first_radius, second_radius, first_price,
-    second_price, first_last, second_last, weights_of_mean, weights_of_variance, eta, momentum, first_raised,
-    second_raised, first_step, second_step, sums, limits, channels, floored, averaged, passes, start, stop,
+    delta, reference, mean_x, variance_x, first_k, second_k, k_by_image, k_by_window, first_radius, second_radius,
+    first_price, second_price, first_last, second_last, weights_of_mean, weights_of_variance, eta, momentum,
+    first_raised, second_raised, first_step, second_step, sums, channels, floored, averaged, passes, start, stop,
 ):  # fmt: skip
     """One step of the floor's multipliers and the ellipsoid's norm, as `percep.solvers.dual` defines them.
 
     Prices and steps are written where `floored`, sums of the norm, one for each row, where `averaged`. What is not
     asked for is not read either.
     """
-    height, width, half, pairs = passes.height, passes.width, passes.half, len(passes.down)
-    across, taps = passes.across, passes.taps
-    first, second = _line(passes), _line(passes)
-    mean, next_mean = _line(passes), _line(passes)
-    square, next_square = _line(passes), _line(passes)
-    cross, next_cross = _line(passes), _line(passes)
-    squares, products = _rows(passes), _rows(passes)
-    read = 0
+    height, width, room, held, blocks = passes.height, passes.width, passes.room, passes.held, passes.blocks
+    half, ahead = len(passes.taps) - 1, ROWS * passes.width
+    moved, squares, products = _zeros(held * room), _zeros(held * room), _zeros(held * room)
+    of_mean, of_square, of_product = _zeros(ROWS * room), _zeros(ROWS * room), _zeros(ROWS * room)
+    luminance, contrast = _zeros(room), _zeros(room)
+    taken = 0
     for place in range(start, stop):
-        plane, row = place // pairs, place % pairs * 2
-        image = plane // channels
-        d, x = delta[plane * height * width :], reference[plane * height * width :]
+        plane, row = place // blocks, place % blocks * ROWS
+        image, origin = plane // channels, plane * height * width
         if place == start or row == 0:
-            read = max(row - half, 0)
-        while read < min(row + half + 2, height):
-            held = read % passes.held * passes.room
-            _multiply(squares[held:], d[read * width :], d[read * width :], width)
-            if floored:
-                _multiply(products[held:], d[read * width :], x[read * width :], width)
-            read += 1
-        _down(first[EDGE:], second[EDGE:], d, passes.down[row // 2], taps, width)
-        _average(mean, next_mean, first, second, across, taps, half, width)
-        _down(first[EDGE:], second[EDGE:], squares, passes.held_down[row // 2], taps, width)
-        _average(square, next_square, first, second, across, taps, half, width)
+            taken = max(row - half, 0)
+        until = min(row + half + ROWS, height)
+        _hold_products(moved, squares, products, delta, reference, origin, taken, until, floored, passes)
+        taken = until
+        _down(of_mean, moved, row, passes)
+        _down(of_square, squares, row, passes)
+        _mirror(of_mean, passes)
+        _mirror(of_square, passes)
         if floored:
-            _down(first[EDGE:], second[EDGE:], products, passes.held_down[row // 2], taps, width)
-            _average(cross, next_cross, first, second, across, taps, half, width)
-        for which in range(min(2, height - row)):
-            at = (plane * height + row + which) * width
-            to = at + width
-            mean_d, second_d, cross_d = (mean, square, cross) if which == 0 else (next_mean, next_square, next_cross)
+            _down(of_product, products, row, passes)
+            _mirror(of_product, passes)
+        own_eta, own_momentum = splat(read(eta, image)), splat(read(momentum, image))
+        own_k = image * k_by_image
+        k1, k2 = splat(read(first_k, own_k)), splat(read(second_k, own_k))
+        for k in range(min(ROWS, height - row)):
+            spent = splat(_ZERO)
+            for first in range(0, width, LANES):
+                j = min(first, width - LANES)
+                line, at = k * room + EDGE + j, (plane * height + row + k) * width + j
+                mean_d, second_d = across(of_mean, line, passes.taps), across(of_square, line, passes.taps)
+                variance_d = second_d - mean_d * mean_d
+                if averaged:
+                    norm = load(weights_of_mean, at) * mean_d * mean_d
+                    norm = norm + load(weights_of_variance, at) * larger(splat(_ZERO), variance_d)
+                    spent += load(_FRESH, LANES + j - first) * norm
+                if not floored:
+                    continue
+                if k_by_window:
+                    k_at = own_k + at - image * channels * height * width
+                    k1, k2 = load(first_k, k_at), load(second_k, k_at)
+                prefetch(mean_x, at + ahead)
+                prefetch(variance_x, at + ahead)
+                m_x, v_x = load(mean_x, at), load(variance_x, at)
+                covariance = across(of_product, line, passes.taps) - mean_d * m_x
+                shift = mean_d - k1 * m_x
+                store(luminance, j, shift * shift)
+                store(contrast, j, variance_d - k2 * (covariance + covariance) + k2 * k2 * v_x)
             if averaged:
-                of_mean, of_variance = weights_of_mean[at:to], weights_of_variance[at:to]
-                sums[plane * height + row + which] = _spent(mean_d, second_d, of_mean, of_variance, limits)
-            if not floored:
-                continue
-            m_x, v_x = mean_x[at:to], variance_x[at:to]
-            k_at = image * k_strides[0] + (at - image * channels * height * width) * k_strides[1]
-            if k_strides[1] == 0:
-                _centre(mean_d, second_d, cross_d, m_x, v_x, first_k[k_at], second_k[k_at], width)
-            else:
-                _centre_each(mean_d, second_d, cross_d, m_x, v_x, first_k[k_at:], second_k[k_at:], width)
-            _raise(
-                second_d, first_radius[at:to], first_price[at:to], first_last[at:to], eta[image], momentum[image],
-                limits, first_raised[at:to], first_step[at:to],
-            )  # fmt: skip
-            _raise(
-                cross_d, second_radius[at:to], second_price[at:to], second_last[at:to], eta[image], momentum[image],
-                limits, second_raised[at:to], second_step[at:to],
-            )  # fmt: skip
+                write(sums, plane * height + row + k, total(spent))
+            if floored:
+                at = (plane * height + row + k) * width
+                pace = own_eta, own_momentum
+                _raise(luminance, first_radius, first_price, first_last, *pace, first_raised, first_step, at, passes)
+                _raise(
+                    contrast, second_radius, second_price, second_last, *pace, second_raised, second_step, at, passes
+                )
 
 
-@compiled
-def _spent(mean, second, of_mean, of_variance, limits):
-    """The ellipsoid's norm of a row."""
-    total = limits.zero
-    for j in range(len(of_mean)):
-        variance = second[j] - mean[j] * mean[j]
-        variance = limits.zero if variance < limits.zero else variance
-        total += of_mean[j] * mean[j] * mean[j] + of_variance[j] * variance
-    return total
+@inlined
+def _hold_products(moved, squares, products, delta, reference, origin, since, until, floored, passes):
+    """`_hold` for delta, its square and, where `floored`, its product with the reference."""
+    for row in range(since, until):
+        to, at = row % passes.held * passes.room, origin + row * passes.width
+        for first in range(0, passes.width, LANES):
+            j = min(first, passes.width - LANES)
+            prefetch(delta, at + ROWS * passes.width + j)
+            d = load(delta, at + j)
+            store(moved, to + j, d)
+            store(squares, to + j, d * d)
+            if floored:
+                prefetch(reference, at + ROWS * passes.width + j)
+                store(products, to + j, d * load(reference, at + j))
 
 
-@compiled
-def _centre(mean, second, cross, m_x, v_x, first_k, second_k, width):
-    """Replaces moments by `|K d - c|^2` of a row: the second by the luminance's, the cross by the contrast's."""
-    for j in range(width):
-        covariance = cross[j] - mean[j] * m_x[j]
-        moved = second[j] - mean[j] * mean[j] - second_k * (covariance + covariance) + second_k * second_k * v_x[j]
-        shift = mean[j] - first_k * m_x[j]
-        cross[j], second[j] = moved, shift * shift
+@inlined
+def _raise(squares, radius, price, last, eta, momentum, raised, steps, begin, passes):
+    """The steps of a row of multipliers whose constraints are at `squares`, and where they lead.
 
-
-@compiled
-def _centre_each(mean, second, cross, m_x, v_x, first_k, second_k, width):
-    """`_centre` with k of its own for each window."""
-    for j in range(width):
-        k = second_k[j]
-        covariance = cross[j] - mean[j] * m_x[j]
-        moved = second[j] - mean[j] * mean[j] - k * (covariance + covariance) + k * k * v_x[j]
-        shift = mean[j] - first_k[j] * m_x[j]
-        cross[j], second[j] = moved, shift * shift
-
-
-@compiled
-def _raise(squares, radius, price, last, eta, momentum, limits, raised, steps):
-    """The step of a row of multipliers whose constraints are at `squares`, and where it leads."""
-    for j in range(len(price)):
-        ratio = squares[j] / (radius[j] * radius[j])
-        ratio = limits.tiny if ratio < limits.tiny else ratio
-        violation = min(max(_log(ratio), -limits.violation), limits.violation)
-        kept = last[j] if last[j] * violation > limits.zero else limits.zero
-        kept = min(max(kept, limits.forgotten), limits.repeated)
-        step = min(max(eta * violation + momentum * kept, -limits.step), limits.step)
-        lost = math.isnan(ratio)  # which must not be taken for a number
-        steps[j] = ratio if lost else step
-        raised[j] = ratio if lost else price[j] * _exp(step)
-
-
-@in_order
-def _log(value):
-    """The logarithm of a normal positive number, to 2e-7 of 1 or of the result, whichever is larger.
-
-    It is `e log 2 + 2 atanh(s)` with `value = 2^e (1 + s) / (1 - s)` and |s| < 0.172.
+    In two loops, as each is bound by how long an operation waits for another, and so by how many are begun meanwhile.
     """
-    bits = np.float32(value).view(np.int32)
-    exponent = np.float32((bits >> _SHIFT) - _BIAS)
-    fraction = np.int32((bits & _FRACTION) | _BITS_OF_ONE).view(np.float32)
-    above = fraction > _ROOT
-    fraction = _HALF * fraction if above else fraction
-    exponent = exponent + _ONE if above else exponent
-    s = (fraction - _ONE) / (fraction + _ONE)
+    zero, ahead = splat(_ZERO), ROWS * passes.width
+    for first in range(0, passes.width, LANES):
+        j = min(first, passes.width - LANES)
+        at = begin + j
+        prefetch(radius, at + ahead)
+        prefetch(last, at + ahead)
+        square, limit, kept = load(squares, j), load(radius, at), load(last, at)
+        limit = limit * limit
+        violation = _within(_log_ratio(square, limit), -_VIOLATION, _VIOLATION)
+        kept = _within(where_above(kept * violation, zero, kept, zero), _FORGOTTEN, _REPEATED)
+        step = _within(eta * violation + momentum * kept, -_STEP, _STEP)
+        store(steps, at, where_nan(square + limit, step))  # NaN must not be taken for a number
+    for first in range(0, passes.width, LANES):
+        at = begin + min(first, passes.width - LANES)
+        prefetch(price, at + ahead)
+        step = load(steps, at)
+        store(raised, at, where_nan(step, load(price, at) * _exponential(step)))
+
+
+@inlined
+def _within(values, least, most):
+    return smaller(larger(values, splat(least)), splat(most))
+
+
+@inlined
+def _log_ratio(first, second):
+    """The logarithm of a ratio of normal positive numbers, to 2e-7 of 1 or of the result, whichever is larger.
+
+    It is `e log 2 + 2 atanh(s)` with `first / second = 2^e (1 + s) / (1 - s)` and |s| < 0.172. 0 counts as 2^-127.
+    """
+    e1, f1 = exponent_and_fraction(first)
+    e2, f2 = exponent_and_fraction(second)
+    one, half, zero, root = splat(_ONE), splat(_HALF), splat(_ZERO), splat(_ROOT)
+    e = e1 - e2 + where_above(f1, root * f2, one, zero) - where_above(f2, root * f1, one, zero)
+    f1, f2 = where_above(f1, root * f2, half * f1, f1), where_above(f2, root * f1, half * f2, f2)
+    s = (f1 - f2) / (f1 + f2)
     q = s * s
-    return exponent * _LN2_HIGH + (
-        exponent * _LN2_LOW + _TWO * s * (_ONE + q * (_A3 + q * (_A5 + q * (_A7 + q * _A9))))
-    )
+    q = (one + q * splat(_A3)) + q * q * ((splat(_A5) + q * splat(_A7)) + q * q * splat(_A9))
+    return e * splat(_LN2_HIGH) + (e * splat(_LN2_LOW) + (s + s) * q)
 
 
-@in_order
-def _exp(value):
-    """The exponential of a number between -80 and 80, to 2e-7 of it: `2^n exp(r)` with |r| < 0.347."""
-    n = np.floor(value * _LOG2_E + _HALF)
-    r = (value - n * _LN2_HIGH) - n * _LN2_LOW
-    small = _ONE + r * (_ONE + r * (_E2 + r * (_E3 + r * (_E4 + r * (_E5 + r * (_E6 + r * _E7))))))
-    return small * np.int32((np.int32(n) + _BIAS) << _SHIFT).view(np.float32)
+@inlined
+def _exponential(values):
+    """The exponential of numbers between -80 and 80, to 2e-7 of it: `2^n exp(r)` with |r| < 0.347."""
+    one = splat(_ONE)
+    n = rounded_down(values * splat(_LOG2_E) + splat(_HALF))
+    r = values - n * splat(_LN2_HIGH) - n * splat(_LN2_LOW)
+    q = r * r
+    small = (splat(_E2) + r * splat(_E3)) + q * ((splat(_E4) + r * splat(_E5)) + q * (splat(_E6) + r * splat(_E7)))
+    return ((one + r) + q * small) * power_of_two(n)

@@ -227,5 +227,5 @@ def feasible_multipliers(program: Program) -> Multipliers:
 
 
 def no_less(multipliers: Tensor, share: float) -> Tensor:
-    """Multipliers kept above a share of the image's largest, so that none is lost for good."""
-    return torch.maximum(multipliers, share * multipliers.flatten(1).amax(1).reshape(-1, 1, 1, 1))
+    """Raises multipliers to a share of the image's largest, in place, so that none is lost for good."""
+    return multipliers.clamp_min_(share * multipliers.flatten(1).amax(1).reshape(-1, 1, 1, 1))

@@ -64,7 +64,8 @@ def product(
     height, width = _sides(values)
     window.grid(height, width)
     chosen = None if active is None or bool(active.all()) else torch.nonzero(active.flatten()).flatten()
-    given = [each.expand(values.shape) for each in (values, diagonal, inner)]
+    shape = values.shape
+    given = [each if each.shape == shape else each.expand(shape) for each in (values, diagonal, inner)]
     given = [_laid(each if chosen is None else each[chosen]) for each in given]
     result, sums = _room(given[0]), given[0].new_empty(len(given[0]), values.shape[1], height)
     both = passes.both(window, window.taps, height, width)

@@ -36,6 +36,7 @@ from percep.kernels.vectors import (
     splat,
     store,
     total,
+    turned,
     where_above,
     where_nan,
     write,
@@ -45,7 +46,7 @@ EDGE = 16
 """Where a row begins in a line, after what is mirrored of it."""
 CACHE_LINE = 16
 """float32 in a cache line: to read a vector that lies in two takes twice as long."""
-_ZERO, _HALF, _ONE, _TWO, _ROOT = (np.float32(value) for value in (0, 0.5, 1, 2, math.sqrt(2)))
+_ZERO, _HALF, _ONE, _TWO = (np.float32(value) for value in (0, 0.5, 1, 2))
 _FRESH = np.repeat([_ZERO, _ONE], LANES)  # what is not in the vector before, from LANES minus the overlap on
 # A step's limits, as in `percep.solvers.dual`: most of a logarithm, least and most of a last step that is repeated,
 # most of a step.
@@ -53,7 +54,7 @@ _VIOLATION, _FORGOTTEN, _REPEATED, _STEP = (np.float32(value) for value in (10, 
 _LN2_HIGH, _LN2_LOW = np.float32(355 / 512), np.float32(math.log(2) - 355 / 512)
 _LOG2_E = np.float32(1 / math.log(2))
 # Of atanh and of exp at 0.
-_A3, _A5, _A7, _A9 = (np.float32(1 / k) for k in (3, 5, 7, 9))
+_A3, _A5, _A7, _A9, _A11, _A13 = (np.float32(1 / k) for k in range(3, 14, 2))
 _E2, _E3, _E4, _E5, _E6, _E7 = (np.float32(1 / math.factorial(k)) for k in range(2, 8))
 
 
@@ -92,7 +93,6 @@ def _hold(rows, values, origin, since, until, passes):
         to, at = row % passes.held * passes.room, origin + row * passes.width
         for first in range(0, passes.width, LANES):
             j = min(first, passes.width - LANES)
-            prefetch(values, at + ROWS * passes.width + j)
             store(rows, to + j, load(values, at + j))
 
 
@@ -109,20 +109,21 @@ def _down(lines, rows, row, passes):
 
 @inlined
 def _mirror(lines, passes):
-    """Mirrors a block's lines: all, since to read one in vectors right after single pixels were written has to wait."""
+    """Mirrors a block's lines: all, since to read one right after a part of it was written has to wait."""
     for k in range(ROWS):
         first = k * passes.room + EDGE
         last = first + passes.width - 1
-        for distance in range(1, len(passes.taps)):
-            lines[first - distance] = lines[first + distance]
-            lines[last + distance] = lines[last - distance]
+        for distance in range(1, len(passes.taps), LANES):
+            store(lines, first - distance - LANES + 1, turned(load(lines, first + distance)))
+            store(lines, last + distance, turned(load(lines, last - distance - LANES + 1)))
 
 
 @inlined
-def _across(out, to, line, at, passes):
-    """A pass along a line."""
+def _across(out, to, line, at, values, ahead, passes):
+    """A pass along a line, while a row of `values` is asked for."""
     for first in range(0, passes.width, LANES):
         j = min(first, passes.width - LANES)
+        prefetch(values, ahead + j)
         store(out, to + j, across(line, at + j, passes.taps))
 
 
@@ -143,7 +144,8 @@ def mean(values, out, passes, start, stop):
         _down(lines, rows, row, passes)
         _mirror(lines, passes)
         for k in range(min(ROWS, height - row)):
-            _across(out, origin + (row + k) * width, lines, k * room + EDGE, passes)
+            ahead = origin + (row + k + half + ROWS) * width
+            _across(out, origin + (row + k) * width, lines, k * room + EDGE, values, ahead, passes)
 
 
 @compiled
@@ -177,7 +179,8 @@ def spread(values, diagonal, inner, out, sums, whole, passes, start, stop):
             _mirror(priced, passes)
             for k in range(count):
                 to = (done + k) % held * room
-                _across(rows, to, priced, k * room + EDGE, passes)
+                ahead = origin + (done + k + half + ROWS) * width
+                _across(rows, to, priced, k * room + EDGE, values, ahead, passes)
                 _scale_ends(rows, to, width, _HALF)
                 if done + k == 0 or done + k == height - 1:
                     for j in range(to, to + width):
@@ -282,6 +285,7 @@ def update(
             for first in range(0, width, LANES):
                 j = min(first, width - LANES)
                 line, at = k * room + EDGE + j, (plane * height + row + k) * width + j
+                prefetch(delta, at + (half + ROWS) * width)
                 mean_d, second_d = across(of_mean, line, passes.taps), across(of_square, line, passes.taps)
                 variance_d = second_d - mean_d * mean_d
                 if averaged:
@@ -293,6 +297,7 @@ def update(
                 if k_by_window:
                     k_at = own_k + at - image * channels * height * width
                     k1, k2 = load(first_k, k_at), load(second_k, k_at)
+                prefetch(reference, at + (half + ROWS) * width)
                 prefetch(mean_x, at + ahead)
                 prefetch(variance_x, at + ahead)
                 m_x, v_x = load(mean_x, at), load(variance_x, at)
@@ -318,12 +323,10 @@ def _hold_products(moved, squares, products, delta, reference, origin, since, un
         to, at = row % passes.held * passes.room, origin + row * passes.width
         for first in range(0, passes.width, LANES):
             j = min(first, passes.width - LANES)
-            prefetch(delta, at + ROWS * passes.width + j)
             d = load(delta, at + j)
             store(moved, to + j, d)
             store(squares, to + j, d * d)
             if floored:
-                prefetch(reference, at + ROWS * passes.width + j)
                 store(products, to + j, d * load(reference, at + j))
 
 
@@ -361,17 +364,14 @@ def _within(values, least, most):
 def _log_ratio(first, second):
     """The logarithm of a ratio of normal positive numbers, to 2e-7 of 1 or of the result, whichever is larger.
 
-    It is `e log 2 + 2 atanh(s)` with `first / second = 2^e (1 + s) / (1 - s)` and |s| < 0.172. 0 counts as 2^-127.
+    It is `e log 2 + 2 atanh(s)` with `first / second = 2^e (1 + s) / (1 - s)` and |s| < 1/3. 0 counts as 2^-127.
     """
     e1, f1 = exponent_and_fraction(first)
     e2, f2 = exponent_and_fraction(second)
-    one, half, zero, root = splat(_ONE), splat(_HALF), splat(_ZERO), splat(_ROOT)
-    e = e1 - e2 + where_above(f1, root * f2, one, zero) - where_above(f2, root * f1, one, zero)
-    f1, f2 = where_above(f1, root * f2, half * f1, f1), where_above(f2, root * f1, half * f2, f2)
-    s = (f1 - f2) / (f1 + f2)
+    e, s = e1 - e2, (f1 - f2) / (f1 + f2)
     q = s * s
-    q = (one + q * splat(_A3)) + q * q * ((splat(_A5) + q * splat(_A7)) + q * q * splat(_A9))
-    return e * splat(_LN2_HIGH) + (e * splat(_LN2_LOW) + (s + s) * q)
+    series = splat(_A5) + q * splat(_A7) + q * q * (splat(_A9) + q * splat(_A11) + q * q * splat(_A13))
+    return e * splat(_LN2_HIGH) + (e * splat(_LN2_LOW) + (s + s) * (splat(_ONE) + q * splat(_A3) + q * q * series))
 
 
 @inlined

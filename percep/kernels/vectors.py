@@ -231,6 +231,16 @@ def rounded_down(typing: Any, vector: Any) -> Any:
 
 
 @intrinsic
+def turned(typing: Any, vector: Any) -> Any:
+    """A vector from its last number to its first."""
+
+    def emit(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
+        return builder.shuffle_vector(*arguments, *arguments, ir.Constant(_INTS, list(range(LANES))[::-1]))
+
+    return _VECTOR(_VECTOR), emit
+
+
+@intrinsic
 def total(typing: Any, vector: Any) -> Any:
     """The sum of a vector's numbers, by halves."""
 

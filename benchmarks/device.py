@@ -1,9 +1,10 @@
 """The inner loop against the memory's speed: `python -m benchmarks.device`, into benchmarks/results/device-*.json.
 
 For the product with the system's matrix and its inner product, the moments with the multipliers' update, and a plain
-local mean: the bytes that one pass over the image must move, the time that takes at the speed of a large copy, measured
-beside it, and the time measured, the lower quartile of many. On a CPU for every number of threads, with what else was
-tried for the local mean (`benchmarks.passes`). On a GPU by CUDA events, and attacks in images per second as well.
+local mean: the bytes that one pass over the image must move, the time that takes at the speed of a large copy, the time
+measured, and that of torch without kernels, in rounds one after the other; quartiles of the rounds, in each of which a
+time is the lower quartile of many. On a CPU for every number of threads, with what else was tried for the local mean
+(`benchmarks.passes`). On a GPU by CUDA events, and attacks in images per second as well.
 """
 
 import json
@@ -22,8 +23,9 @@ from rich.console import Console
 
 from benchmarks.machine import describe
 from benchmarks.passes import ways
-from benchmarks.timing import clock
+from benchmarks.timing import clock, quartiles
 from percep import Program, SSIMBall, Window
+from percep.kernels import CHOICE
 from percep.solvers.dual import Dual, _State
 from percep.solvers.lagrangian import NormalEquations, feasible_multipliers
 
@@ -63,28 +65,50 @@ def run(settings: DictConfig) -> dict[str, Any]:
 
 
 def inner_loop(side: int, device: torch.device, settings: DictConfig) -> list[dict[str, Any]]:
-    """Bytes, floor, time and ratio of each piece at `side x side x 3`."""
-    copied = bandwidth(device)
+    """Bytes, floor, time and ratio of each piece at `side x side x 3`, and the time torch takes without kernels.
+
+    In rounds, each of which measures the copy as well: its speed differs by half from one minute to the next.
+    """
     pieces = _pieces(side, device, settings)
-    rows = []
-    for name, action in pieces.items():
-        moved = 4 * FLOATS[name] * _CHANNELS * side * side
-        seconds = _seconds(action, device, settings.repeats)
-        floor = moved / copied
-        rows.append(
-            {
-                "piece": name, "side": side, "bytes": moved, "copy_bytes_per_s": copied, "floor_s": floor,
-                "seconds": seconds, "ratio": seconds / floor,
-            }
-        )  # fmt: skip
-    return rows
+    copies: list[float] = []
+    found: dict[str, dict[str, list[float]]] = {
+        name: {"seconds": [], "torch_seconds": [], "ratio": []} for name in pieces
+    }
+    for _ in range(settings.rounds):
+        copies.append(bandwidth(device))
+        for name, action in pieces.items():
+            seconds = _seconds(action, device, settings.repeats)
+            found[name]["seconds"].append(seconds)
+            found[name]["torch_seconds"].append(_seconds(partial(_by_torch, action), device, settings.repeats // 5))
+            found[name]["ratio"].append(seconds * copies[-1] / _bytes(name, side))
+    copied = float(np.median(copies))
+    return [
+        {"piece": name, "side": side, "bytes": _bytes(name, side), "copy_bytes_per_s": copied}
+        | {"floor_s": _bytes(name, side) / copied}
+        | {key: quartiles(values) for key, values in measured.items()}
+        for name, measured in found.items()
+    ]
 
 
 def bandwidth(device: torch.device) -> float:
-    """Bytes read and written per second by a copy of 64 MiB of float32; the best of 20."""
+    """Bytes read and written per second by a copy of 64 MiB of float32; the best of 10."""
     source = torch.rand(_COPIED, device=device)
     target = torch.empty_like(source)
-    return 2 * source.nbytes / min(_times(lambda: target.copy_(source), device, 20))
+    return 2 * source.nbytes / min(_times(lambda: target.copy_(source), device, 10))
+
+
+def _bytes(piece: str, side: int) -> int:
+    return 4 * FLOATS[piece] * _CHANNELS * side * side
+
+
+def _by_torch(action: Callable[[], object]) -> None:
+    before = os.environ.get(CHOICE)
+    os.environ[CHOICE] = "torch"
+    action()
+    if before is None:
+        del os.environ[CHOICE]
+    else:
+        os.environ[CHOICE] = before
 
 
 def _pieces(side: int, device: torch.device, settings: DictConfig) -> dict[str, Callable[[], object]]:

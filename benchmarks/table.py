@@ -77,12 +77,16 @@ def _study() -> str:
 def _device() -> str:
     result = _result("device-cpu")
     machine = result["machine"]
-    lines = ["| piece of the inner loop | threads | bytes | floor | measured | ratio |", "|---|---|---|---|---|---|"]
+    lines = [
+        "| piece of the inner loop | threads | bytes | floor | measured | ratio | torch without kernels |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for row in result["rows"]:
-        side = row["side"]
+        side, (lower, ratio, upper) = row["side"], row["ratio"]
         lines.append(
             f"| {row['piece']}, {side}x{side}x3 | {row['threads']} | {row['bytes'] / 1e6:.1f} MB "
-            f"| {1e3 * row['floor_s']:.2f} ms | {1e3 * row['seconds']:.2f} ms | {row['ratio']:.1f} |"
+            f"| {1e3 * row['floor_s']:.2f} ms | {1e3 * row['seconds'][1]:.2f} ms "
+            f"| {ratio:.1f} [{lower:.1f}, {upper:.1f}] | {1e3 * row['torch_seconds'][1]:.2f} ms |"
         )
     rows = "\n".join(lines)
     load = machine["load"][0]

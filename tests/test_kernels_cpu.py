@@ -1,6 +1,8 @@
 """The CPU's kernels against the torch code, with NaN all around what they may read."""
 
 import multiprocessing
+import os
+import subprocess
 import sys
 
 import hypothesis.strategies as st
@@ -258,6 +260,45 @@ def test_kernels_are_compiled_where_they_cannot_be_kept():
     namespace: dict = {}
     exec("def double(value):\n    return value + value", namespace)  # of no file
     assert jit.compiled(namespace["double"])(2.0) == 4
+
+
+def test_vectors_of_any_machine_give_the_same(tmp_path):
+    """As a machine without AVX-512, whose vectors are shorter, compiles them."""
+    values = torch.cat([photograph(k, 61) for k in range(2)]).float()[:, :, :, :53]
+    script = """
+import sys, torch
+from percep import Program, SSIMBall, Window
+from percep.kernels import cpu
+from percep.kernels.vectors import LANES
+from percep.solvers import Dual
+values, results = torch.load(sys.argv[1]), []
+for window in (Window.gaussian(), Window.gaussian(31, 5)):
+    results += [window.mean(values), window.adjoint(values, 61, 53), *cpu.product(values, values, values, window)]
+solution = Dual().solve(Program(SSIMBall(values, floor=0.95, mean=0.99), values - 0.5), 1e-3)
+torch.save((LANES, results, solution.objective), sys.argv[2])
+"""
+    torch.save(values, tmp_path / "values.pt")
+    environment = os.environ | {
+        "NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": "", "NUMBA_CACHE_DIR": str(tmp_path / "compiled"),
+    }  # fmt: skip
+    arguments = [sys.executable, "-c", script, str(tmp_path / "values.pt"), str(tmp_path / "results.pt")]
+    subprocess.run(arguments, check=True, env=environment)
+    lanes, found, objective = torch.load(tmp_path / "results.pt")
+    assert lanes == 8
+    for window, results in zip((Window.gaussian(), Window.gaussian(31, 5)), (found[:4], found[4:]), strict=True):
+        product = values * values + defined(window.adjoint, values * defined(window.mean, values), 61, 53)
+        expected = defined(window.mean, values), defined(window.adjoint, values, 61, 53), product
+        for mine, other in zip(results, expected, strict=False):
+            close(mine, other)
+        torch.testing.assert_close(results[3], per_image(values * product))
+    program = Program(SSIMBall(values, floor=0.95, mean=0.99), values - 0.5)
+    torch.testing.assert_close(objective, defined(Dual().solve, program, 1e-3).objective, rtol=2e-3, atol=0)
+
+
+def test_narrow_images_are_left_to_scalars():
+    narrow, window = photograph(1, 60).float()[..., : LANES - 1], Window.gaussian()
+    assert kernels.used(narrow, window) and not kernels.fusible(narrow, window)
+    close(window.mean(narrow), defined(window.mean, narrow))
 
 
 def test_small_images_are_left_to_dense_products(monkeypatch):

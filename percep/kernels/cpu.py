@@ -99,15 +99,19 @@ def update(
     height, width = _sides(delta)
     window.grid(height, width)
     of_floor, both = laid(floor, moments[0]), passes.both(window, window.taps, height, width)
-    sums = delta.new_zeros(len(delta), delta.shape[1], height)
+    sums, extremes = delta.new_zeros(delta.shape[:-1]), delta.new_empty(*delta.shape[:-1], 4)
     images = [_laid(each) for each in (delta, reference, *moments)]
     others = [_laid(each) for each in (*(weights or moments), *paces)]
     _shared(
         symmetric.update, delta, both.blocks, *_addresses(*images, *of_floor.k), *of_floor.strides,
         *_addresses(*of_floor.radii, *of_floor.multipliers, *of_floor.last, *others),
-        *_addresses(*of_floor.raised, *of_floor.steps, sums),
+        *_addresses(*of_floor.raised, *of_floor.steps, sums, extremes),
         delta.shape[1], floor is not None, weights is not None, both,
     )  # fmt: skip
+    if floor is not None and delta.numel():
+        lowest = floor.least * extremes.flatten(1, 2).amax(1)[:, ::2].contiguous()
+        raised = _addresses(*of_floor.raised, extremes, lowest)
+        _shared(symmetric.keep, delta, height, *raised, *delta.shape[1:])
     return Updated(of_floor.raised, of_floor.steps, _total(sums).reshape(-1, 1, 1, 1))
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from percep.kernels import fused
-from percep.kernels.pieces import Floor, Updated, contiguous, laid
+from percep.kernels.pieces import Floor, Updated, contiguous, laid, no_less
 from percep.kernels.tiling import Tiling, of_moments, of_pixels, of_products, of_windows, pixels_seen, windows_seen
 from percep.windows import Window
 
@@ -108,6 +108,9 @@ def update(
             work.scratch, _on_device(window.taps, delta), delta.shape[1], *work.sizes,
             FLOOR=floor is not None, MEAN=weights is not None, TINY=_TINY, **work.meta,
         )  # fmt: skip
+    if floor is not None:
+        for multipliers in of_floor.raised:
+            no_less(multipliers, floor.least)
     return Updated(of_floor.raised, of_floor.steps, spent.sum(1).reshape(-1, 1, 1, 1))
 
 

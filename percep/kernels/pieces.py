@@ -14,12 +14,14 @@ class Floor(NamedTuple):
         radii: R1 and R2, `(B, C, h, w)`.
         multipliers: l1 and l2, likewise.
         last: their last steps, likewise.
+        least: share of an image's largest multiplier below which none falls.
     """
 
     k: tuple[Tensor, Tensor]
     radii: tuple[Tensor, Tensor]
     multipliers: tuple[Tensor, Tensor]
     last: tuple[Tensor, Tensor]
+    least: float
 
 
 class Updated(NamedTuple):
@@ -46,6 +48,11 @@ class Laid(NamedTuple):
     last: tuple[Tensor, Tensor]
     raised: tuple[Tensor, Tensor]
     steps: tuple[Tensor, Tensor]
+
+
+def no_less(multipliers: Tensor, share: float) -> Tensor:
+    """Raises multipliers to a share of the image's largest, in place, so that none is lost for good."""
+    return multipliers.clamp_min_(share * multipliers.flatten(1).amax(1).reshape(-1, 1, 1, 1))
 
 
 def laid(floor: Floor | None, like: Tensor) -> Laid:

@@ -26,6 +26,7 @@ from percep.kernels.vectors import (
     down,
     exponent_and_fraction,
     larger,
+    largest,
     load,
     places,
     power_of_two,
@@ -46,7 +47,7 @@ EDGE = 16
 """Where a row begins in a line, after what is mirrored of it."""
 CACHE_LINE = 16
 """float32 in a cache line: to read a vector that lies in two takes twice as long."""
-_ZERO, _HALF, _ONE, _TWO = (np.float32(value) for value in (0, 0.5, 1, 2))
+_ZERO, _HALF, _ONE, _TWO, _INFINITE = (np.float32(value) for value in (0, 0.5, 1, 2, math.inf))
 _FRESH = np.repeat([_ZERO, _ONE], LANES)  # what is not in the vector before, from LANES minus the overlap on
 # A step's limits, as in `percep.solvers.dual`: most of a logarithm, least and most of a last step that is repeated,
 # most of a step.
@@ -249,12 +250,13 @@ def _finished(out, to, mean, row, of_values, value, diagonal, whole, passes):
 def update(
     delta, reference, mean_x, variance_x, first_k, second_k, k_by_image, k_by_window, first_radius, second_radius,
     first_price, second_price, first_last, second_last, weights_of_mean, weights_of_variance, eta, momentum,
-    first_raised, second_raised, first_step, second_step, sums, channels, floored, averaged, passes, start, stop,
+    first_raised, second_raised, first_step, second_step, sums, extremes, channels, floored, averaged, passes, start,
+    stop,
 ):  # fmt: skip
     """One step of the floor's multipliers and the ellipsoid's norm, as `percep.solvers.dual` defines them.
 
-    Prices and steps are written where `floored`, sums of the norm, one for each row, where `averaged`. What is not
-    asked for is not read either.
+    Prices, steps and `extremes` are written where `floored`, sums of the norm, one for each row, where `averaged`. What
+    is not asked for is not read either. Extremes are each row's largest and smallest first price, and second.
     """
     height, width, room, held, blocks = passes.height, passes.width, passes.room, passes.held, passes.blocks
     half, ahead = len(passes.taps) - 1, ROWS * passes.width
@@ -308,12 +310,15 @@ def update(
             if averaged:
                 write(sums, plane * height + row + k, total(spent))
             if floored:
-                at = (plane * height + row + k) * width
-                pace = own_eta, own_momentum
-                _raise(luminance, first_radius, first_price, first_last, *pace, first_raised, first_step, at, passes)
+                at, pace = plane * height + row + k, (own_eta, own_momentum)
                 _raise(
-                    contrast, second_radius, second_price, second_last, *pace, second_raised, second_step, at, passes
-                )
+                    luminance, first_radius, first_price, first_last, pace, first_raised, first_step, at, extremes,
+                    4 * at, passes,
+                )  # fmt: skip
+                _raise(
+                    contrast, second_radius, second_price, second_last, pace, second_raised, second_step, at, extremes,
+                    4 * at + 2, passes,
+                )  # fmt: skip
 
 
 @inlined
@@ -331,12 +336,13 @@ def _hold_products(moved, squares, products, delta, reference, origin, since, un
 
 
 @inlined
-def _raise(squares, radius, price, last, eta, momentum, raised, steps, begin, passes):
-    """The steps of a row of multipliers whose constraints are at `squares`, and where they lead.
+def _raise(squares, radius, price, last, pace, raised, steps, row, extremes, place, passes):
+    """The steps of a row of multipliers whose constraints are at `squares`, where they lead, and the extremes of that.
 
     In two loops, as each is bound by how long an operation waits for another, and so by how many are begun meanwhile.
     """
-    zero, ahead = splat(_ZERO), ROWS * passes.width
+    eta, momentum = pace
+    zero, begin, ahead = splat(_ZERO), row * passes.width, ROWS * passes.width
     for first in range(0, passes.width, LANES):
         j = min(first, passes.width - LANES)
         at = begin + j
@@ -348,11 +354,31 @@ def _raise(squares, radius, price, last, eta, momentum, raised, steps, begin, pa
         kept = _within(where_above(kept * violation, zero, kept, zero), _FORGOTTEN, _REPEATED)
         step = _within(eta * violation + momentum * kept, -_STEP, _STEP)
         store(steps, at, where_nan(square + limit, step))  # NaN must not be taken for a number
+    most, least = zero, splat(_INFINITE)
     for first in range(0, passes.width, LANES):
         at = begin + min(first, passes.width - LANES)
         prefetch(price, at + ahead)
         step = load(steps, at)
-        store(raised, at, where_nan(step, load(price, at) * _exponential(step)))
+        product = where_nan(step, load(price, at) * _exponential(step))
+        store(raised, at, product)
+        most, least = where_nan(product, larger(product, most)), smaller(product, least)
+    known = total(most)
+    write(extremes, place, known if math.isnan(known) else largest(most))
+    write(extremes, place + 1, -largest(zero - least))
+
+
+@compiled
+def keep(first_raised, second_raised, extremes, lowest, channels, height, width, start, stop):
+    """Raises prices to the `lowest` first and second of their image, in rows where `extremes` show some below."""
+    for row in range(start, stop):
+        image = row // (channels * height)
+        for which in range(2):
+            limit = read(lowest, 2 * image + which)
+            if not read(extremes, 4 * row + 2 * which + 1) >= limit:  # or where it is NaN
+                prices = first_raised if which == 0 else second_raised
+                for first in range(0, width, LANES):
+                    at = row * width + min(first, width - LANES)
+                    store(prices, at, larger(load(prices, at), splat(limit)))
 
 
 @inlined

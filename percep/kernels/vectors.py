@@ -6,6 +6,7 @@ several windows see down everything is read once.
 """
 
 import operator
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from llvmlite import ir
@@ -245,15 +246,32 @@ def total(typing: Any, vector: Any) -> Any:
     """The sum of a vector's numbers, by halves."""
 
     def emit(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
-        (left,), count = arguments, LANES
-        while count > 1:
-            count //= 2
-            halves = [range(count), range(count, 2 * count)]
-            masks = [ir.Constant(ir.VectorType(_INT, count), list(half)) for half in halves]
-            left = builder.fadd(*(builder.shuffle_vector(left, left, mask) for mask in masks))
-        return builder.extract_element(left, ir.Constant(_INT, 0))
+        return _halved(builder, arguments[0], builder.fadd)
 
     return types.float32(_VECTOR), emit
+
+
+@intrinsic
+def largest(typing: Any, vector: Any) -> Any:
+    """The largest of a vector's numbers, none of which is NaN."""
+
+    def emit(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
+        def larger_of(first: Any, second: Any) -> Any:
+            return builder.select(builder.fcmp_ordered(">", first, second), first, second)
+
+        return _halved(builder, arguments[0], larger_of)
+
+    return types.float32(_VECTOR), emit
+
+
+def _halved(builder: Any, vector: Any, joined: Callable[[Any, Any], Any]) -> Any:
+    """What is left of a vector when its halves are joined again and again."""
+    count = LANES
+    while count > 1:
+        count //= 2
+        halves = [ir.Constant(ir.VectorType(_INT, count), list(range(at, at + count))) for at in (0, count)]
+        vector = joined(*(builder.shuffle_vector(vector, vector, half) for half in halves))
+    return builder.extract_element(vector, ir.Constant(_INT, 0))
 
 
 @intrinsic

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from percep import kernels
 from percep.kernels.graphs import Recorded, some
-from percep.kernels.pieces import Floor
+from percep.kernels.pieces import Floor, no_less
 from percep.program import Multipliers, Program, Solution
 from percep.solvers.answers import Answers, unfinished
 from percep.solvers.constraints import parts, squared_radii
-from percep.solvers.lagrangian import NormalEquations, best_uncovered, feasible_multipliers, no_less
+from percep.solvers.lagrangian import NormalEquations, best_uncovered, feasible_multipliers
 from percep.solvers.quadratic import per_image
 from percep.solvers.recovery import restore
 
@@ -300,6 +300,7 @@ class _State:
                 (ball.luminance.radius, ball.contrast.radius),
                 (old.luminance, old.contrast),
                 (last.luminance, last.contrast),
+                _LEAST_PRICE,
             )
         if ball.ellipsoid is not None:
             weights = (ball.ellipsoid.luminance, ball.ellipsoid.contrast)
@@ -309,7 +310,7 @@ class _State:
         luminance_step = contrast_step = luminance = contrast = mean_step = mean = None
         if floor is not None:
             luminance_step, contrast_step = updated.steps
-            luminance, contrast = (no_less(prices, _LEAST_PRICE) for prices in updated.multipliers)
+            luminance, contrast = updated.multipliers
         if ball.ellipsoid is not None:
             assert old.mean is not None
             mean_step = (0.5 * _log_ratio(updated.spent, ball.ellipsoid.budget)).clamp_(-3, 3)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from percep.ball import SSIMBall
+from percep.kernels.pieces import no_less
 from percep.program import Multipliers, Program
 from percep.solvers.quadratic import WindowQuadratic, per_image
 from percep.ssim import variance
@@ -224,8 +225,3 @@ def feasible_multipliers(program: Program) -> Multipliers:
         squared = per_image(mean_g**2 / ball.ellipsoid.luminance + variance_g / ball.ellipsoid.contrast)
         mean = share * (squared / ball.ellipsoid.budget).sqrt() / 2
     return Multipliers(luminance, contrast, mean)
-
-
-def no_less(multipliers: Tensor, share: float) -> Tensor:
-    """Raises multipliers to a share of the image's largest, in place, so that none is lost for good."""
-    return multipliers.clamp_min_(share * multipliers.flatten(1).amax(1).reshape(-1, 1, 1, 1))

@@ -17,14 +17,16 @@ On CUDA devices Triton kernels work tile by tile (`fused`, launched by `gpu`). T
 `traffic.product_bytes`, which a test holds against the loads and stores of the interpreted kernel, and by
 `traffic.product_bytes_torch`. The second is arithmetic: a tile of 16x118 windows reads 26x128 of d and x. Not counted
 are the kernels' scratch, 17 bytes per pixel written and read again within a tile, which is to stay in the caches but
-was never seen to, and the floor under the multipliers (`lagrangian.no_less`), 24 bytes more. **None of this has run on
+was never seen to, and the floor under the multipliers (`pieces.no_less`), 24 bytes more. **None of this has run on
 a GPU**: the kernels are tested in Triton's interpreter against the torch code, and compiled for sm_80 and sm_90 without
 spills (`python -m benchmarks.compiled`); graphs and speed are untested.
 
-On a CPU Numba kernels work row by row (`symmetric` for SSIM's own windows, `general` for any other's means and
-adjoints, launched by `cpu`): rows between passes are kept in the second-level cache, so that memory moves the designed
-bytes, and what `out` costs to be fetched before it is written. What is left is arithmetic, 24 additions and 24
-multiplications with an addition for each pixel of a product. `python -m benchmarks.device` measures it.
+On a CPU Numba kernels work row by row (`symmetric` for SSIM's own windows, in explicit `vectors`; `general` for any
+other's means and adjoints, and where an image is narrower than a vector; launched by `cpu`): rows between passes are
+kept in the second-level cache, so that memory moves the designed bytes, and what `out` costs to be fetched before it is
+written. What a product costs in cache, for a vector and 11 taps: 24 multiplications, 20 of them fused with additions, 20
+more additions, 14 reads for four rows in a pass down, and 11 in a pass across, ten of which would lie in two cache lines
+each, were not half of them shifted together from registers. `python -m benchmarks.device` measures it.
 
 `used` and `fusible` are the only places that choose. Nothing here imports Triton or Numba before a kernel is needed.
 """

@@ -1,7 +1,7 @@
 """How the CPU's kernels are compiled: on first use, into machine code that is kept on disk for the next process.
 
 Numba keeps it until the file of the function changes, not of those that it calls: so none is called across files, and
-after a change here `percep/kernels/__pycache__` must go.
+after a change here or in `vectors` `percep/kernels/__pycache__` must go.
 """
 
 from collections.abc import Callable

@@ -3,7 +3,7 @@
 A window is separable, so each operator is two one-dimensional passes. On sides up to 96 pixels a pass is a product with
 a small dense matrix. Beyond, it is a sum of shifted, scaled slices: the same code for every stride, and its adjoint is
 the same sum with source and destination exchanged. Large planes are treated one at a time, so that the partial sums
-stay in cache. On CUDA devices Triton kernels take over (`kernels`), and this is their definition.
+stay in cache. Compiled kernels take over where there are some (`kernels`), and this is their definition.
 """
 
 import math

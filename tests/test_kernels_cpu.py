@@ -2,8 +2,12 @@
 
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
+import threading
+import weakref
+from pathlib import Path
 
 import hypothesis.strategies as st
 import numpy as np
@@ -12,12 +16,12 @@ import torch
 from hypothesis import given, settings
 from numba import njit
 from references import LEVELS, photograph, random_like
-from test_kernels import WINDOWS, by_torch, close, poisoned
+from test_kernels import WINDOWS, by_torch, close, moat, poisoned
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from percep import Program, SSIMBall, Window, kernels
-from percep.kernels import cpu, jit, symmetric
+from percep import InputError, Program, SSIMBall, Window, kernels
+from percep.kernels import cpu, jit, passes, symmetric
 from percep.kernels.vectors import LANES, load, store
 from percep.solvers import Dual, dual
 from percep.solvers.constraints import parts
@@ -27,7 +31,6 @@ from percep.solvers.quadratic import WindowQuadratic, per_image
 # Every number of taps is compiled for itself.
 OWN_ADJOINTS = st.builds(lambda half: Window.gaussian(2 * half + 1, (half + 1) / 3), st.sampled_from([0, 1, 5, 9, 15]))
 SIDES = st.tuples(st.integers(1, 70), st.integers(1, 150))
-WIDE_SIDES = st.tuples(st.integers(1, 70), st.integers(LANES, 150))
 
 
 @pytest.fixture(autouse=True)
@@ -80,9 +83,10 @@ def test_means_and_adjoints_are_those_of_torch(window, sides, planes, squared, s
 
 
 @settings(max_examples=30, deadline=None)
-@given(OWN_ADJOINTS, WIDE_SIDES, st.integers(0, 2**31))
+@given(OWN_ADJOINTS, SIDES, st.integers(0, 2**31))
 def test_products_are_those_of_torch(window, sides, seed):
     height, width = (side + window.size // 2 for side in sides)
+    width = max(width, LANES)
     values, diagonal, inner = (poisoned((2, 3, height, width), torch.float32, seed + k) for k in range(3))
     assert kernels.fusible(values, window)
     product, curvature = cpu.product(values, diagonal, inner, window)
@@ -102,6 +106,34 @@ def test_a_window_that_is_its_own_adjoint_is_that_up_to_the_borders(size):
     torch.testing.assert_close(scale[:, None] * matrix / scale, matrix.T, rtol=0, atol=1e-15)
     others = Window.uniform(8), Window.gaussian(stride=2), Window.gaussian(padding="valid"), Window((0.2, 0.3, 0.5))
     assert not any(other.is_own_adjoint for other in others)
+
+
+@settings(max_examples=30, deadline=None)
+@given(OWN_ADJOINTS, SIDES, st.integers(0, 2**31))
+def test_nothing_is_written_beside_the_results(window, sides, seed):
+    height, width = (side + window.size // 2 for side in sides)
+    width = max(width, LANES)
+    both = passes.both(window, window.taps, height, width)
+    values, diagonal, inner = (poisoned((2, height, width), torch.float32, seed + k) for k in range(3))
+    result, sums = poisoned((2, height, width), torch.float32, 0), poisoned((2, height), torch.float32, 0)
+    cpu._shared(symmetric.spread, values, both.blocks, values, diagonal, inner, result, sums, True, both)
+    assert bool(torch.isfinite(result).all()) and bool(torch.isfinite(sums).all())
+    assert bool(moat(result).isnan().all()) and bool(moat(sums).isnan().all())
+    cpu._shared(symmetric.mean, values, both.blocks, values, result, both)
+    close(result, defined(window.mean, values))
+    assert bool(moat(result).isnan().all())
+    raised, steps = ([poisoned((2, height, width), torch.float32, 0) for _ in range(2)] for _ in range(2))
+    extremes, squares = poisoned((2, height, 4), torch.float32, 0), poisoned((2, height), torch.float32, 0)
+    positive = [values.abs() + 0.5] * 4
+    cpu._shared(
+        symmetric.update, values, both.blocks, values, diagonal, *positive, 0, 1, *positive, values, values, *positive,
+        *raised, *steps, squares, extremes, 1, True, True, both,
+    )  # fmt: skip
+    lowest = torch.full((2, 2), 0.3)
+    cpu._shared(symmetric.keep, values, height, *raised, extremes, lowest, 1, height, width)
+    for written in (*raised, *steps, extremes, squares):
+        assert bool(torch.isfinite(written).all()) and bool(moat(written).isnan().all())
+    assert all(float(prices.min()) >= 0.3 - 1e-7 for prices in raised)
 
 
 @settings(max_examples=40, deadline=None)
@@ -295,10 +327,60 @@ torch.save((LANES, results, solution.objective), sys.argv[2])
     torch.testing.assert_close(objective, defined(Dual().solve, program, 1e-3).objective, rtol=2e-3, atol=0)
 
 
-def test_narrow_images_are_left_to_scalars():
+def test_narrow_images_are_not_left_to_vectors():
     narrow, window = photograph(1, 60).float()[..., : LANES - 1], Window.gaussian()
     assert kernels.used(narrow, window) and not kernels.fusible(narrow, window)
     close(window.mean(narrow), defined(window.mean, narrow))
+
+
+def test_a_thread_holds_what_it_works_on_when_another_is_interrupted():
+    begun, ended = threading.Event(), threading.Event()
+    alive = []
+
+    def kernel(address: int, start: int, stop: int) -> None:
+        if start == 0:
+            begun.wait(60)
+            raise KeyboardInterrupt
+        begun.set()
+        ended.wait(60)
+        alive.append(held() is not None)
+
+    values = torch.zeros(1, 60, 60)
+    held = weakref.ref(values)
+    with pytest.raises(KeyboardInterrupt):
+        cpu._shared(kernel, torch.zeros(1, 60, 60), 2, values)
+    del values
+    ended.set()
+    cpu._pool().shutdown()
+    cpu._pool.cache_clear()
+    assert alive == [True]
+
+
+def test_tensors_without_memory_are_refused():
+    with pytest.raises(InputError, match="PERCEP_KERNELS=torch"):
+        Window.gaussian().mean(torch._efficientzerotensor((1, 64, 64)))
+    x = photograph(1, 60).float()
+    close(Window.gaussian().mean(torch._neg_view(x)), -Window.gaussian().mean(x))
+
+
+def test_compiled_code_is_that_of_all_files(tmp_path):
+    package = Path(kernels.__file__).parents[1]
+    shutil.copytree(package, tmp_path / "percep", ignore=shutil.ignore_patterns("__pycache__"))
+    script = "import torch; from percep import Window; print(float(Window.gaussian().mean(torch.ones(60, 60))[30, 30]))"
+
+    def found() -> float:
+        environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+        run = subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, check=True, env=environment, cwd=tmp_path
+        )
+        return float(run.stdout)
+
+    assert found() == pytest.approx(1)
+    vectors = tmp_path / "percep" / "kernels" / "vectors.py"
+    code, right = vectors.read_text(), "builder.fmul(weights[0], after[0])"
+    assert right in code
+    vectors.write_text(code.replace(right, "builder.fmul(weights[1], after[0])"))
+    assert found() < 0.99
 
 
 def test_small_images_are_left_to_dense_products(monkeypatch):

@@ -3,8 +3,8 @@
 Where `solvers.Dual` spent its time in torch, profiled at 224x224x3 on one CPU thread to a gap of 1e-2: with a floor,
 half in local means and their adjoints, of which products with the system's matrix `M v = diag(a) v + A'(b * A v)` are
 the largest part, 21% of the whole; 10% in the preconditioner; 5% in the update of the multipliers. With a mean alone,
-20% in those products. So there are four kernels: the product with its inner product `<v, M v>`, the moments with the
-update they feed, and the plain mean and adjoint for everything else.
+20% in those products. So there are four: the product with its inner product `<v, M v>`, the moments with the update
+they feed, and the plain mean and adjoint for everything else.
 
 Each is bound by memory. Bytes per pixel and iteration in float32, 11 taps, stride 1, at 224x224:
 
@@ -24,9 +24,9 @@ spills (`python -m benchmarks.compiled`); graphs and speed are untested.
 On a CPU Numba kernels work row by row (`symmetric` for SSIM's own windows, in explicit `vectors`; `general` for any
 other's means and adjoints, and where an image is narrower than a vector; launched by `cpu`): rows between passes are
 kept in the second-level cache, so that memory moves the designed bytes, and what `out` costs to be fetched before it is
-written. What a product costs in cache, for a vector and 11 taps: 24 multiplications, 20 of them fused with additions, 20
-more additions, 14 reads for four rows in a pass down, and 11 in a pass across, ten of which would lie in two cache lines
-each, were not half of them shifted together from registers. `python -m benchmarks.device` measures it.
+written. What a product costs in cache, for a vector and 11 taps: 24 multiplications, 20 of them fused with additions,
+20 more additions, 14 reads for four rows in a pass down, and 11 in a pass across, ten of which would lie in two cache
+lines each, were not half of them shifted together from registers. `python -m benchmarks.device` measures it.
 
 `used` and `fusible` are the only places that choose. Nothing here imports Triton or Numba before a kernel is needed.
 """
@@ -92,7 +92,8 @@ def used(values: Tensor, window: "Window") -> bool:
 
 
 def fusible(values: Tensor, window: "Window", *others: Tensor) -> bool:
-    """Whether the system product or the multipliers' update is left to a kernel: on a CPU not for every window.
+    """Whether the system product or the multipliers' update is left to a kernel: on a CPU not for every window, nor
+    for images narrower than a vector.
 
     Args:
         values: what the window averages.

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from percep.kernels import general, passes, symmetric
+from percep.errors import InputError
+from percep.kernels import CHOICE, general, passes, symmetric
 from percep.kernels.pieces import Floor, Updated, laid
 from percep.kernels.vectors import LANES
 from percep.windows import Window
@@ -28,8 +29,8 @@ def mean(values: Tensor, window: Window, taps: tuple[float, ...]) -> Tensor:
     result = values.new_empty(*values.shape[:-2], *window.grid(height, width))
     of_window = (window, taps, height, width)
     if by_vectors(values, window):
-        values, both = _laid(values), passes.both(*of_window)
-        _shared(symmetric.mean, values, both.blocks, *_addresses(values, result), both)
+        both = passes.both(*of_window)
+        _shared(symmetric.mean, values, both.blocks, _laid(values), result, both)
     else:
         across, down = passes.across(window, taps, width), passes.down(*of_window)
         _shared(general.mean, values, result.shape[-2], *_flat(values, result), height, down, across)
@@ -41,9 +42,8 @@ def adjoint(maps: Tensor, window: Window, taps: tuple[float, ...], height: int, 
     result = maps.new_empty(*maps.shape[:-2], height, width)
     of_window = (window, taps, height, width)
     if by_vectors(result, window):
-        maps, both = _laid(maps), passes.both(*of_window)
-        u, out = _addresses(maps, result)
-        _shared(symmetric.spread, result, both.blocks, u, u, u, out, out, False, both)
+        u, both = _laid(maps), passes.both(*of_window)
+        _shared(symmetric.spread, result, both.blocks, u, u, u, result, result, False, both)
     else:
         across, back = passes.across(window, taps, width), passes.back(*of_window)
         _shared(general.adjoint, result, height, *_flat(maps, result), maps.shape[-2], back, across)
@@ -69,7 +69,7 @@ def product(
     given = [_laid(each if chosen is None else each[chosen]) for each in given]
     result, sums = _room(given[0]), given[0].new_empty(len(given[0]), values.shape[1], height)
     both = passes.both(window, window.taps, height, width)
-    _shared(symmetric.spread, given[0], both.blocks, *_addresses(*given, result, sums), True, both)
+    _shared(symmetric.spread, given[0], both.blocks, *given, result, sums, True, both)
     curvature = _total(sums)
     if chosen is not None:
         result = _room(values).zero_().index_copy_(0, chosen, result)
@@ -103,21 +103,19 @@ def update(
     images = [_laid(each) for each in (delta, reference, *moments)]
     others = [_laid(each) for each in (*(weights or moments), *paces)]
     _shared(
-        symmetric.update, delta, both.blocks, *_addresses(*images, *of_floor.k), *of_floor.strides,
-        *_addresses(*of_floor.radii, *of_floor.multipliers, *of_floor.last, *others),
-        *_addresses(*of_floor.raised, *of_floor.steps, sums, extremes),
-        delta.shape[1], floor is not None, weights is not None, both,
+        symmetric.update, delta, both.blocks, *images, *of_floor.k, *of_floor.strides,
+        *of_floor.radii, *of_floor.multipliers, *of_floor.last, *others,
+        *of_floor.raised, *of_floor.steps, sums, extremes, delta.shape[1], floor is not None, weights is not None, both,
     )  # fmt: skip
     if floor is not None and delta.numel():
         lowest = floor.least * extremes.flatten(1, 2).amax(1)[:, ::2].contiguous()
-        raised = _addresses(*of_floor.raised, extremes, lowest)
-        _shared(symmetric.keep, delta, height, *raised, *delta.shape[1:])
+        _shared(symmetric.keep, delta, height, *of_floor.raised, extremes, lowest, *delta.shape[1:])
     return Updated(of_floor.raised, of_floor.steps, _total(sums).reshape(-1, 1, 1, 1))
 
 
 def by_vectors(values: Tensor, window: Window) -> bool:
-    """Whether `product` and `update` are for images `values`, `(..., H, W)`."""
-    return window.is_own_adjoint and values.shape[-1] >= LANES
+    """Whether images `values`, `(..., H, W)`, are for the kernels of `symmetric`, and so for `product` and `update`."""
+    return window.is_own_adjoint and window.size < 2 * symmetric.EDGE and values.shape[-1] >= LANES
 
 
 def _total(sums: Tensor) -> Tensor:
@@ -126,7 +124,7 @@ def _total(sums: Tensor) -> Tensor:
 
 
 def _laid(values: Tensor) -> Tensor:
-    return values.detach().contiguous()
+    return values.detach().resolve_neg().contiguous()
 
 
 def _room(values: Tensor) -> Tensor:
@@ -138,25 +136,33 @@ def _flat(*tensors: Tensor) -> list[Any]:
     return [_laid(values).view(-1).numpy() for values in tensors]
 
 
-def _addresses(*tensors: Tensor) -> list[int]:
-    """Where the memory of contiguous tensors begins, which must outlive the call of a kernel.
-
-    To make arrays of them takes as long as a thousand pixels each.
-    """
-    return [values.data_ptr() for values in tensors]
-
-
 def _shared(kernel: Callable[..., None], images: Tensor, count: int, *arguments: Any) -> None:
-    """Calls a kernel for the pieces of all planes of `images`, each of which has so many."""
+    """Calls a kernel for the pieces of all planes of `images`, each of which has so many.
+
+    Of contiguous tensors among the arguments it gets the addresses.
+    """
     if not images.numel():
         return
     pieces = images.shape[:-2].numel() * count
     threads = max(1, min(torch.get_num_threads(), images.numel() // _PIXELS_A_THREAD, pieces))
     bounds = [pieces * part // threads for part in range(threads + 1)]
-    others = [_pool().submit(kernel, *arguments, *bounds[part : part + 2]) for part in range(1, threads)]
-    kernel(*arguments, *bounds[:2])
+    others = [_pool().submit(_call, kernel, arguments, *bounds[part : part + 2]) for part in range(1, threads)]
+    _call(kernel, arguments, *bounds[:2])
     for other in others:
         other.result()
+
+
+def _call(kernel: Callable[..., None], arguments: tuple[Any, ...], start: int, stop: int) -> None:
+    """Calls a kernel while this thread holds the tensors, so that an interrupt of another cannot free them."""
+    kernel(*(_address(each) if isinstance(each, Tensor) else each for each in arguments), start, stop)
+
+
+def _address(values: Tensor) -> int:
+    """Where a tensor's memory begins. To make an array of it takes as long as a thousand pixels."""
+    address = values.data_ptr()
+    if not address and values.numel():
+        raise InputError(f"a tensor without memory cannot go to the kernels: set {CHOICE}=torch for such transforms")
+    return address
 
 
 @cache

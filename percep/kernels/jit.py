@@ -1,10 +1,13 @@
 """How the CPU's kernels are compiled: on first use, into machine code that is kept on disk for the next process.
 
-Numba keeps it until the file of the function changes, not of those that it calls: so none is called across files, and
-after a change here or in `vectors` `percep/kernels/__pycache__` must go.
+Numba would keep it until the file of the function changes, whatever happens to the files of what it calls.
 """
 
+import hashlib
 from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from numba import njit
@@ -25,6 +28,16 @@ def inlined(function: Callable[..., Any]) -> Any:
 def _compile(function: Callable[..., Any], **options: Any) -> Any:
     options |= {"error_model": "numpy", "nogil": True}
     try:
-        return njit(cache=True, **options)(function)
+        kernel = njit(cache=True, **options)(function)
     except RuntimeError:  # nowhere to keep it: a package that cannot be written to, and no home
         return njit(**options)(function)
+    with suppress(AttributeError):  # a Numba that keeps it elsewhere
+        kernel._cache._cache_file._source_stamp = _digest()
+    return kernel
+
+
+@cache
+def _digest() -> str:
+    """Of all that kernels are made of."""
+    files = sorted(Path(__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()

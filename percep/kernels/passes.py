@@ -52,7 +52,7 @@ def both(window: Window, taps: tuple[float, ...], height: int, width: int) -> sy
     blocks = -(-height // ROWS)
     seen = np.arange(blocks)[:, None] * ROWS + np.arange(-half, half + ROWS)
     # What a last block of fewer rows sees below is of no use.
-    rows = _mirrored(np.minimum(seen, height - 1 + half), height).ravel()
+    rows = _mirrored(np.minimum(seen, height - 1 + half), height).ravel().astype(np.int64)
     held, room = (
         2 * (half + ROWS),
         (-(-(width + 2 * symmetric.EDGE) // symmetric.CACHE_LINE) | 1) * symmetric.CACHE_LINE,

@@ -6,11 +6,12 @@ where D halves what lies at a border.
 
 Rows are done in blocks of `ROWS`, which share what they read; what lies between passes stays in cache, in rows that
 begin an odd number of cache lines after each other: at 4 kB, as in an image of 1024 pixels, eight of them would fill
-all there is of the first-level cache for a column. What the next block reads of an image is asked for one block before.
+all there is of the first-level cache for a column. Most of what the next block reads is asked for a block before, a
+little at a time, so that memory works while this one is computed.
 
-Images are contiguous, of `LANES` pixels or more in a row, and given by the addresses of their float32. Blocks are
-counted through all planes, and a call does those of `[start, stop)`, so that threads share the work; what a row
-becomes does not depend on them. The last vector of a row may overlap the one before.
+Images are contiguous, of `LANES` pixels or more in a row, and given by the addresses of their float32. Blocks (of
+`keep`, rows) are counted through all planes, and a call does those of `[start, stop)`, so that threads share the work;
+what a row becomes does not depend on them. The last vector of a row may overlap the one before.
 """
 
 import math
@@ -234,7 +235,7 @@ def _finish(out, sums, at, rows, row, of_values, diagonal, whole, passes):
 
 @inlined
 def _finished(out, to, mean, row, of_values, value, diagonal, whole, passes):
-    """A vector of `out`, which is written, times `v`."""
+    """Writes a vector of `out`; returns it times `v`, where it is `whole`."""
     product = mean * splat(_HALF if row == 0 or row == passes.height - 1 else _ONE)
     if not whole:
         store(out, to, product)
@@ -255,8 +256,8 @@ def update(
 ):  # fmt: skip
     """One step of the floor's multipliers and the ellipsoid's norm, as `percep.solvers.dual` defines them.
 
-    Prices, steps and `extremes` are written where `floored`, sums of the norm, one for each row, where `averaged`. What
-    is not asked for is not read either. Extremes are each row's largest and smallest first price, and second.
+    Prices, steps and `extremes` are written where `floored`, sums of the norm, one for each row, where `averaged`.
+    Images that only the other needs are not read. Extremes are each row's largest and smallest first price, and second.
     """
     height, width, room, held, blocks = passes.height, passes.width, passes.room, passes.held, passes.blocks
     half, ahead = len(passes.taps) - 1, ROWS * passes.width

@@ -18,7 +18,7 @@ from numba.core.typing.templates import ConcreteTemplate, infer_global
 from numba.extending import intrinsic, lower_builtin, register_model
 
 LANES = 16 if "+avx512f" in cpu_target.target_context.codegen().magic_tuple()[2].split(",") else 8
-"""float32 in a vector: a register of AVX-512, or two of NEON."""
+"""float32 in a vector: a register of AVX-512 or of AVX, or two of NEON."""
 ROWS = 4
 """Rows that are averaged at a time."""
 

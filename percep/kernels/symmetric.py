@@ -82,9 +82,9 @@ class Passes(NamedTuple):
 
 
 @compiled
-def _zeros(count):
-    """So many, from the beginning of a cache line on."""
-    room = np.zeros(count + CACHE_LINE, np.float32)
+def _room(count):
+    """Room for so many, from the beginning of a cache line on."""
+    room = np.empty(count + CACHE_LINE, np.float32)
     return room[-(room.ctypes.data // room.itemsize) % CACHE_LINE :]
 
 
@@ -134,7 +134,7 @@ def mean(values, out, passes, start, stop):
     """Local means `out` of planes `values`."""
     height, width, room, blocks = passes.height, passes.width, passes.room, passes.blocks
     half = len(passes.taps) - 1
-    rows, lines = _zeros(passes.held * room), _zeros(ROWS * room)
+    rows, lines = _room(passes.held * room), _room(ROWS * room)
     taken = 0
     for place in range(start, stop):
         row, origin = place % blocks * ROWS, place // blocks * height * width
@@ -158,8 +158,8 @@ def spread(values, diagonal, inner, out, sums, whole, passes, start, stop):
     """
     height, width, room, held, blocks = passes.height, passes.width, passes.room, passes.held, passes.blocks
     half = len(passes.taps) - 1
-    lines, priced = _zeros(ROWS * room), _zeros(ROWS * room)
-    of_values, rows = _zeros(held * room), _zeros(held * room)
+    lines, priced = _room(ROWS * room), _room(ROWS * room)
+    of_values, rows = _room(held * room), _room(held * room)
     taken = done = 0
     for place in range(start, stop):
         row, origin = place % blocks * ROWS, place // blocks * height * width
@@ -261,9 +261,9 @@ def update(
     """
     height, width, room, held, blocks = passes.height, passes.width, passes.room, passes.held, passes.blocks
     half, ahead = len(passes.taps) - 1, ROWS * passes.width
-    moved, squares, products = _zeros(held * room), _zeros(held * room), _zeros(held * room)
-    of_mean, of_square, of_product = _zeros(ROWS * room), _zeros(ROWS * room), _zeros(ROWS * room)
-    luminance, contrast = _zeros(room), _zeros(room)
+    moved, squares, products = _room(held * room), _room(held * room), _room(held * room)
+    of_mean, of_square, of_product = _room(ROWS * room), _room(ROWS * room), _room(ROWS * room)
+    luminance, contrast = _room(room), _room(room)
     taken = 0
     for place in range(start, stop):
         plane, row = place // blocks, place % blocks * ROWS

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import hydra
 import numpy as np
@@ -79,15 +80,17 @@ def inner_loop(side: int, device: torch.device, settings: DictConfig) -> list[di
         for name, action in pieces.items():
             seconds = _seconds(action, device, settings.repeats)
             found[name]["seconds"].append(seconds)
-            found[name]["torch_seconds"].append(_seconds(partial(_by_torch, action), device, settings.repeats // 5))
+            with patch.dict(os.environ, {CHOICE: "torch"}):
+                found[name]["torch_seconds"].append(_seconds(action, device, settings.repeats // 5))
             found[name]["ratio"].append(seconds * copies[-1] / _bytes(name, side))
     copied = float(np.median(copies))
     return [
-        {"piece": name, "side": side, "bytes": _bytes(name, side), "copy_bytes_per_s": copied}
-        | {"floor_s": _bytes(name, side) / copied}
-        | {key: quartiles(values) for key, values in measured.items()}
+        {
+            "piece": name, "side": side, "bytes": _bytes(name, side), "copy_bytes_per_s": copied,
+            "floor_s": _bytes(name, side) / copied, **{key: quartiles(values) for key, values in measured.items()},
+        }
         for name, measured in found.items()
-    ]
+    ]  # fmt: skip
 
 
 def bandwidth(device: torch.device) -> float:
@@ -99,16 +102,6 @@ def bandwidth(device: torch.device) -> float:
 
 def _bytes(piece: str, side: int) -> int:
     return 4 * FLOATS[piece] * _CHANNELS * side * side
-
-
-def _by_torch(action: Callable[[], object]) -> None:
-    before = os.environ.get(CHOICE)
-    os.environ[CHOICE] = "torch"
-    action()
-    if before is None:
-        del os.environ[CHOICE]
-    else:
-        os.environ[CHOICE] = before
 
 
 def _pieces(side: int, device: torch.device, settings: DictConfig) -> dict[str, Callable[[], object]]:

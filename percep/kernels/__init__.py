@@ -109,7 +109,7 @@ def fusible(values: Tensor, window: "Window", *others: Tensor) -> bool:
 
 
 def launchers(values: Tensor) -> ModuleType:
-    """`percep.kernels.gpu` or `percep.kernels.cpu`, which have the same functions."""
+    """`percep.kernels.gpu` or `percep.kernels.cpu`, which launch the same."""
     if _by_triton(values):
         from percep.kernels import gpu  # noqa: PLC0415  importing Triton takes a second
 

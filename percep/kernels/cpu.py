@@ -15,7 +15,7 @@ from torch import Tensor
 
 from percep.errors import InputError
 from percep.kernels import CHOICE, general, passes, symmetric
-from percep.kernels.pieces import Floor, Updated, laid
+from percep.kernels.pieces import Floor, Updated, laid, room
 from percep.kernels.vectors import LANES
 from percep.windows import Window
 
@@ -67,12 +67,12 @@ def product(
     shape = values.shape
     given = [each if each.shape == shape else each.expand(shape) for each in (values, diagonal, inner)]
     given = [_laid(each if chosen is None else each[chosen]) for each in given]
-    result, sums = _room(given[0]), given[0].new_empty(len(given[0]), values.shape[1], height)
+    result, sums = room(given[0]), given[0].new_empty(len(given[0]), values.shape[1], height)
     both = passes.both(window, window.taps, height, width)
     _shared(symmetric.spread, given[0], both.blocks, *given, result, sums, True, both)
     curvature = _total(sums)
     if chosen is not None:
-        result = _room(values).zero_().index_copy_(0, chosen, result)
+        result = room(values).zero_().index_copy_(0, chosen, result)
         curvature = values.new_zeros(len(values)).index_copy_(0, chosen, curvature)
     return result, curvature.reshape(-1, 1, 1, 1)
 
@@ -125,10 +125,6 @@ def _total(sums: Tensor) -> Tensor:
 
 def _laid(values: Tensor) -> Tensor:
     return values.detach().resolve_neg().contiguous()
-
-
-def _room(values: Tensor) -> Tensor:
-    return torch.empty_like(values, memory_format=torch.contiguous_format)
 
 
 def _flat(*tensors: Tensor) -> list[Any]:

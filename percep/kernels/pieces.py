@@ -62,7 +62,7 @@ def laid(floor: Floor | None, like: Tensor) -> Laid:
         return Laid(unused, (0, 0), unused, unused, unused, unused, unused)
     k, strides = _per_window(floor.k, like)
     given = (contiguous(pair) for pair in (floor.radii, floor.multipliers, floor.last))
-    made = ((_room(like), _room(like)) for _ in range(2))
+    made = ((room(like), room(like)) for _ in range(2))
     return Laid(k, strides, *given, *made)
 
 
@@ -74,7 +74,8 @@ def _per_window(k: tuple[Tensor, Tensor], like: Tensor) -> tuple[tuple[Tensor, T
     return (first, second), (like.shape[1:].numel(), 1)
 
 
-def _room(like: Tensor) -> Tensor:
+def room(like: Tensor) -> Tensor:
+    """Room for a contiguous tensor of that shape."""
     return torch.empty_like(like, memory_format=torch.contiguous_format)
 
 

@@ -210,23 +210,20 @@ def _scale_ends(row, at, width, factor):
 @inlined
 def _finish(out, sums, at, rows, row, of_values, diagonal, whole, passes):
     """Passes down to the rows of a block, half of them at the borders, and `diagonal v`."""
-    width, room, held, count = passes.width, passes.room, passes.held, min(ROWS, passes.height - row)
+    width, count = passes.width, min(ROWS, passes.height - row)
     seen = places(passes.down, row // ROWS, passes.taps)
     s0 = s1 = s2 = s3 = splat(_ZERO)
     for first in range(0, width, LANES):
         j = min(first, width - LANES)
-        to, fresh = at * width + j, load(_FRESH, LANES + j - first)
+        fresh = load(_FRESH, LANES + j - first)
         m0, m1, m2, m3 = down(rows, seen, j, passes.taps)
-        s0 += fresh * _finished(out, to, m0, row, of_values, row % held * room + j, diagonal, whole, passes)
+        s0 += fresh * _finished(out, at * width + j, m0, of_values, row, j, diagonal, whole, passes)
         if count > 1:
-            v1, to = (row + 1) % held * room + j, to + width
-            s1 += fresh * _finished(out, to, m1, row + 1, of_values, v1, diagonal, whole, passes)
+            s1 += fresh * _finished(out, (at + 1) * width + j, m1, of_values, row + 1, j, diagonal, whole, passes)
         if count > 2:
-            v2, to = (row + 2) % held * room + j, to + width
-            s2 += fresh * _finished(out, to, m2, row + 2, of_values, v2, diagonal, whole, passes)
+            s2 += fresh * _finished(out, (at + 2) * width + j, m2, of_values, row + 2, j, diagonal, whole, passes)
         if count > 3:
-            v3, to = (row + 3) % held * room + j, to + width
-            s3 += fresh * _finished(out, to, m3, row + 3, of_values, v3, diagonal, whole, passes)
+            s3 += fresh * _finished(out, (at + 3) * width + j, m3, of_values, row + 3, j, diagonal, whole, passes)
     if whole:
         each = total(s0), total(s1), total(s2), total(s3)
         for k in range(count):
@@ -234,13 +231,13 @@ def _finish(out, sums, at, rows, row, of_values, diagonal, whole, passes):
 
 
 @inlined
-def _finished(out, to, mean, row, of_values, value, diagonal, whole, passes):
+def _finished(out, to, mean, of_values, row, j, diagonal, whole, passes):
     """Writes a vector of `out`; returns it times `v`, where it is `whole`."""
     product = mean * splat(_HALF if row == 0 or row == passes.height - 1 else _ONE)
     if not whole:
         store(out, to, product)
         return product
-    v = load(of_values, value)
+    v = load(of_values, row % passes.held * passes.room + j)
     prefetch(diagonal, to + ROWS * passes.width)
     product = product + load(diagonal, to) * v
     store(out, to, product)

@@ -7,6 +7,7 @@ several windows see down everything is read once.
 
 import operator
 from collections.abc import Callable
+from functools import partial
 from typing import Any, ClassVar
 
 from llvmlite import ir
@@ -155,6 +156,10 @@ def prefetch(typing: Any, floats: Any, place: Any) -> Any:
     return types.void(floats, types.int64), emit
 
 
+def _larger(builder: Any, first: Any, second: Any) -> Any:
+    return builder.select(builder.fcmp_ordered(">", first, second), first, second)
+
+
 @intrinsic
 def smaller(typing: Any, first: Any, second: Any) -> Any:
     """The smaller of two numbers, the second where one is NaN."""
@@ -170,7 +175,7 @@ def larger(typing: Any, first: Any, second: Any) -> Any:
     """The larger of two numbers, the second where one is NaN."""
 
     def emit(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
-        return builder.select(builder.fcmp_ordered(">", *arguments), *arguments)
+        return _larger(builder, *arguments)
 
     return _VECTOR(_VECTOR, _VECTOR), emit
 
@@ -197,11 +202,11 @@ def where_nan(typing: Any, vector: Any, other: Any) -> Any:
 
 @intrinsic
 def exponent_and_fraction(typing: Any, vector: Any) -> Any:
-    """`e` and `f` in [1, 2) with `f 2^e` the number, where it is positive and normal; of 0, -127 and 1."""
+    """`127 + e` and `f` in [1, 2) with `f 2^e` the number, where it is positive and normal; of 0, 0 and 1."""
 
     def emit(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
         bits = builder.bitcast(arguments[0], _INTS)
-        exponent = builder.sitofp(builder.sub(builder.ashr(bits, _SHIFT), _BIAS), _FLOATS)
+        exponent = builder.sitofp(builder.ashr(bits, _SHIFT), _FLOATS)
         fraction = builder.bitcast(builder.or_(builder.and_(bits, _FRACTION), _BITS_OF_ONE), _FLOATS)
         return context.make_tuple(builder, sig.return_type, [exponent, fraction])
 
@@ -256,10 +261,7 @@ def largest(typing: Any, vector: Any) -> Any:
     """The largest of a vector's numbers, none of which is NaN."""
 
     def emit(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
-        def larger_of(first: Any, second: Any) -> Any:
-            return builder.select(builder.fcmp_ordered(">", first, second), first, second)
-
-        return _halved(builder, arguments[0], larger_of)
+        return _halved(builder, arguments[0], partial(_larger, builder))
 
     return types.float32(_VECTOR), emit
 

@@ -135,8 +135,8 @@ class Window:
     def _average(self, values: Tensor, taps: tuple[float, ...]) -> Tensor:
         if values.requires_grad and torch.is_grad_enabled():
             return _Average.apply(values, self, taps)
-        if kernels.used(values, self):
-            return kernels.launchers(values).mean(values, self, taps)
+        if launch := kernels.launchers(values, self):
+            return launch.mean(values, self, taps)
         height, width = (int(side) for side in values.shape[-2:])
         rows, columns = self.grid(height, width)
         if max(height, width) <= _DENSE_SIDE:
@@ -159,8 +159,8 @@ class Window:
             raise InputError(
                 f"a {height}x{width} image has {self.grid(height, width)} windows, not {tuple(values.shape[-2:])}"
             )
-        if kernels.used(values, self):
-            return kernels.launchers(values).adjoint(values, self, taps, height, width)
+        if launch := kernels.launchers(values, self):
+            return launch.adjoint(values, self, taps, height, width)
         if max(height, width) <= _DENSE_SIDE:
             vertical, horizontal = (self._matrix(taps, side, values) for side in (height, width))
             return vertical.mT @ (values @ horizontal)

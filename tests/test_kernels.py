@@ -77,7 +77,7 @@ def test_means_adjoints_and_products_are_those_of_torch(window, height, width, c
     maps = poisoned((2, channels, rows, columns), dtype, seed + 1)
     diagonal = poisoned((2, channels, height, width), dtype, seed + 2)
     result = poisoned((2, channels, height, width), dtype, seed + 3)
-    launch = kernels.launchers(values)
+    launch = kernels.launchers(values, window)
     mean = launch.mean(values, window, window.taps)
     spread = launch.adjoint(maps, window, window.taps, height, width)
     product, curvature = launch.product(values, diagonal, maps, window, torch.tensor([True, True]), result)
@@ -110,7 +110,7 @@ def test_strided_and_expanded_tensors_are_read_as_they_are(monkeypatch):
     inner = torch.randn(1, 1, 41, 30)
     assert not values.is_contiguous()
     mean, spread = window.mean(values), window.adjoint(values, 41, 30)
-    product, curvature = kernels.launchers(values).product(values, torch.tensor(2.0), inner, window)
+    product, curvature = kernels.launchers(values, window).product(values, torch.tensor(2.0), inner, window)
     by_torch(monkeypatch)
     close(mean, window.mean(values))
     close(spread, window.adjoint(values, 41, 30))
@@ -124,12 +124,12 @@ def test_images_that_are_not_active_are_neither_read_nor_written():
     others = [values[i : i + 1].clone() for i in range(3)]
     values[1] = torch.nan
     result = torch.full_like(values, 7.0)
-    product, curvature = kernels.launchers(values).product(
+    product, curvature = kernels.launchers(values, window).product(
         values, values, values, window, torch.tensor([True, False, True]), result
     )
     assert bool((product[1] == 7).all()) and float(curvature[1]) == 0
     for image in (0, 2):
-        alone, its = kernels.launchers(values).product(*[others[image]] * 3, window)
+        alone, its = kernels.launchers(values, window).product(*[others[image]] * 3, window)
         assert torch.equal(alone[0], product[image]) and torch.equal(its[0], curvature[image])
 
 
@@ -138,14 +138,14 @@ def test_empty_batches_are_empty():
     for shape in ((0, 3, 20, 20), (2, 0, 20, 20)):
         empty = torch.zeros(shape)
         assert window.mean(empty).shape == shape and window.adjoint(empty, 20, 20).shape == shape
-        product, curvature = kernels.launchers(empty).product(empty, empty, empty, window)
+        product, curvature = kernels.launchers(empty, window).product(empty, empty, empty, window)
         assert product.shape == shape and curvature.tolist() == torch.zeros(shape[0], 1, 1, 1).tolist()
 
 
 def test_sums_do_not_depend_on_how_many_programs_there_are(monkeypatch):
     window = Window.gaussian()
     values = poisoned((2, 1, 70, 150), torch.float32, 3)
-    launch = kernels.launchers(values)
+    launch = kernels.launchers(values, window)
     few = launch.product(values, values, values, window)
     monkeypatch.setattr(launch, "_PROGRAMS", 7)
     many = launch.product(values, values, values, window)
@@ -166,7 +166,7 @@ def test_updates_are_those_of_torch(window, level, dtype, seed):
     state.pace = torch.tensor([1.0, 0.25], dtype=dtype).reshape(-1, 1, 1, 1)
     state.last_step = state.last_step.map(lambda v: 0.1 * random_like(v.clone(), seed + 2).to(dtype))
     exponent, repeated = 0.5 + 0.3 * state.pace, 0.8 * state.pace
-    fused = state._fused_step(exponent, repeated)
+    fused = state._fused_step(import_module("percep.kernels.gpu"), exponent, repeated)
     with pytest.MonkeyPatch.context() as patch:
         by_torch(patch)
         defined = state._step(exponent, repeated)
@@ -221,7 +221,7 @@ def test_derivatives_through_the_kernels_are_adjoints():
 )
 def test_the_product_moves_the_bytes_it_is_said_to(monkeypatch, window, height, width):
     builder = import_module("triton.runtime.interpreter").InterpreterBuilder
-    launch = kernels.launchers(torch.zeros(0))
+    launch = import_module("percep.kernels.gpu")
     monkeypatch.setattr(launch, "_PROGRAMS", 1000)  # a program for every tile
     touched: dict[tuple[int, ...], list] = {}
 
@@ -281,17 +281,17 @@ def _span(seen: Tensor) -> Tensor:
 
 def test_the_choice_is_one_variable(monkeypatch):
     window, values = Window.gaussian(), torch.zeros(2, 2)
-    assert kernels.used(values, window) and kernels.fusible(values, Window.uniform(8))
-    assert not kernels.used(values.half(), window) and not kernels.used(values, Window.uniform(32))
+    assert kernels.launchers(values, window) and kernels.fusing(values, Window.uniform(8))
+    assert not kernels.launchers(values.half(), window) and not kernels.launchers(values, Window.uniform(32))
     monkeypatch.setenv("TRITON_INTERPRET", "0")
     with pytest.raises(InputError, match="interpreter"):
-        kernels.used(values, window)
+        kernels.launchers(values, window)
     monkeypatch.setenv(kernels.CHOICE, "cuda")
     with pytest.raises(InputError, match="auto, torch, triton"):
-        kernels.used(values, window)
+        kernels.launchers(values, window)
     for choice in ("auto", "torch"):
         monkeypatch.setenv(kernels.CHOICE, choice)
-        assert not kernels.used(values, window)
+        assert not kernels.launchers(values, window)
 
 
 def test_importing_and_solving_on_a_cpu_does_not_import_triton():

@@ -1,12 +1,12 @@
 """The CPU's kernels against the torch code, with NaN all around what they may read."""
 
+import ctypes
 import multiprocessing
 import os
 import shutil
 import subprocess
 import sys
 import threading
-import weakref
 from pathlib import Path
 
 import hypothesis.strategies as st
@@ -21,7 +21,8 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from percep import InputError, Program, SSIMBall, Window, kernels
-from percep.kernels import cpu, jit, passes, symmetric
+from percep.kernels import cpu, jit, multipliers, passes, symmetric
+from percep.kernels.threads import share
 from percep.kernels.vectors import LANES, load, store
 from percep.solvers import Dual, dual
 from percep.solvers.constraints import parts
@@ -77,7 +78,7 @@ def test_means_and_adjoints_are_those_of_torch(window, sides, planes, squared, s
     values = poisoned((*planes, height, width), torch.float32, seed)
     maps = poisoned((*planes, *window.grid(height, width)), torch.float32, seed + 1)
     mean, adjoint = (window.squared_mean, window.squared_adjoint) if squared else (window.mean, window.adjoint)
-    assert kernels.used(values, window)
+    assert kernels.launchers(values, window)
     close(mean(values), defined(mean, values))
     close(adjoint(maps, height, width), defined(adjoint, maps, height, width))
 
@@ -88,7 +89,7 @@ def test_products_are_those_of_torch(window, sides, seed):
     height, width = (side + window.size // 2 for side in sides)
     width = max(width, LANES)
     values, diagonal, inner = (poisoned((2, 3, height, width), torch.float32, seed + k) for k in range(3))
-    assert kernels.fusible(values, window)
+    assert kernels.fusing(values, window)
     product, curvature = cpu.product(values, diagonal, inner, window)
     expected = diagonal * values + defined(window.adjoint, inner * defined(window.mean, values), height, width)
     close(product, expected)
@@ -115,25 +116,26 @@ def test_nothing_is_written_beside_the_results(window, sides, seed):
     width = max(width, LANES)
     both = passes.both(window, window.taps, height, width)
     values, diagonal, inner = (poisoned((2, height, width), torch.float32, seed + k) for k in range(3))
-    result, sums = poisoned((2, height, width), torch.float32, 0), poisoned((2, height), torch.float32, 0)
-    cpu._shared(symmetric.spread, values, both.blocks, values, diagonal, inner, result, sums, True, both)
-    assert bool(torch.isfinite(result).all()) and bool(torch.isfinite(sums).all())
-    assert bool(moat(result).isnan().all()) and bool(moat(sums).isnan().all())
-    cpu._shared(symmetric.mean, values, both.blocks, values, result, both)
-    close(result, defined(window.mean, values))
-    assert bool(moat(result).isnan().all())
-    raised, steps = ([poisoned((2, height, width), torch.float32, 0) for _ in range(2)] for _ in range(2))
-    extremes, squares = poisoned((2, height, 4), torch.float32, 0), poisoned((2, height), torch.float32, 0)
-    positive = [values.abs() + 0.5] * 4
-    cpu._shared(
-        symmetric.update, values, both.blocks, values, diagonal, *positive, 0, 1, *positive, values, values, *positive,
-        *raised, *steps, squares, extremes, 1, True, True, both,
-    )  # fmt: skip
-    lowest = torch.full((2, 2), 0.3)
-    cpu._shared(symmetric.keep, values, height, *raised, extremes, lowest, 1, height, width)
-    for written in (*raised, *steps, extremes, squares):
+    result, curvature = poisoned((2, height, width), torch.float32, 0), poisoned((2,), torch.float32, 0)
+    cpu._run(symmetric.product, values, values, diagonal, inner, result, curvature, 1, both)
+    for written in (result, curvature):
         assert bool(torch.isfinite(written).all()) and bool(moat(written).isnan().all())
-    assert all(float(prices.min()) >= 0.3 - 1e-7 for prices in raised)
+    for kernel, way in ((symmetric.mean, window.mean), (symmetric.adjoint, window.adjoint)):
+        result.fill_(torch.nan)
+        cpu._run(kernel, values, values, result, both)
+        close(result, defined(way, values, *((height, width) if kernel is symmetric.adjoint else ())))
+        assert bool(moat(result).isnan().all())
+    raised, steps = ([poisoned((2, height, width), torch.float32, 0) for _ in range(2)] for _ in range(2))
+    spent, positive = poisoned((2,), torch.float32, 0), [values.abs() + 0.5] * 4
+    cpu._run(
+        multipliers.update, values, values, diagonal, *positive, 0, 1, *positive, values, values, *positive, *raised,
+        *steps, spent, 1, True, True, 0.3, both,
+    )  # fmt: skip
+    for written in (*raised, *steps, spent):
+        assert bool(torch.isfinite(written).all()) and bool(moat(written).isnan().all())
+    for prices in raised:
+        each = prices.flatten(1)
+        assert bool((each.amin(1) >= 0.3 * each.amax(1) * (1 - 1e-6)).all())
 
 
 @settings(max_examples=40, deadline=None)
@@ -143,8 +145,12 @@ def test_updates_are_those_of_torch(window, level, seed):
     levels = LEVELS.get(level) or {"floor": torch.linspace(0.9, 0.97, x[0, 0].numel()).reshape(1, 1, 29, 31)}
     state = iterate(program_of(x, levels, seed, window), seed + 1)
     paces = 0.5 + 0.3 * state.pace, 0.8 * state.pace
-    assert kernels.fusible(state.delta, window)
-    fused, expected, violations = state._fused_step(*paces), defined(state._step, *paces), defined(state.violations)
+    assert kernels.fusing(state.delta, window)
+    fused, expected, violations = (
+        state._fused_step(cpu, *paces),
+        defined(state._step, *paces),
+        defined(state.violations),
+    )
     eps = torch.finfo(torch.float32).eps
     for place, (mine, other) in enumerate(zip(fused, expected, strict=True)):
         for name in ("luminance", "contrast", "mean"):
@@ -179,9 +185,9 @@ def test_nan_stays_in_its_image(window):
         assert torch.equal(alone[0], right[0][:1]) and torch.equal(alone[1], right[1][:1])
         state = iterate(program_of(x, {"floor": 0.9, "mean": 0.97}, 1, window), 2)
         paces = 0.5 + 0.3 * state.pace, 0.8 * state.pace
-        before = state._fused_step(*paces)
+        before = state._fused_step(cpu, *paces)
         state.delta = torch.where(torch.tensor([False, True, False]).reshape(3, 1, 1, 1), torch.nan, state.delta)
-        after = state._fused_step(*paces)
+        after = state._fused_step(cpu, *paces)
         for mine, other in zip(before, after, strict=True):
             for name in ("luminance", "contrast", "mean"):
                 assert torch.equal(getattr(mine, name)[clean], getattr(other, name)[clean])
@@ -198,7 +204,7 @@ def test_results_do_not_depend_on_the_number_of_threads(window):
         results.append([maps, window.adjoint(maps, 45, 45)])
         if window.is_own_adjoint:
             state = iterate(program_of(x, {"floor": 0.9, "mean": 0.97}, 1), 2)
-            steps, raised = state._fused_step(0.5 + 0.3 * state.pace, 0.8 * state.pace)
+            steps, raised = state._fused_step(cpu, 0.5 + 0.3 * state.pace, 0.8 * state.pace)
             results[-1] += [*cpu.product(x, x, x, window), *parts(steps), *parts(raised)]
     for other in results[1:]:
         assert all(torch.equal(mine, its) for mine, its in zip(results[0], other, strict=True))
@@ -242,7 +248,7 @@ def test_what_is_to_be_differentiated_elsewhere_is_left_to_torch():
     for how in (quadratic.product, lambda values: quadratic.curved(values)[0]):
         (gradient,) = torch.autograd.grad((how(x) * x).sum(), price, retain_graph=True)
         assert bool((gradient > 0).any())
-    assert not kernels.fusible(x, window, x.double())
+    assert not kernels.fusing(x, window, x.double())
     tangent = random_like(x, 1).float()
     with forward_ad.dual_level():
         derivative = forward_ad.unpack_dual(window.mean(forward_ad.make_dual(x, tangent))).tangent
@@ -261,7 +267,7 @@ def test_solutions_and_bounds_do_not_depend_on_the_path(level):
 
 def test_other_windows_keep_torch_s_product():
     window, x = Window.uniform(8), photograph(1, 40).float()
-    assert kernels.used(x, window) and not kernels.fusible(x, window)
+    assert kernels.launchers(x, window) and not kernels.fusing(x, window)
     price = window.mean(x).abs()
     quadratic = WindowQuadratic(window, (40, 40), price, 2 * price)
     product, curvature = quadratic.curved(x)
@@ -272,7 +278,7 @@ def test_other_windows_keep_torch_s_product():
 def test_without_numba_torch_takes_over(monkeypatch):
     window, x = Window.gaussian(), photograph(1, 40).float()
     monkeypatch.setattr(kernels, "_installed", lambda library: False)
-    assert not kernels.used(x, window) and not kernels.fusible(x, window)
+    assert not kernels.launchers(x, window) and not kernels.fusing(x, window)
     assert torch.equal(window.mean(x), defined(window.mean, x))
 
 
@@ -284,7 +290,7 @@ def test_a_numba_that_cannot_be_imported_is_told_of(monkeypatch):
     kernels._installed.cache_clear()
     with pytest.warns(UserWarning, match=r"torch does its work: Numba needs NumPy"):
         assert kernels.described(torch.device("cpu")) == "torch"
-    assert not kernels.used(photograph(1, 40).float(), Window.gaussian())
+    assert not kernels.launchers(photograph(1, 40).float(), Window.gaussian())
     kernels._installed.cache_clear()
 
 
@@ -329,31 +335,85 @@ torch.save((LANES, results, solution.objective), sys.argv[2])
 
 def test_narrow_images_are_not_left_to_vectors():
     narrow, window = photograph(1, 60).float()[..., : LANES - 1], Window.gaussian()
-    assert kernels.used(narrow, window) and not kernels.fusible(narrow, window)
+    assert kernels.launchers(narrow, window) and not kernels.fusing(narrow, window)
     close(window.mean(narrow), defined(window.mean, narrow))
 
 
-def test_a_thread_holds_what_it_works_on_when_another_is_interrupted():
-    begun, ended = threading.Event(), threading.Event()
-    alive = []
+@njit
+def _count(counts, start, stop):
+    for piece in range(start, stop):
+        counts[piece] += 1
 
-    def kernel(address: int, start: int, stop: int) -> None:
-        if start == 0:
-            begun.wait(60)
-            raise KeyboardInterrupt
-        begun.set()
-        ended.wait(60)
-        alive.append(held() is not None)
 
-    values = torch.zeros(1, 60, 60)
-    held = weakref.ref(values)
-    with pytest.raises(KeyboardInterrupt):
-        cpu._shared(kernel, torch.zeros(1, 60, 60), 2, values)
-    del values
-    ended.set()
-    cpu._pool().shutdown()
-    cpu._pool.cache_clear()
-    assert alive == [True]
+@njit
+def counted(counts, parts, threads, parallel):
+    share(_count, (counts,), len(counts), parts, threads, parallel)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 40), st.integers(1, 9), st.integers(1, 4), st.booleans())
+def test_every_piece_is_done_once(count, parts, threads, alone):
+    counts = np.zeros(count, np.int64)
+    counted(counts, 1 if alone else parts, threads, cpu._openmp())
+    assert (counts == 1).all()
+
+
+_pause, _thread = ctypes.CDLL(None).usleep, ctypes.CDLL(None).pthread_self
+_pause.argtypes, _thread.argtypes, _thread.restype = [ctypes.c_uint], [], ctypes.c_ulong
+
+
+@njit(nogil=True)
+def _sign(names, start, stop):
+    _pause(300_000)
+    names[start:stop] = _thread()
+
+
+@njit(nogil=True)
+def signed(names, parallel):
+    share(_sign, (names,), len(names), 2, 2, parallel)
+
+
+def test_threads_share_a_call_and_two_calls_at_once_have_their_own():
+    assert "OpenMP" in torch.__config__.parallel_info()
+    names = np.zeros((2, 2), np.uint64)
+    signed(names[0], cpu._openmp())  # compiles
+    callers = [threading.Thread(target=signed, args=(row, cpu._openmp())) for row in names]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert len(np.unique(names)) == 4
+
+
+@njit
+def _fail(least, start, stop):
+    if start <= least < stop:
+        raise ValueError
+
+
+@njit
+def failing(least, parts, parallel):
+    share(_fail, (least,), 10, parts, 3, parallel)
+
+
+@pytest.mark.parametrize("parts", [1, 2, 7])
+def test_a_part_that_fails_is_not_passed_over(parts):
+    failing(10, parts, cpu._openmp())
+    for piece in (0, 4, 9):
+        with pytest.raises(MemoryError):
+            failing(piece, parts, cpu._openmp())
+
+
+def test_without_openmp_one_thread_does_the_same(monkeypatch):
+    window, x = Window.gaussian(), photograph(1, 60).float()
+    expected = window.mean(x)
+    monkeypatch.setattr(ctypes, "CDLL", lambda name: object())
+    cpu._openmp.cache_clear()
+    assert cpu._openmp() == (0, 0, 0)
+    assert torch.equal(window.mean(x), expected)
+    monkeypatch.undo()
+    cpu._openmp.cache_clear()
+    assert all(cpu._openmp())
 
 
 def test_tensors_without_memory_are_refused():
@@ -385,11 +445,11 @@ def test_compiled_code_is_that_of_all_files(tmp_path):
 
 def test_small_images_are_left_to_dense_products(monkeypatch):
     monkeypatch.undo()
-    assert not kernels.used(torch.zeros(48, 48), Window.gaussian())
-    assert kernels.used(torch.zeros(48, 49), Window.gaussian())
+    assert not kernels.launchers(torch.zeros(48, 48), Window.gaussian())
+    assert kernels.launchers(torch.zeros(48, 49), Window.gaussian())
 
 
-def test_a_process_forked_after_threads_were_started_starts_its_own():
+def test_a_forked_process_does_without_the_threads_it_has_not():
     window, x = Window.gaussian(), photograph(1, 60).float()
     expected = window.mean(x)
 
@@ -405,13 +465,13 @@ def test_a_process_forked_after_threads_were_started_starts_its_own():
 @njit
 def _log_ratios(first, second, out):
     for j in range(0, len(out), LANES):
-        store(out, j, symmetric._log_ratio(load(first, j), load(second, j)))
+        store(out, j, multipliers._log_ratio(load(first, j), load(second, j)))
 
 
 @njit
 def _exponentials(values, out):
     for j in range(0, len(out), LANES):
-        store(out, j, symmetric._exponential(load(values, j)))
+        store(out, j, multipliers._exponential(load(values, j)))
 
 
 def test_logarithms_of_ratios_are_those_of_numpy():

@@ -28,7 +28,7 @@ written. What a product costs in cache, for a vector and 11 taps: 24 multiplicat
 20 more additions, 14 reads for four rows in a pass down, and 11 in a pass across, ten of which would lie in two cache
 lines each, were not half of them shifted together from registers. `python -m benchmarks.device` measures it.
 
-`used` and `fusible` are the only places that choose. Nothing here imports Triton or Numba before a kernel is needed.
+`launchers` and `fusing` are the only places that choose. Nothing imports Triton or Numba before a kernel is needed.
 """
 
 import os
@@ -57,12 +57,12 @@ _MOST_TAPS = 31
 _SMALL = 48
 
 
-def used(values: Tensor, window: "Window") -> bool:
-    """Whether a window's means of `values`, and their adjoints, are left to the kernels.
+def launchers(values: Tensor, window: "Window") -> ModuleType | None:
+    """What launches a window's means of `values` and their adjoints, `kernels.gpu` or `kernels.cpu`; None is torch.
 
-    By default wherever Triton, on CUDA devices, or Numba, on a CPU, is installed: float32, on CUDA devices float64 too,
-    up to 31 taps, nothing to differentiate. On a CPU only images that have a side of more than 48 pixels: of smaller
-    ones a product with two dense matrices is as fast. Transforms of `torch.func` need "torch".
+    By default kernels are launched wherever Triton, on CUDA devices, or Numba, on a CPU, is installed: float32, on CUDA
+    devices float64 too, up to 31 taps, nothing to differentiate. On a CPU only images that have a side of more than 48
+    pixels: of smaller ones a product with two dense matrices is as fast. Transforms of `torch.func` need "torch".
 
     Raises:
         InputError: `PERCEP_KERNELS` is none of "auto", "torch" and "triton", or asks for Triton on a CPU without its
@@ -71,56 +71,46 @@ def used(values: Tensor, window: "Window") -> bool:
     choice = _choice()
     if (
         choice == "torch"
+        or values.dtype not in (torch.float32, torch.float64)
+        or window.size > _MOST_TAPS
         or (values.requires_grad and torch.is_grad_enabled())
         or forward_ad.unpack_dual(values).tangent is not None
     ):
-        return False
-    if values.dtype not in (torch.float32, torch.float64) or window.size > _MOST_TAPS:
-        return False
-    if values.is_cuda:
-        return _installed("triton")
-    if choice == "triton":
-        if os.environ.get("TRITON_INTERPRET") != "1":
+        return None
+    if values.is_cuda or choice == "triton":
+        if not values.is_cuda and os.environ.get("TRITON_INTERPRET") != "1":
             raise InputError(f"{CHOICE}=triton on a CPU needs Triton's interpreter: set TRITON_INTERPRET=1")
-        return _installed("triton")
-    return (
-        values.device.type == "cpu"
-        and values.dtype == torch.float32
-        and max(values.shape[-2:]) > _SMALL
-        and _installed("numba")
-    )
+        if not _installed("triton"):
+            return None
+        from percep.kernels import gpu  # noqa: PLC0415  importing Triton takes a second
+
+        return gpu
+    known = values.device.type == "cpu" and values.dtype == torch.float32
+    if not known or max(values.shape[-2:]) <= _SMALL or not _installed("numba"):
+        return None
+    from percep.kernels import cpu  # noqa: PLC0415  and so does Numba
+
+    return cpu
 
 
-def fusible(values: Tensor, window: "Window", *others: Tensor) -> bool:
-    """Whether the system product or the multipliers' update is left to a kernel: on a CPU not for every window, nor
-    for images narrower than a vector.
+def fusing(values: Tensor, window: "Window", *others: Tensor) -> ModuleType | None:
+    """`launchers` where the system product and the multipliers' update are left to them too: on a CPU not for every
+    window, nor for images narrower than a vector.
 
     Args:
         values: what the window averages.
         window: of the averages.
         others: what else goes into it; nothing to differentiate there either, and of the same type.
     """
-    return (
-        used(values, window)
-        and (_by_triton(values) or launchers(values).by_vectors(values, window))
-        and all(other.dtype == values.dtype for other in others)
-        and not (torch.is_grad_enabled() and any(other.requires_grad for other in others))
-    )
-
-
-def launchers(values: Tensor) -> ModuleType:
-    """`percep.kernels.gpu` or `percep.kernels.cpu`, which launch the same."""
-    if _by_triton(values):
-        from percep.kernels import gpu  # noqa: PLC0415  importing Triton takes a second
-
-        return gpu
-    from percep.kernels import cpu  # noqa: PLC0415  and so does Numba
-
-    return cpu
-
-
-def _by_triton(values: Tensor) -> bool:
-    return values.is_cuda or _choice() == "triton"
+    launch = launchers(values, window)
+    if (
+        launch is None
+        or not launch.fuses(values, window)
+        or any(other.dtype != values.dtype for other in others)
+        or (torch.is_grad_enabled() and any(other.requires_grad for other in others))
+    ):
+        return None
+    return launch
 
 
 def _choice() -> str:

@@ -4,9 +4,11 @@ As many threads as torch uses share the rows in equal parts. Results do not depe
 partial sum, and these are added in a fixed order.
 """
 
+import ctypes
 import os
+import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -14,13 +16,12 @@ import torch
 from torch import Tensor
 
 from percep.errors import InputError
-from percep.kernels import CHOICE, general, passes, symmetric
+from percep.kernels import CHOICE, general, multipliers, passes, symmetric
 from percep.kernels.pieces import Floor, Updated, laid, room
 from percep.kernels.vectors import LANES
 from percep.windows import Window
 
-# To start a thread, on a core where those of torch still wait for more, takes as long as some ten thousands of pixels.
-_PIXELS_A_THREAD = 2**17
+_PIXELS_A_THREAD = 2**15
 
 
 def mean(values: Tensor, window: Window, taps: tuple[float, ...]) -> Tensor:
@@ -28,12 +29,11 @@ def mean(values: Tensor, window: Window, taps: tuple[float, ...]) -> Tensor:
     height, width = _sides(values)
     result = values.new_empty(*values.shape[:-2], *window.grid(height, width))
     of_window = (window, taps, height, width)
-    if by_vectors(values, window):
-        both = passes.both(*of_window)
-        _shared(symmetric.mean, values, both.blocks, _laid(values), result, both)
+    if fuses(values, window):
+        _run(symmetric.mean, values, _laid(values), result, passes.both(*of_window))
     else:
         across, down = passes.across(window, taps, width), passes.down(*of_window)
-        _shared(general.mean, values, result.shape[-2], *_flat(values, result), height, down, across)
+        _run(general.mean, values, *_flat(values, result), height, down, across)
     return result
 
 
@@ -41,12 +41,11 @@ def adjoint(maps: Tensor, window: Window, taps: tuple[float, ...], height: int, 
     """`A' u` with the taps given, `(..., h, w)` to `(..., height, width)`."""
     result = maps.new_empty(*maps.shape[:-2], height, width)
     of_window = (window, taps, height, width)
-    if by_vectors(result, window):
-        u, both = _laid(maps), passes.both(*of_window)
-        _shared(symmetric.spread, result, both.blocks, u, u, u, result, result, False, both)
+    if fuses(result, window):
+        _run(symmetric.adjoint, result, _laid(maps), result, passes.both(*of_window))
     else:
         across, back = passes.across(window, taps, width), passes.back(*of_window)
-        _shared(general.adjoint, result, height, *_flat(maps, result), maps.shape[-2], back, across)
+        _run(general.adjoint, result, *_flat(maps, result), maps.shape[-2], back, across)
     return result
 
 
@@ -58,7 +57,7 @@ def product(
     Args:
         values: v.
         diagonal, inner: broadcasting to `(B, C, H, W)`.
-        window: of A, such that `by_vectors`.
+        window: of A, that `fuses`.
         active: `(B,)`; of an image that is not, nothing is read, and both are 0. None is all.
     """
     height, width = _sides(values)
@@ -67,14 +66,13 @@ def product(
     shape = values.shape
     given = [each if each.shape == shape else each.expand(shape) for each in (values, diagonal, inner)]
     given = [_laid(each if chosen is None else each[chosen]) for each in given]
-    result, sums = room(given[0]), given[0].new_empty(len(given[0]), values.shape[1], height)
+    result, curvature = room(given[0]), values.new_zeros(len(given[0]), 1, 1, 1)
     both = passes.both(window, window.taps, height, width)
-    _shared(symmetric.spread, given[0], both.blocks, *given, result, sums, True, both)
-    curvature = _total(sums)
+    _run(symmetric.product, given[0], *given, result, curvature, values.shape[1], both)
     if chosen is not None:
         result = room(values).zero_().index_copy_(0, chosen, result)
-        curvature = values.new_zeros(len(values)).index_copy_(0, chosen, curvature)
-    return result, curvature.reshape(-1, 1, 1, 1)
+        curvature = values.new_zeros(len(values), 1, 1, 1).index_copy_(0, chosen, curvature)
+    return result, curvature
 
 
 def update(
@@ -94,33 +92,25 @@ def update(
         floor: None without a floor.
         weights: the ellipsoid's, of squared means and variances, `(B, C, H, W)`; None without a mean.
         paces: eta and the momentum of each image, `(B,)`.
-        window: of the local moments, such that `by_vectors`.
+        window: of the local moments, that `fuses`.
     """
     height, width = _sides(delta)
     window.grid(height, width)
     of_floor, both = laid(floor, moments[0]), passes.both(window, window.taps, height, width)
-    sums, extremes = delta.new_zeros(delta.shape[:-1]), delta.new_empty(*delta.shape[:-1], 4)
+    spent = delta.new_zeros(len(delta), 1, 1, 1)
     images = [_laid(each) for each in (delta, reference, *moments)]
     others = [_laid(each) for each in (*(weights or moments), *paces)]
-    _shared(
-        symmetric.update, delta, both.blocks, *images, *of_floor.k, *of_floor.strides,
-        *of_floor.radii, *of_floor.multipliers, *of_floor.last, *others,
-        *of_floor.raised, *of_floor.steps, sums, extremes, delta.shape[1], floor is not None, weights is not None, both,
+    _run(
+        multipliers.update, delta, *images, *of_floor.k, *of_floor.strides, *of_floor.radii, *of_floor.multipliers,
+        *of_floor.last, *others, *of_floor.raised, *of_floor.steps, spent, delta.shape[1], floor is not None,
+        weights is not None, floor.least if floor else 0.0, both,
     )  # fmt: skip
-    if floor is not None and delta.numel():
-        lowest = floor.least * extremes.flatten(1, 2).amax(1)[:, ::2].contiguous()
-        _shared(symmetric.keep, delta, height, *of_floor.raised, extremes, lowest, *delta.shape[1:])
-    return Updated(of_floor.raised, of_floor.steps, _total(sums).reshape(-1, 1, 1, 1))
+    return Updated(of_floor.raised, of_floor.steps, spent)
 
 
-def by_vectors(values: Tensor, window: Window) -> bool:
+def fuses(values: Tensor, window: Window) -> bool:
     """Whether images `values`, `(..., H, W)`, are for the kernels of `symmetric`, and so for `product` and `update`."""
     return window.is_own_adjoint and window.size < 2 * symmetric.EDGE and values.shape[-1] >= LANES
-
-
-def _total(sums: Tensor) -> Tensor:
-    """Sums of rows, `(B, C, H)`, by image: plane by plane, as torch splits long sums among threads."""
-    return sums.sum(2).sum(1)
 
 
 def _laid(values: Tensor) -> Tensor:
@@ -132,25 +122,14 @@ def _flat(*tensors: Tensor) -> list[Any]:
     return [_laid(values).view(-1).numpy() for values in tensors]
 
 
-def _shared(kernel: Callable[..., None], images: Tensor, count: int, *arguments: Any) -> None:
-    """Calls a kernel for the pieces of all planes of `images`, each of which has so many.
-
-    Of contiguous tensors among the arguments it gets the addresses.
-    """
+def _run(kernel: Callable[..., None], images: Tensor, *arguments: Any) -> None:
+    """Calls a kernel for the planes of `images`. Of contiguous tensors among the arguments it gets the addresses."""
     if not images.numel():
         return
-    pieces = images.shape[:-2].numel() * count
-    threads = max(1, min(torch.get_num_threads(), images.numel() // _PIXELS_A_THREAD, pieces))
-    bounds = [pieces * part // threads for part in range(threads + 1)]
-    others = [_pool().submit(_call, kernel, arguments, *bounds[part : part + 2]) for part in range(1, threads)]
-    _call(kernel, arguments, *bounds[:2])
-    for other in others:
-        other.result()
-
-
-def _call(kernel: Callable[..., None], arguments: tuple[Any, ...], start: int, stop: int) -> None:
-    """Calls a kernel while this thread holds the tensors, so that an interrupt of another cannot free them."""
-    kernel(*(_address(each) if isinstance(each, Tensor) else each for each in arguments), start, stop)
+    given = (_address(each) if isinstance(each, Tensor) else each for each in arguments)
+    parallel, threads = _openmp(), torch.get_num_threads()
+    parts = max(1, min(threads, images.numel() // _PIXELS_A_THREAD)) if all(parallel) else 1
+    kernel(*given, images.shape[:-2].numel(), parts, threads, parallel)
 
 
 def _address(values: Tensor) -> int:
@@ -162,12 +141,28 @@ def _address(values: Tensor) -> int:
 
 
 @cache
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(os.cpu_count(), "percep")
+def _openmp() -> tuple[int, ...]:
+    """The addresses that `threads.share` asks for, in what torch loaded: 0 where they are missing.
+
+    That is in torch for Windows, and in a process that was forked, where OpenMP would wait for threads that are not
+    there. One thread does everything then.
+    """
+    if not _forked.is_set():
+        with suppress(AttributeError, TypeError):
+            loaded = ctypes.CDLL(None)
+            found = loaded.GOMP_parallel, loaded.omp_get_thread_num, loaded.omp_get_num_threads
+            return tuple(ctypes.cast(function, ctypes.c_void_p).value or 0 for function in found)
+    return 0, 0, 0
 
 
-if hasattr(os, "register_at_fork"):  # threads do not survive a fork; Numba's lock does, where one is just compiling
-    os.register_at_fork(after_in_child=_pool.cache_clear)
+def _begin_forked() -> None:
+    _forked.set()
+    _openmp.cache_clear()
+
+
+_forked = threading.Event()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_forked)
 
 
 def _sides(values: Tensor) -> tuple[int, int]:

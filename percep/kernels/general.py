@@ -1,8 +1,8 @@
 """Numba kernels for windows of any taps, strides and padding on the CPU: local means and their adjoints.
 
 The definition is in `percep.windows`. Arrays are contiguous and flat. A plane is worked through row by row, so that
-what lies between the passes stays in cache. Rows, of windows or of pixels, are counted through all planes; a call does
-those of `[start, stop)`, so that threads share the work, and what a row becomes does not depend on them.
+what lies between the passes stays in cache. Rows, of windows or of pixels, are counted through all planes, and threads
+share them; what a row becomes does not depend on how.
 """
 
 from typing import NamedTuple
@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from percep.kernels.jit import compiled
+from percep.kernels.threads import share
 
 GROUP = 6
 """Taps that are added at a time: passes are filled up to a multiple of it."""
@@ -132,7 +133,7 @@ def _placed(line, row, across):
 
 
 @compiled
-def mean(values, out, height, down, across, start, stop):
+def _mean(values, out, height, down, across, start, stop):
     """Local means `out` of planes `values`: rows of windows."""
     rows = len(down.until)
     line, spare = _line(across), _line(across)
@@ -144,7 +145,7 @@ def mean(values, out, height, down, across, start, stop):
 
 
 @compiled
-def adjoint(maps, out, rows, back, across, start, stop):
+def _adjoint(maps, out, rows, back, across, start, stop):
     """`A'` of planes of windows `maps`, which have so many rows: rows of pixels."""
     height, width, windows = len(back.until), across.width, across.windows
     line = _line(across)
@@ -159,3 +160,15 @@ def adjoint(maps, out, rows, back, across, start, stop):
             _spread(held[done % back.held * back.room :], line, across)
             done += 1
         _weighted(out[place * width :], held, back.places[row], back.taps[row], width)
+
+
+@compiled
+def mean(values, out, height, down, across, planes, parts, threads, parallel):
+    """Local means `out` of planes `values`, of so many rows."""
+    share(_mean, (values, out, height, down, across), planes * len(down.until), parts, threads, parallel)
+
+
+@compiled
+def adjoint(maps, out, rows, back, across, planes, parts, threads, parallel):
+    """`A'` of planes of windows `maps`, which have so many rows: planes `out` of pixels."""
+    share(_adjoint, (maps, out, rows, back, across), planes * len(back.until), parts, threads, parallel)

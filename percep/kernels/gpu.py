@@ -114,6 +114,11 @@ def update(
     return Updated(of_floor.raised, of_floor.steps, spent.sum(1).reshape(-1, 1, 1, 1))
 
 
+def fuses(values: Tensor, window: Window) -> bool:
+    """Whether `product` and `update` are for images `values`, `(..., H, W)`."""
+    return True
+
+
 class _Work:
     """How a launch is divided, and the arguments that say so.
 

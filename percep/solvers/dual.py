@@ -4,6 +4,7 @@ from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
+from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -267,8 +268,8 @@ class _State:
         Alone and with rho = 0, it only scales d, which is done at once.
         """
         exponent, repeated = 0.5 + (eta - 0.5) * self.pace, momentum * self.pace
-        if kernels.fusible(self.delta, self.program.ball.window):
-            steps, raised = self._fused_step(exponent, repeated)
+        if launch := kernels.fusing(self.delta, self.program.ball.window):
+            steps, raised = self._fused_step(launch, exponent, repeated)
         else:
             steps, raised = self._step(exponent, repeated)
         self.last_step, self.multipliers = steps, raised
@@ -287,10 +288,9 @@ class _State:
         )
         return steps, old.join(steps, lambda price, step: no_less(price * step.exp(), _LEAST_PRICE))
 
-    def _fused_step(self, exponent: Tensor, repeated: Tensor) -> tuple[Multipliers, Multipliers]:
+    def _fused_step(self, launch: ModuleType, exponent: Tensor, repeated: Tensor) -> tuple[Multipliers, Multipliers]:
         """`_step` in one pass over the image."""
         ball, old, last = self.program.ball, self.multipliers, self.last_step
-        launch = kernels.launchers(self.delta)
         floor = weights = None
         if ball.luminance is not None and ball.contrast is not None:
             assert old.luminance is not None and old.contrast is not None

@@ -1,0 +1,95 @@
+"""Kernels by the threads of torch.
+
+What torch computes in parallel is shared among OpenMP's threads, which then wait for more for a while, each on its
+core. A thread of another kind would wait for that core, and one of Python's for the interpreter's lock as well, which
+takes longer than a kernel for an image of 224 pixels. So kernels ask OpenMP for its threads, as torch does.
+"""
+
+from typing import Any
+
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.core.typing import signature
+from numba.extending import intrinsic
+
+_COUNT, _INT, _POINTER = ir.IntType(64), ir.IntType(32), ir.IntType(8).as_pointer()
+# What the threads of a call share, with the kernel's arguments behind it.
+_FAILED, _PIECES, _PARTS, _THREAD, _THREADS, _ARGUMENTS = range(6)
+
+
+@intrinsic
+def share(typing: Any, kernel: Any, arguments: Any, count: Any, parts: Any, threads: Any, parallel: Any) -> Any:
+    """Calls `kernel(*arguments, start, stop)` for equal parts `[start, stop)` of the pieces `[0, count)`.
+
+    Args:
+        kernel: a compiled function that returns nothing; from no outer function, or it is compiled in every process.
+        arguments: a tuple.
+        count: of pieces.
+        parts: how many; the caller does the first, and each thread the same one at every call, whose data it has.
+        threads: how many to ask for. To ask for as many as torch does is quick; others are started and ended.
+        parallel: the addresses of OpenMP's `GOMP_parallel`, `omp_get_thread_num` and `omp_get_num_threads`, which are
+            not needed for a single part.
+
+    Raises:
+        MemoryError: a part found no memory.
+    """
+    given = (*arguments.types, types.intp, types.intp)
+    typing.resolve_function_type(kernel, given, {})
+
+    def emit(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+        _, packed, *numbers = values
+        work = _part(context, builder, kernel.dispatcher.get_compile_result(signature(types.void, *given)), packed.type)
+        job = cgutils.alloca_once(builder, _job(packed.type))
+        nothing = ir.Constant(_COUNT, 0)
+        begin, *own = cgutils.unpack_tuple(builder, numbers[3])
+        for which, value in enumerate((nothing, *numbers[:2], *own, packed)):
+            builder.store(value, _field(builder, job, which))
+        data = builder.bitcast(job, _POINTER)
+        with builder.if_else(builder.icmp_signed("==", numbers[1], ir.Constant(_COUNT, 1))) as (alone, together):
+            with alone:
+                builder.call(work, [data])
+            with together:
+                kind = ir.FunctionType(ir.VoidType(), [work.type, _POINTER, _INT, _INT]).as_pointer()
+                flags = ir.Constant(_INT, 0)
+                builder.call(builder.inttoptr(begin, kind), [work, data, builder.trunc(numbers[2], _INT), flags])
+        failed = builder.load(_field(builder, job, _FAILED))
+        with builder.if_then(builder.icmp_signed("!=", failed, nothing), likely=False):
+            context.call_conv.return_user_exc(builder, MemoryError, ("no memory for the rows a kernel holds",))
+        return context.get_dummy_value()
+
+    return types.void(kernel, arguments, *[types.intp] * 3, types.UniTuple(types.intp, 3)), emit
+
+
+def _job(arguments: Any) -> Any:
+    return ir.LiteralStructType([_COUNT] * _ARGUMENTS + [arguments])
+
+
+def _field(builder: Any, job: Any, which: int) -> Any:
+    return builder.gep(job, [ir.Constant(_INT, 0), ir.Constant(_INT, which)])
+
+
+def _part(context: Any, outer: Any, kernel: Any, arguments: Any) -> Any:
+    """What each thread does: the part of its own number, and every so many-th after it."""
+    context.active_code_library.add_linking_library(kernel.library)
+    kind = ir.FunctionType(ir.VoidType(), [_POINTER])
+    work = ir.Function(outer.module, kind, outer.module.get_unique_name("part"))
+    work.linkage = "internal"
+    builder = ir.IRBuilder(work.append_basic_block())
+    job = builder.bitcast(work.args[0], _job(arguments).as_pointer())
+    count, parts, thread, threads, packed = (
+        builder.load(_field(builder, job, which)) for which in range(_PIECES, _ARGUMENTS + 1)
+    )
+    zero, one = (ir.Constant(_COUNT, number) for number in (0, 1))
+    first, step = cgutils.alloca_once_value(builder, zero), cgutils.alloca_once_value(builder, one)
+    with builder.if_then(builder.icmp_signed("!=", parts, one)):
+        for address, place in ((thread, first), (threads, step)):
+            number = builder.call(builder.inttoptr(address, ir.FunctionType(_INT, []).as_pointer()), [])
+            builder.store(builder.sext(number, _COUNT), place)
+    values = cgutils.unpack_tuple(builder, packed)
+    with cgutils.for_range_slice(builder, builder.load(first), parts, builder.load(step), _COUNT) as (part, _):
+        bounds = (builder.sdiv(builder.mul(count, edge), parts) for edge in (part, builder.add(part, one)))
+        status, _ = context.call_internal_no_propagate(builder, kernel.fndesc, kernel.signature, [*values, *bounds])
+        with builder.if_then(status.is_error, likely=False):
+            builder.store(one, _field(builder, job, _FAILED))
+    builder.ret_void()
+    return work

@@ -21,10 +21,11 @@ was never seen to, and the floor under the multipliers (`pieces.no_less`), 24 by
 a GPU**: the kernels are tested in Triton's interpreter against the torch code, and compiled for sm_80 and sm_90 without
 spills (`python -m benchmarks.compiled`); graphs and speed are untested.
 
-On a CPU Numba kernels work row by row (`symmetric` for SSIM's own windows, in explicit `vectors`; `general` for any
-other's means and adjoints, and where an image is narrower than a vector; launched by `cpu`): rows between passes are
-kept in the second-level cache, so that memory moves the designed bytes, and what `out` costs to be fetched before it is
-written. What a product costs in cache, for a vector and 11 taps: 24 multiplications, 20 of them fused with additions,
+On a CPU Numba kernels work row by row (`symmetric` and `multipliers` for SSIM's own windows, in explicit `vectors`;
+`general` for any other's means and adjoints, and where an image is narrower than a vector; launched by `cpu`, shared by
+the `threads` of torch): rows between passes are kept in the second-level cache, so that memory moves the designed
+bytes, and what `out` costs to be fetched before it is written.
+What a product costs in cache, for a vector and 11 taps: 24 multiplications, 20 of them fused with additions,
 20 more additions, 14 reads for four rows in a pass down, and 11 in a pass across, ten of which would lie in two cache
 lines each, were not half of them shifted together from registers. `python -m benchmarks.device` measures it.
 
@@ -52,6 +53,8 @@ if TYPE_CHECKING:
 # The environment variable that overrides the choice: "torch" is torch everywhere, "triton" also takes tensors on a CPU
 # to the kernels, which needs Triton's interpreter (TRITON_INTERPRET=1).
 CHOICE = "PERCEP_KERNELS"
+PROCESS = os.getpid()
+"""That imported this; a forked one has none of its threads."""
 _CHOICES = ("auto", "torch", "triton")
 _MOST_TAPS = 31
 _SMALL = 48
@@ -130,12 +133,12 @@ def described(device: torch.device) -> str:
 
 @cache
 def _installed(library: str) -> bool:
-    """Whether a library is there, and of Numba, which refuses versions of NumPy, whether it can be imported."""
+    """Whether a library is there, and of Numba, which is choosy about NumPy, that it can be imported and compiles."""
     if find_spec(library) is None:
         return False
     if library == "numba":
         try:
-            import_module(library)
+            return not import_module(library).config.DISABLE_JIT
         except ImportError as error:
             warnings.warn(f"numba cannot be imported, torch does its work: {error}", stacklevel=2)
             return False

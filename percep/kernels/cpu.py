@@ -6,7 +6,6 @@ partial sum, and these are added in a fixed order.
 
 import ctypes
 import os
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
@@ -16,12 +15,12 @@ import torch
 from torch import Tensor
 
 from percep.errors import InputError
-from percep.kernels import CHOICE, general, multipliers, passes, symmetric
+from percep.kernels import CHOICE, PROCESS, general, multipliers, passes, symmetric
 from percep.kernels.pieces import Floor, Updated, laid, room
 from percep.kernels.vectors import LANES
 from percep.windows import Window
 
-_PIXELS_A_THREAD = 2**15
+_PIXELS_A_THREAD = 2**15  # as in torch
 
 
 def mean(values: Tensor, window: Window, taps: tuple[float, ...]) -> Tensor:
@@ -103,7 +102,7 @@ def update(
     _run(
         multipliers.update, delta, *images, *of_floor.k, *of_floor.strides, *of_floor.radii, *of_floor.multipliers,
         *of_floor.last, *others, *of_floor.raised, *of_floor.steps, spent, delta.shape[1], floor is not None,
-        weights is not None, floor.least if floor else 0.0, both,
+        weights is not None, 0.0 if floor is None else floor.least, both,
     )  # fmt: skip
     return Updated(of_floor.raised, of_floor.steps, spent)
 
@@ -127,9 +126,9 @@ def _run(kernel: Callable[..., None], images: Tensor, *arguments: Any) -> None:
     if not images.numel():
         return
     given = (_address(each) if isinstance(each, Tensor) else each for each in arguments)
-    parallel, threads = _openmp(), torch.get_num_threads()
-    parts = max(1, min(threads, images.numel() // _PIXELS_A_THREAD)) if all(parallel) else 1
-    kernel(*given, images.shape[:-2].numel(), parts, threads, parallel)
+    threads, openmp = torch.get_num_threads(), _openmp(os.getpid())
+    parts = max(1, min(threads, images.numel() // _PIXELS_A_THREAD)) if all(openmp) else 1
+    kernel(*given, images.shape[:-2].numel(), (parts, threads, *openmp))
 
 
 def _address(values: Tensor) -> int:
@@ -141,28 +140,19 @@ def _address(values: Tensor) -> int:
 
 
 @cache
-def _openmp() -> tuple[int, ...]:
-    """The addresses that `threads.share` asks for, in what torch loaded: 0 where they are missing.
+def _openmp(process: int) -> tuple[int, ...]:
+    """The addresses that `threads.share` asks for, in what torch loaded for everybody; 0 where one is missing.
 
-    That is in torch for Windows, and in a process that was forked, where OpenMP would wait for threads that are not
-    there. One thread does everything then.
+    They are missing in torch for Windows. They are not asked for in a process that was forked after percep was
+    imported: OpenMP would wait for threads that are not there, as it does in torch, whose own operations need
+    `torch.set_num_threads(1)` then. Without them one thread does everything.
     """
-    if not _forked.is_set():
+    if process == PROCESS:
         with suppress(AttributeError, TypeError):
             loaded = ctypes.CDLL(None)
             found = loaded.GOMP_parallel, loaded.omp_get_thread_num, loaded.omp_get_num_threads
             return tuple(ctypes.cast(function, ctypes.c_void_p).value or 0 for function in found)
     return 0, 0, 0
-
-
-def _begin_forked() -> None:
-    _forked.set()
-    _openmp.cache_clear()
-
-
-_forked = threading.Event()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_begin_forked)
 
 
 def _sides(values: Tensor) -> tuple[int, int]:

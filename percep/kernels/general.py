@@ -163,12 +163,12 @@ def _adjoint(maps, out, rows, back, across, start, stop):
 
 
 @compiled
-def mean(values, out, height, down, across, planes, parts, threads, parallel):
+def mean(values, out, height, down, across, planes, team):
     """Local means `out` of planes `values`, of so many rows."""
-    share(_mean, (values, out, height, down, across), planes * len(down.until), parts, threads, parallel)
+    share(_mean, (values, out, height, down, across), planes * len(down.until), team)
 
 
 @compiled
-def adjoint(maps, out, rows, back, across, planes, parts, threads, parallel):
+def adjoint(maps, out, rows, back, across, planes, team):
     """`A'` of planes of windows `maps`, which have so many rows: planes `out` of pixels."""
-    share(_adjoint, (maps, out, rows, back, across), planes * len(back.until), parts, threads, parallel)
+    share(_adjoint, (maps, out, rows, back, across), planes * len(back.until), team)

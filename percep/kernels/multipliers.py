@@ -213,7 +213,7 @@ def update(
     delta, reference, mean_x, variance_x, first_k, second_k, k_by_image, k_by_window, first_radius, second_radius,
     first_price, second_price, first_last, second_last, weights_of_mean, weights_of_variance, eta, momentum,
     first_raised, second_raised, first_step, second_step, spent, channels, floored, averaged, least, passes, planes,
-    parts, threads, parallel,
+    team,
 ):  # fmt: skip
     """One step of the floor's multipliers and the ellipsoid's norm, as `percep.solvers.dual` defines them.
 
@@ -223,13 +223,12 @@ def update(
     """
     rows = channels * passes.height
     sums, extremes = np.zeros(planes * passes.height, np.float32), np.empty(4 * planes * passes.height, np.float32)
-    arguments = (
+    of_update = (
         delta, reference, mean_x, variance_x, first_k, second_k, k_by_image, k_by_window, first_radius, second_radius,
         first_price, second_price, first_last, second_last, weights_of_mean, weights_of_variance, eta, momentum,
-        first_raised, second_raised, first_step, second_step, sums.ctypes.data, extremes.ctypes.data, channels, floored,
-        averaged, passes,
+        first_raised, second_raised, first_step, second_step, sums, extremes, channels, floored, averaged, passes,
     )  # fmt: skip
-    share(_update, arguments, planes * passes.blocks, parts, threads, parallel)
+    share(_update, of_update, planes * passes.blocks, team)
     add_rows(spent, sums, rows)
     if floored:
         lowest = np.empty(2 * (planes // channels), np.float32)
@@ -240,6 +239,6 @@ def update(
                     price = extremes[4 * row + 2 * which]
                     if price > most or math.isnan(price):
                         most = price
-                lowest[2 * image + which] = least * most
-        prices = first_raised, second_raised, extremes.ctypes.data, lowest.ctypes.data
-        share(_keep, (*prices, channels, passes.height, passes.width), planes * passes.height, parts, threads, parallel)
+                lowest[2 * image + which] = np.float32(least) * most
+        of_keep = first_raised, second_raised, extremes, lowest, channels, passes.height, passes.width
+        share(_keep, of_keep, planes * passes.height, team)

@@ -228,23 +228,23 @@ def _finished(out, to, mean, of_values, row, j, diagonal, whole, passes):
 
 
 @compiled
-def mean(values, out, passes, planes, parts, threads, parallel):
+def mean(values, out, passes, planes, team):
     """Local means `out` of planes `values`."""
-    share(_mean, (values, out, passes), planes * passes.blocks, parts, threads, parallel)
+    share(_mean, (values, out, passes), planes * passes.blocks, team)
 
 
 @compiled
-def adjoint(maps, out, passes, planes, parts, threads, parallel):
+def adjoint(maps, out, passes, planes, team):
     """`A'` of planes of windows `maps`: planes `out` of pixels."""
-    share(_spread, (maps, maps, maps, out, maps, False, passes), planes * passes.blocks, parts, threads, parallel)
+    sums = np.empty(0, np.float32)
+    share(_spread, (maps, maps, maps, out, sums, False, passes), planes * passes.blocks, team)
 
 
 @compiled
-def product(values, diagonal, inner, out, curvature, channels, passes, planes, parts, threads, parallel):
+def product(values, diagonal, inner, out, curvature, channels, passes, planes, team):
     """`out = diagonal v + A' (inner A v)`, and `curvature = <v, out>` of each image, of so many `channels`."""
     sums = np.empty(planes * passes.height, np.float32)
-    arguments = values, diagonal, inner, out, sums.ctypes.data, True, passes
-    share(_spread, arguments, planes * passes.blocks, parts, threads, parallel)
+    share(_spread, (values, diagonal, inner, out, sums, True, passes), planes * passes.blocks, team)
     add_rows(curvature, sums, channels * passes.height)
 
 

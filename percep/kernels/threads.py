@@ -18,46 +18,45 @@ _FAILED, _PIECES, _PARTS, _THREAD, _THREADS, _ARGUMENTS = range(6)
 
 
 @intrinsic
-def share(typing: Any, kernel: Any, arguments: Any, count: Any, parts: Any, threads: Any, parallel: Any) -> Any:
+def share(typing: Any, kernel: Any, arguments: Any, count: Any, team: Any) -> Any:
     """Calls `kernel(*arguments, start, stop)` for equal parts `[start, stop)` of the pieces `[0, count)`.
 
     Args:
-        kernel: a compiled function that returns nothing; from no outer function, or it is compiled in every process.
-        arguments: a tuple.
+        kernel: a compiled function of a module, which returns nothing. Closures are compiled in every process.
+        arguments: a tuple, which keeps its arrays until the end; their addresses would not.
         count: of pieces.
-        parts: how many; the caller does the first, and each thread the same one at every call, whose data it has.
-        threads: how many to ask for. To ask for as many as torch does is quick; others are started and ended.
-        parallel: the addresses of OpenMP's `GOMP_parallel`, `omp_get_thread_num` and `omp_get_num_threads`, which are
-            not needed for a single part.
+        team: the number of parts; the number of threads to ask for; and the addresses of OpenMP's `GOMP_parallel`,
+            `omp_get_thread_num` and `omp_get_num_threads`, not needed for a single part. Every call gives a part to the
+            same thread, which has its data. To ask for as many threads as torch does is quick: otherwise some are ended
+            and started again.
 
     Raises:
-        MemoryError: a part found no memory.
+        MemoryError: a part failed: the kernels can fail only for want of memory.
     """
     given = (*arguments.types, types.intp, types.intp)
-    typing.resolve_function_type(kernel, given, {})
 
     def emit(context: Any, builder: Any, sig: Any, values: Any) -> Any:
-        _, packed, *numbers = values
+        _, packed, count, team = values
+        parts, threads, begin, *own = cgutils.unpack_tuple(builder, team)
         work = _part(context, builder, kernel.dispatcher.get_compile_result(signature(types.void, *given)), packed.type)
         job = cgutils.alloca_once(builder, _job(packed.type))
         nothing = ir.Constant(_COUNT, 0)
-        begin, *own = cgutils.unpack_tuple(builder, numbers[3])
-        for which, value in enumerate((nothing, *numbers[:2], *own, packed)):
+        for which, value in enumerate((nothing, count, parts, *own, packed)):
             builder.store(value, _field(builder, job, which))
         data = builder.bitcast(job, _POINTER)
-        with builder.if_else(builder.icmp_signed("==", numbers[1], ir.Constant(_COUNT, 1))) as (alone, together):
+        with builder.if_else(builder.icmp_signed("==", parts, ir.Constant(_COUNT, 1))) as (alone, together):
             with alone:
                 builder.call(work, [data])
             with together:
                 kind = ir.FunctionType(ir.VoidType(), [work.type, _POINTER, _INT, _INT]).as_pointer()
                 flags = ir.Constant(_INT, 0)
-                builder.call(builder.inttoptr(begin, kind), [work, data, builder.trunc(numbers[2], _INT), flags])
+                builder.call(builder.inttoptr(begin, kind), [work, data, builder.trunc(threads, _INT), flags])
         failed = builder.load(_field(builder, job, _FAILED))
         with builder.if_then(builder.icmp_signed("!=", failed, nothing), likely=False):
-            context.call_conv.return_user_exc(builder, MemoryError, ("no memory for the rows a kernel holds",))
+            context.call_conv.return_user_exc(builder, MemoryError, ("a part of a kernel failed, for want of memory",))
         return context.get_dummy_value()
 
-    return types.void(kernel, arguments, *[types.intp] * 3, types.UniTuple(types.intp, 3)), emit
+    return types.void(kernel, arguments, types.intp, types.UniTuple(types.intp, 5)), emit
 
 
 def _job(arguments: Any) -> Any:

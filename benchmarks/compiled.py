@@ -31,11 +31,11 @@ WINDOWS = {
     "31 taps": Window.gaussian(31, 5.0),
 }
 _SIDE = 224
-_KERNELS: dict[str, tuple[Callable[[Window, int, int, int], Tiling], dict[str, Any]]] = {
-    "mean": (of_windows, {}),
-    "adjoint": (of_pixels, {}),
-    "product": (of_products, {}),
-    "update": (of_moments, {"FLOOR": True, "MEAN": True, "TINY": 1e-30}),
+_KERNELS: dict[str, tuple[Any, Callable[[Window, int, int, int], Tiling], dict[str, Any]]] = {
+    "mean": (fused.passes_kernel, of_windows, {"FORWARD": True}),
+    "adjoint": (fused.passes_kernel, of_pixels, {"FORWARD": False}),
+    "product": (fused.product_kernel, of_products, {}),
+    "update": (fused.update_kernel, of_moments, {"FLOOR": True, "MEAN": True, "TINY": 1e-30}),
 }
 _TYPES = {torch.float32: "fp32", torch.float64: "fp64"}
 _INTEGERS = {
@@ -46,8 +46,7 @@ _INTEGERS = {
 
 def usage(name: str, window: Window, dtype: torch.dtype, architecture: int) -> dict[str, int]:
     """Registers per thread, shared memory and spilled local memory in bytes, of one kernel."""
-    kernel = getattr(fused, f"{name}_kernel")
-    tiling, own = _KERNELS[name]
+    kernel, tiling, own = _KERNELS[name]
     constants = gpu.constants(window, tiling(window, _SIDE, _SIDE, dtype.itemsize)) | own
     pointer = f"*{_TYPES[dtype]}"
     signature = {

@@ -107,7 +107,7 @@ def _pass(
 
 
 @triton.jit
-def mean_kernel(
+def passes_kernel(
     values,
     result,
     scratch,
@@ -120,6 +120,7 @@ def mean_kernel(
     tiles_across,
     tiles,
     programs,
+    FORWARD: tl.constexpr,
     TILE_ROWS: tl.constexpr,
     TILE_COLUMNS: tl.constexpr,
     ROWS: tl.constexpr,
@@ -131,81 +132,39 @@ def mean_kernel(
     SIZE: tl.constexpr,
     MIRRORED: tl.constexpr,
 ):
-    """`A v`."""
+    """`A v` if `FORWARD`, `A' v` if not."""
+    seen: tl.constexpr = PIXELS_SEEN if FORWARD else WINDOWS_SEEN
     down, across = tl.arange(0, ROWS), tl.arange(0, COLUMNS)
     scratch += tl.program_id(0) * ROWS * COLUMNS
     here = scratch + down[:, None] * COLUMNS + across[None, :]
+    if FORWARD:
+        given_rows, given_columns, made_rows, made_columns = height, width, rows, columns
+    else:
+        given_rows, given_columns, made_rows, made_columns = rows, columns, height, width
     for work in range(tl.program_id(0), planes * tiles, programs):
         plane, tile = tl.cast(work // tiles, tl.int64), work % tiles
         top, left = tile // tiles_across * TILE_ROWS, tile % tiles_across * TILE_COLUMNS
         row, column = top + down, left + across
-        row_inside, column_inside = (down < TILE_ROWS) & (row < rows), (across < TILE_COLUMNS) & (column < columns)
-        first = _first_pixel(left, STRIDE, BEFORE, SIZE, MIRRORED)
-        pixel = first + across
+        row_inside = (down < TILE_ROWS) & (row < made_rows)
+        column_inside = (across < TILE_COLUMNS) & (column < made_columns)
+        if FORWARD:
+            first = _first_pixel(left, STRIDE, BEFORE, SIZE, MIRRORED)
+        else:
+            first = _first_window(left, STRIDE, BEFORE, SIZE)
+        other = first + across
         tall = _pass(
-            values + plane * height * width, width, 0, row, row_inside, pixel, pixel < width, rows, height, taps,
-            True, 0, PIXELS_SEEN, ROWS, COLUMNS, STRIDE, BEFORE, SIZE, MIRRORED,
+            values + plane * given_rows * given_columns, given_columns, 0, row, row_inside, other,
+            other < given_columns, rows, height, taps, FORWARD, 0, seen, ROWS, COLUMNS, STRIDE, BEFORE, SIZE, MIRRORED,
         )  # fmt: skip
         tl.debug_barrier()
         tl.store(here, tall)
         tl.debug_barrier()
-        mean = _pass(
+        made = _pass(
             scratch, 1, first, column, column_inside, down * COLUMNS, row_inside, columns, width, taps,
-            True, 1, PIXELS_SEEN, ROWS, COLUMNS, STRIDE, BEFORE, SIZE, MIRRORED,
+            FORWARD, 1, seen, ROWS, COLUMNS, STRIDE, BEFORE, SIZE, MIRRORED,
         )  # fmt: skip
-        place = plane * rows * columns + row[:, None] * columns + column[None, :]
-        tl.store(result + place, mean, mask=row_inside[:, None] & column_inside[None, :])
-
-
-@triton.jit
-def adjoint_kernel(
-    maps,
-    result,
-    scratch,
-    taps,
-    planes,
-    height,
-    width,
-    rows,
-    columns,
-    tiles_across,
-    tiles,
-    programs,
-    TILE_ROWS: tl.constexpr,
-    TILE_COLUMNS: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-    PIXELS_SEEN: tl.constexpr,
-    WINDOWS_SEEN: tl.constexpr,
-    STRIDE: tl.constexpr,
-    BEFORE: tl.constexpr,
-    SIZE: tl.constexpr,
-    MIRRORED: tl.constexpr,
-):
-    """`A' u`."""
-    down, across = tl.arange(0, ROWS), tl.arange(0, COLUMNS)
-    scratch += tl.program_id(0) * ROWS * COLUMNS
-    here = scratch + down[:, None] * COLUMNS + across[None, :]
-    for work in range(tl.program_id(0), planes * tiles, programs):
-        plane, tile = tl.cast(work // tiles, tl.int64), work % tiles
-        top, left = tile // tiles_across * TILE_ROWS, tile % tiles_across * TILE_COLUMNS
-        row, column = top + down, left + across
-        row_inside, column_inside = (down < TILE_ROWS) & (row < height), (across < TILE_COLUMNS) & (column < width)
-        first = _first_window(left, STRIDE, BEFORE, SIZE)
-        window = first + across
-        tall = _pass(
-            maps + plane * rows * columns, columns, 0, row, row_inside, window, window < columns, rows, height, taps,
-            False, 0, WINDOWS_SEEN, ROWS, COLUMNS, STRIDE, BEFORE, SIZE, MIRRORED,
-        )  # fmt: skip
-        tl.debug_barrier()
-        tl.store(here, tall)
-        tl.debug_barrier()
-        spread = _pass(
-            scratch, 1, first, column, column_inside, down * COLUMNS, row_inside, columns, width, taps,
-            False, 1, WINDOWS_SEEN, ROWS, COLUMNS, STRIDE, BEFORE, SIZE, MIRRORED,
-        )  # fmt: skip
-        place = plane * height * width + row[:, None] * width + column[None, :]
-        tl.store(result + place, spread, mask=row_inside[:, None] & column_inside[None, :])
+        place = plane * made_rows * made_columns + row[:, None] * made_columns + column[None, :]
+        tl.store(result + place, made, mask=row_inside[:, None] & column_inside[None, :])
 
 
 @triton.jit

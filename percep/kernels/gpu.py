@@ -26,8 +26,8 @@ def mean(values: Tensor, window: Window, taps: tuple[float, ...]) -> Tensor:
     result = values.new_empty(*values.shape[:-2], *grid)
     work = _Work(window, of_windows(window, *_sides(values), values.itemsize), values, grid, 1)
     if result.numel():
-        fused.mean_kernel[work.programs](
-            values.contiguous(), result, work.scratch, _on_device(taps, values), *work.sizes, **work.meta
+        fused.passes_kernel[work.programs](
+            values.contiguous(), result, work.scratch, _on_device(taps, values), *work.sizes, FORWARD=True, **work.meta
         )
     return result
 
@@ -37,8 +37,8 @@ def adjoint(maps: Tensor, window: Window, taps: tuple[float, ...], height: int, 
     result = maps.new_empty(*maps.shape[:-2], height, width)
     work = _Work(window, of_pixels(window, height, width, maps.itemsize), result, (height, width), 1)
     if result.numel():
-        fused.adjoint_kernel[work.programs](
-            maps.contiguous(), result, work.scratch, _on_device(taps, maps), *work.sizes, **work.meta
+        fused.passes_kernel[work.programs](
+            maps.contiguous(), result, work.scratch, _on_device(taps, maps), *work.sizes, FORWARD=False, **work.meta
         )
     return result
 

@@ -34,8 +34,8 @@ def _solvers() -> str:
         f"{bars.table(result['bars'])}\n\n"
         f"{_where(machine)} "
         f"A gradient is EfficientNet-Lite0's at 224x224, {gradient:.0f} ms.\n"
-        f"A product with `Dual`'s matrix takes {product:.2f} ms at 224x224x3, {copies:.0f} times a copy of the image at "
-        f"{figures['copy_gigabytes_per_s']:.0f} GB/s.\n"
+        f"A product with `Dual`'s matrix takes {product:.2f} ms at 224x224x3, {copies:.0f} times a copy of the image "
+        f"at {figures['copy_gigabytes_per_s']:.0f} GB/s.\n"
         f"The tile approximation misses {losses} of the exact objective on the first photographs."
     )
 

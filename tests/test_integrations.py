@@ -276,7 +276,11 @@ def test_art_images_are_the_native_ones(levels):
     images = ARTFrankWolfe(estimator(), **levels, batch_size=2).generate(X.numpy(), LABELS.numpy())
     assert images.dtype == np.float32 and images.min() >= 0 and images.max() <= 1
     levels = {"mean": 0.999, **levels}
-    same(torch.from_numpy(images), FrankWolfe(MODEL, **levels)(X, LABELS))
+    # In the same batches: how a product is rounded depends, on some CPUs, on how many rows it has.
+    native = [FrankWolfe(MODEL, **levels)(X[part], LABELS[part]) for part in (slice(0, 2), slice(2, 3))]
+    torch.testing.assert_close(torch.from_numpy(images), torch.cat([each.images for each in native]), rtol=0, atol=0)
+    assert any(bool(each.success.any()) for each in native)
+    assert not np.array_equal(images, X.numpy())
     assert certify(X, torch.from_numpy(images), **levels).within.tolist() == [True] * 3
 
 

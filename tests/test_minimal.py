@@ -151,6 +151,8 @@ def test_one_odd_image_harms_no_other():
     assert result.status == (AttackStatus.ADVERSARIAL, *(AttackStatus.NOT_FINITE,) * 3)
     assert result.success.tolist() == [True, False, False, False] and torch.isfinite(result.images).all()
     assert torch.isnan(result.found[1:]).all()
+    others = MinimalPerturbation(model, gradients=10)(x[[0, 3, 1, 2]], labels[[0, 3, 1, 2]])
+    torch.testing.assert_close(others.images[0], result.images[0], rtol=0, atol=0)
     alone = MinimalPerturbation(model, gradients=10)(x[:1], labels[:1])
     # Up to rounding, which depends on the size of a batch on some CPUs: a grey level of a pixel here and there.
     torch.testing.assert_close(alone.images[0], result.images[0], rtol=0, atol=1.01 / 255)

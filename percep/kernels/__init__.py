@@ -24,10 +24,10 @@ spills (`python -m benchmarks.compiled`); graphs and speed are untested.
 On a CPU Numba kernels work row by row (`symmetric` and `multipliers` for SSIM's own windows, in explicit `vectors`;
 `general` for any other's means and adjoints, and where an image is narrower than a vector; launched by `cpu`, shared by
 the `threads` of torch): rows between passes are kept in the second-level cache, so that memory moves the designed
-bytes, and what `out` costs to be fetched before it is written.
-What a product costs in cache, for a vector and 11 taps: 24 multiplications, 20 of them fused with additions,
-20 more additions, 14 reads for four rows in a pass down, and 11 in a pass across, ten of which would lie in two cache
-lines each, were not half of them shifted together from registers. `python -m benchmarks.device` measures it.
+bytes, and what `out` costs to be fetched before it is written. What a product costs in cache, for a vector and 11 taps:
+24 multiplications, 20 of them fused with additions, 20 more additions, 14 reads for four rows in a pass down, and 11 in
+a pass across, ten of which would lie in two cache lines each, were not half of them shifted together from registers.
+`python -m benchmarks.device` measures it.
 
 `launchers` and `fusing` are the only places that choose. Nothing imports Triton or Numba before a kernel is needed.
 """

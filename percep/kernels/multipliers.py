@@ -29,7 +29,7 @@ from percep.kernels.vectors import (
     where_above,
     where_nan,
     write,
-)  # fmt: skip
+)
 
 _ZERO, _HALF, _ONE, _INFINITE = (np.float32(value) for value in (0, 0.5, 1, math.inf))
 # A step's limits, as in `percep.solvers.dual`: most of a logarithm, least and most of a last step that is repeated,

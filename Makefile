@@ -8,8 +8,10 @@ demo: .venv/installed
 	rm -rf outputs/demo
 	$(BIN)/percep task=attack model=efficientnet_lite0 data=samples ball.mean=0.999 output=outputs/demo
 
+# On every core. Without a browser, where none can be installed, its tests are skipped and the last lines say so.
 test: .venv/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python tests/chromium.py
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
 # What needs a CUDA device.
 test-gpu: .venv/installed

@@ -17,8 +17,6 @@ import percep
 import percep.attacks.baselines
 import percep.study
 
-browser = test_html.browser
-
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 BY_NAME = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(DOCS).as_posix())

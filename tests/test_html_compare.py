@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import test_html
 import torch
 from selenium import webdriver
 from selenium.webdriver import ActionChains, Keys
@@ -26,8 +25,6 @@ from percep.report.comparison_gallery import GALLERY_LIMIT, ComparisonGallery
 from percep.report.comparison_page import comparison_verdict, save_comparison_report
 from percep.report.curves import line_style
 from percep.report.plot import DARK, LIGHT
-
-browser = test_html.browser
 
 ATTACKS = ("fgsm", "ddn+8bit", "percep")
 FACTS = Facts(
@@ -426,7 +423,7 @@ def test_five_hundred_photographs_under_six_attacks_open_at_once(browser, tmp_pa
     path = tmp_path / "report.html"
     save_comparison_report(path, replace(FACTS, planned=500), rows, gallery, attacks)
     assert path.stat().st_size < 60e6
-    assert any(seconds_to_load(browser, path) < 3 for _ in range(3))  # other processes may take one away
+    assert any(seconds_to_load(browser, path) < 3 for _ in range(3))
 
 
 def test_the_side_of_the_pictures_is_the_images():

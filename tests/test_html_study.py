@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import test_html
 import torch
 from selenium import webdriver
 from selenium.webdriver.common.by import By
@@ -20,8 +19,6 @@ from percep.report.study_page import save_study_report
 from percep.study import Claim, Evidence, Examined, Findings, Inference, Variant, find, keep
 from percep.study.causal import BUDGETS, REGIONS, CurveRow, RegionRow
 from percep.study.findings import CURVES, PENDING
-
-browser = test_html.browser
 
 FACTS = Facts(
     command="percep task=explain 'data.path=</code><script>window.harmed = 1</script>'",

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from importlib import import_module
 from pathlib import Path
 
 import hypothesis.strategies as st
@@ -499,6 +500,35 @@ def test_compiled_code_is_that_of_all_files(tmp_path):
     assert right in code
     vectors.write_text(code.replace(right, "builder.fmul(weights[1], after[0])"))
     assert found() < 0.99
+
+
+def test_processes_that_compile_at_once_do_not_take_each_other_s_code(tmp_path, monkeypatch):
+    (tmp_path / "twice.py").write_text("def twice(value):\n    return value + value\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    twice = import_module("twice").twice
+    monkeypatch.setitem(sys.modules, "twice", sys.modules.pop("twice"))  # to be forgotten
+
+    def compile_another() -> None:
+        """For another type, not seeing the index that is just written."""
+        other = jit.compiled(twice)
+        other._cache._cache_file._load_index = dict
+        other(2)
+
+    def save_index(overloads) -> None:
+        index_of_numba(overloads)
+        child = multiprocessing.get_context("fork").Process(target=compile_another, daemon=True)
+        child.start()
+        child.join(60)
+        assert child.exitcode == 0
+
+    first = jit.compiled(twice)
+    index_of_numba = first._cache._cache_file._save_index
+    first._cache._cache_file._save_index = save_index
+    assert first(2.5) == 5
+    kept = jit.compiled(twice)
+    assert isinstance(kept(2), int)
+    assert (kept(2), kept(2.5)) == (4, 5)
+    assert sum(kept.stats.cache_hits.values()) == 1  # whose index was written last
 
 
 def test_small_images_are_left_to_dense_products(monkeypatch):

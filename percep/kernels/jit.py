@@ -4,9 +4,10 @@ Numba would keep it until the file of the function changes, whatever happens to 
 """
 
 import hashlib
+import os
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,15 @@ def _compile(function: Callable[..., Any], **options: Any) -> Any:
     except RuntimeError:  # nowhere to keep it: a package that cannot be written to, and no home
         return njit(**options)(function)
     with suppress(AttributeError):  # a Numba that keeps it elsewhere
-        kernel._cache._cache_file._source_stamp = _digest()
+        file = kernel._cache._cache_file
+        file._source_stamp = _digest()
+        file._data_name = partial(_data_name, file._index_name)
     return kernel
+
+
+def _data_name(index: str, number: int) -> str:
+    """Of a file with machine code. Numba would number them alone, and two processes at once take the same number."""
+    return f"{index.removesuffix('.nbi')}.{os.getpid()}-{number}.nbc"
 
 
 @cache

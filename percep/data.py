@@ -25,14 +25,17 @@ SHORTEST_SIDE = 11
 
 @dataclass(frozen=True)
 class Photograph:
-    """One photograph, read and preprocessed, or the reason why it could not be.
+    """One photograph, read and preprocessed, or the reason why it is not to be attacked.
 
     Attributes:
         name: unique in its sequence and safe as a file name on every system; without suffix.
         path: the file it comes from.
-        image: `(3, H, W)` float32 in `[0, 1]`, multiples of 1/255; None when the file is not usable.
+        image: `(C, H, W)` float32 in `[0, 1]`, multiples of 1/255; None where there is a problem.
         label: class index, or None when it is not known.
-        problem: one line saying why the file is not usable; None when it is.
+        target: class index that an attack is to reach, or None where none was given with the photograph.
+        problem: the status of a photograph that is not attacked, one line that begins with its kind: "unreadable:
+            REASON"; "unlabelled: REASON" where labels were given, but none of the model's classes for this photograph;
+            "missing: REASON" where there is a label without a photograph. None where it can be attacked.
     """
 
     name: str
@@ -40,6 +43,7 @@ class Photograph:
     image: Tensor | None
     label: int | None = None
     problem: str | None = None
+    target: int | None = None
 
 
 @dataclass(frozen=True)
@@ -47,9 +51,9 @@ class Entry:
     """A photograph that is not decoded yet.
 
     Attributes:
-        name, path, label: as of a `Photograph`.
+        name, path, label, target: as of a `Photograph`.
         content: what its file holds, where that is inside an archive; None where `path` is to be read.
-        problem: known before it is decoded.
+        problem: as of a `Photograph`, where it is known before it is decoded.
     """
 
     name: str
@@ -57,6 +61,7 @@ class Entry:
     label: int | None
     content: bytes | None = None
     problem: str | None = None
+    target: int | None = None
 
     def read(self, preprocessing: Preprocessing) -> Photograph:
         """The photograph, or the reason why it is not usable."""
@@ -67,8 +72,8 @@ class Entry:
                     preprocessing(_decode(self.path if self.content is None else io.BytesIO(self.content)))
                 )
             except InputError as error:
-                problem = str(error)
-        return Photograph(self.name, self.path, image, self.label, problem)
+                problem = f"unreadable: {error}"
+        return Photograph(self.name, self.path, image, self.label, problem, self.target)
 
 
 @dataclass(frozen=True)

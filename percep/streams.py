@@ -143,12 +143,13 @@ class Archives(Shards):
         if len(images) == 1:
             content = sample[images[0]]
         else:
-            problem = f"{len(images) or 'no'} images of this name in the archive"
+            problem = f"unreadable: {len(images) or 'no'} images of this name in the archive"
         if "cls" in sample:
             text = sample["cls"].decode("utf-8", "replace").strip()
             label = self.class_index.get(text.replace("_", " "))
             if label is None:
-                problem = f"label {text[:40]!r} is none of the model's classes, by index from 0, name or WordNet id"
+                reason = f"label {text[:40]!r} is none of the model's classes, by index from 0, name or WordNet id"
+                problem = f"unlabelled: {reason}"
         return Entry(name, path, label, content, problem)
 
 

@@ -56,8 +56,8 @@ class Looked:
     """What is known of a photograph before it is attacked alone; None where it was not asked.
 
     Attributes:
-        status: why it is not attacked, "unreadable: reason", "not_finite", "misclassified" or "already_adversarial";
-            None where it is to be.
+        status: why it is not attacked: the problem of a `Photograph`, "not_finite", "misclassified" or
+            "already_adversarial"; None where it is to be.
         image: `(1, C, H, W)`, on the configuration's device.
         before: what the model says of it.
         label, target: `(1,)` int64; no target where none is asked for.
@@ -83,7 +83,7 @@ def look_at(photograph: Photograph, model: Classifier, config: Config, target: s
         InputError: a label or target that is not a class of the model.
     """
     if photograph.image is None:
-        return Looked(f"unreadable: {photograph.problem}")
+        return Looked(photograph.problem)
     image = photograph.image[None].to(config.device)
     before = predict(model, image)
     if before.classes < 0:

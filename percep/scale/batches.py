@@ -2,7 +2,7 @@
 
 import signal
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 
 import numpy as np
@@ -41,9 +41,7 @@ class Batch:
         """The photographs with their images."""
         images = iter(() if self.levels is None else torch.from_numpy(self.levels).float() / 255)
         return [
-            photograph
-            if photograph.problem is not None
-            else Photograph(photograph.name, photograph.path, next(images), photograph.label)
+            photograph if photograph.problem is not None else replace(photograph, image=next(images))
             for photograph in self.photographs
         ]
 
@@ -116,7 +114,7 @@ class Batches(IterableDataset[Batch]):
             photograph = entry.read(self.source.preprocessing)
             if photograph.image is not None:
                 levels.append((photograph.image * 255).round().to(torch.uint8).numpy())
-            photographs.append(Photograph(photograph.name, photograph.path, None, photograph.label, photograph.problem))
+            photographs.append(replace(photograph, image=None))
         first = number * self.size
         return Batch(shard, number, first, tuple(photographs), np.stack(levels) if levels else None, last)
 

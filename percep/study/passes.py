@@ -121,7 +121,7 @@ class Examination:
         subjects = []
         for place in pending:
             if photographs[place].image is None:  # it was there a moment ago
-                kept[place] = replace(kept[place], status=f"unreadable: {photographs[place].problem}")
+                kept[place] = replace(kept[place], status=str(photographs[place].problem))
             else:
                 subjects.append(place)
         if not subjects:

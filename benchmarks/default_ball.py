@@ -1,7 +1,7 @@
 """What a floor beside the mean costs, for the default ball of task=attack: `python -m benchmarks.default_ball`.
 
-EfficientNet-Lite0 on foolbox's sample photographs, each on its own, under every ball in turn, several times over, so that
-the balls share whatever else the machine does. Into benchmarks/results/default-ball.json, and printed as a table.
+EfficientNet-Lite0 on foolbox's sample photographs, each on its own, under every ball in turn, several times over, so
+that the balls share whatever else the machine does. Into benchmarks/results/default-ball.json, and printed as a table.
 """
 
 import json
@@ -60,7 +60,7 @@ def measure(
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A line per ball: medians over photographs; `ratio` is that of a photograph's seconds to those of the mean alone."""
+    """A line per ball: medians over photographs; `ratio` is that of their seconds to those of the mean alone."""
     alone = {row["photograph"]: median(row["seconds"]) for row in rows if row["floor"] is None}
     lines = []
     for floor in dict.fromkeys(row["floor"] for row in rows):
@@ -109,9 +109,10 @@ def main() -> None:
     images = [photograph.image for photograph in photographs if photograph.image is not None]
     labels = [int(model(image[None]).argmax()) for image in images]  # what the model says is to be left
     rows = measure(model, images, labels)
-    result = {"machine": describe(0), "mean": MEAN, "steps": STEPS, "rows": rows, "summary": summary(rows)}
+    lines = summary(rows)
+    result = {"machine": describe(0), "mean": MEAN, "steps": STEPS, "rows": rows, "summary": lines}
     RESULTS.write_text(json.dumps(result, indent=1) + "\n")
-    print(table(result["summary"]))
+    print(table(lines))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import difflib
 import os
 import shlex
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
@@ -40,9 +40,10 @@ from percep.config import (
 from percep.errors import InputError, PercepError, UnavailableError
 from percep.info import info
 from percep.merge import merge
-from percep.report import Facts
+from percep.report import Facts, console_lines
 from percep.report.comparison import (
     ComparisonRow,
+    accuracy,
     by_attack,
     save_curves,
     summary,
@@ -52,6 +53,7 @@ from percep.report.comparison import (
 )
 from percep.report.comparison_gallery import ComparisonGallery
 from percep.report.comparison_page import save_comparison_report
+from percep.report.verdict import lines_of, remarks, warnings
 from percep.scale.folder import is_free, recorded
 from percep.scale.processes import join, several, silent
 from percep.scale.sweeps import check_launcher, is_job, job_failures, reason
@@ -123,12 +125,12 @@ def _continue(config: AttackTask | MinimalTask | ExplainTask, composed: DictConf
         OmegaConf.save(composed, folder / "config.yaml", resolve=True)
     found = campaign()
     if processes.rank == 0:
-        _say(found if isinstance(found, str) else _verdict(found), folder)
+        _say(found if isinstance(found, str) else console_lines(found), folder)
 
 
 def _merge(folder: Path) -> None:
     study = recorded(folder).settings["task"] == "explain"
-    _say(merge_study(folder) if study else _verdict(merge(folder)), folder)
+    _say(merge_study(folder) if study else console_lines(merge(folder)), folder)
 
 
 def _run_folder(config: Config, world: int) -> Path:
@@ -165,14 +167,17 @@ def _compare(config: CompareTask, composed: DictConfig) -> None:
     finally:  # what was done before an interruption is kept
         if rows:
             write_comparison(folder / "compare.csv", rows)
-            write_comparison_summary(folder / "summary.json", rows, config.seed)
+            write_comparison_summary(folder / "summary.json", rows, config.seed, compare.classes)
             facts = _facts(composed, len(compare.subjects))
-            save_comparison_report(folder / "report.html", facts, rows, gallery, config.compare.attacks)
+            save_comparison_report(
+                folder / "report.html", facts, rows, gallery, config.compare.attacks, compare.classes
+            )
     found = by_attack(rows)
     lines = table([summary(outcomes) for outcomes in found.values()])
     (folder / "table.md").write_text(lines + "\n", encoding="utf-8")
     save_curves(folder / "curves.png", found, config.compare.gradients)
-    _say(lines, folder)
+    known = accuracy(rows, compare.classes)
+    _say(lines_of([lines, *remarks(known)], warnings(known)), folder)
 
 
 def _output_folder(config: Config) -> Path:
@@ -207,16 +212,6 @@ def _progress() -> Progress:
         TimeRemainingColumn(),
         console=Console(stderr=True),
     )
-
-
-def _verdict(counts: Mapping[str, object]) -> str:
-    turned = f"{counts['successes']} of {counts['correct_before']} correctly classified photographs turned"
-    unreadable = f", {counts['unreadable']} unreadable" if counts["unreadable"] else ""
-    found = counts.get("one_minus_found")
-    if not isinstance(found, dict):
-        return f"{turned}, {counts['certified']} of them certified{unreadable}"
-    cost = "" if found["median"] is None else f" at a median 1 - SSIM of {found['median']:.1e}"
-    return f"{turned}{cost}{unreadable}"
 
 
 def _say(result: str, folder: Path) -> None:

@@ -49,7 +49,7 @@ class DataConfig:
 
 @dataclass
 class BallConfig:
-    """How much SSIM is kept."""
+    """How much SSIM is kept: at least `floor` in any window, at least `mean` on average, or both."""
 
     floor: float | None
     mean: float | None
@@ -284,8 +284,19 @@ TASKS: dict[str, type[Config]] = {
     "info": InfoTask,
 }
 
-# ${unless:GIVEN,VALUE} in conf/: VALUE where GIVEN is null, and null otherwise.
-OmegaConf.register_new_resolver("unless", lambda given, value: value if given is None else None, replace=True)
+
+def _unless(other: str, value: float, *, _parent_: DictConfig) -> float | None:
+    """`${unless:OTHER,VALUE}` in conf/: VALUE, a default, but null where the key OTHER beside it is given.
+
+    OTHER may have such a default itself, which is not given, and neither is null.
+    """
+    written = OmegaConf.to_container(_parent_, resolve=False)
+    assert isinstance(written, dict)
+    default = str(written[other]).startswith("${unless:")
+    return value if default or _parent_[other] is None else None
+
+
+OmegaConf.register_new_resolver("unless", _unless, replace=True)
 
 # What conf/task/NAME.yaml starts from.
 for _name, _task in TASKS.items():

@@ -2,19 +2,14 @@
 
 import difflib
 from dataclasses import dataclass
-from typing import get_args
+from typing import Any, get_args
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from percep.attacks.comparison import CONTENDERS
-from percep.attacks.cost import Measure
-from percep.attacks.criteria import Loss
+from percep.choices import CONTENDERS, CONTROL_NAMES, CORRELATIONS, REGIONS, Loss, Measure, Source
 from percep.errors import InputError
-from percep.models import Source
-from percep.study.causal import REGIONS
-from percep.study.perturbations import CONTROLS
-from percep.study.tables import CORRELATIONS
+from percep.model_settings import check_model_settings
 
 
 @dataclass
@@ -23,8 +18,29 @@ class ModelConfig:
 
     source: str
     name: str
+    network: dict[str, Any] | None
     checkpoint: str | None
+    mean: list[float] | None
+    std: list[float] | None
+    resize: int | None
+    crop: int | None
+    interpolation: str | None
+    categories: str | None
+    first_class: int | None
     layer: str | None
+
+    def __post_init__(self) -> None:
+        check_model_settings(
+            self.source,
+            network=self.network,
+            mean=self.mean,
+            std=self.std,
+            resize=self.resize,
+            crop=self.crop,
+            interpolation=self.interpolation,
+            first_class=self.first_class,
+            prefix="model.",
+        )
 
 
 @dataclass
@@ -243,7 +259,7 @@ class CriteriaConfig:
 
     def __post_init__(self) -> None:
         _require_choice("criteria.statistic", self.statistic, CORRELATIONS)
-        _require_choice("criteria.control", self.control, tuple(CONTROLS))
+        _require_choice("criteria.control", self.control, CONTROL_NAMES)
         _require_choice("criteria.region", self.region, REGIONS[1:])
         _require_level("criteria.level", self.level)
 

@@ -1,11 +1,11 @@
-"""The configuration of a run, one type per task: the types and ranges of what `conf/` and the command line may say."""
+"""The configuration of a run, one type per task: the types and ranges of what `conf/` and the command line may say.
+
+Neither torch nor hydra is imported here: a misspelt key is found without them.
+"""
 
 import difflib
 from dataclasses import dataclass
 from typing import get_args
-
-from hydra.core.config_store import ConfigStore
-from omegaconf import DictConfig, OmegaConf
 
 from percep.choices import CONTENDERS, CONTROL_NAMES, CORRELATIONS, REGIONS, Loss, Measure, Source
 from percep.errors import InputError
@@ -277,28 +277,6 @@ TASKS: dict[str, type[Config]] = {
     "merge": MergeTask,
     "info": InfoTask,
 }
-
-# ${unless:GIVEN,VALUE} in conf/: VALUE where GIVEN is null, and null otherwise.
-OmegaConf.register_new_resolver("unless", lambda given, value: value if given is None else None, replace=True)
-
-# What conf/task/NAME.yaml starts from.
-for _name, _task in TASKS.items():
-    ConfigStore.instance().store(name=f"{_name}_schema", node=_task)
-
-
-def validated(composed: DictConfig) -> Config:
-    """The configuration hydra composed, with every type and range checked.
-
-    Raises:
-        InputError: a value out of range, or no task.
-        omegaconf.errors.OmegaConfBaseException: an unknown or missing key, or a value of another type.
-    """
-    values = OmegaConf.to_container(composed, resolve=True)
-    task = composed.get("task")
-    _require_choice("task", task, tuple(TASKS))
-    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(TASKS[task]), values))
-    assert isinstance(config, Config)
-    return config
 
 
 def _require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -12,7 +12,8 @@ from percep.run import Outcome, Run
 from percep.scale.batches import Batch, Batches, Finished
 from percep.scale.drive import drive, mending
 from percep.scale.folder import Record, claim
-from percep.scale.processes import Processes, SharedError
+from percep.scale.launch import SharedError
+from percep.scale.processes import Processes
 from percep.scale.progress import Tally
 from percep.streams import share
 

@@ -1,15 +1,14 @@
-"""The configuration of a run, one type per task: the types and ranges of what `conf/` and the command line may say."""
+"""The configuration of a run, one type per task: the types and ranges of what `conf/` and the command line may say.
+
+Neither torch nor hydra is imported here: a misspelt key is found without them.
+"""
 
 import difflib
 from dataclasses import dataclass
-from typing import Any, get_args
-
-from hydra.core.config_store import ConfigStore
-from omegaconf import DictConfig, OmegaConf
+from typing import get_args
 
 from percep.choices import CONTENDERS, CONTROL_NAMES, CORRELATIONS, REGIONS, Loss, Measure, Source
 from percep.errors import InputError
-from percep.model_settings import check_model_settings
 
 
 @dataclass
@@ -18,29 +17,8 @@ class ModelConfig:
 
     source: str
     name: str
-    network: dict[str, Any] | None
     checkpoint: str | None
-    mean: list[float] | None
-    std: list[float] | None
-    resize: int | None
-    crop: int | None
-    interpolation: str | None
-    categories: str | None
-    first_class: int | None
     layer: str | None
-
-    def __post_init__(self) -> None:
-        check_model_settings(
-            self.source,
-            network=self.network,
-            mean=self.mean,
-            std=self.std,
-            resize=self.resize,
-            crop=self.crop,
-            interpolation=self.interpolation,
-            first_class=self.first_class,
-            prefix="model.",
-        )
 
 
 @dataclass
@@ -299,39 +277,6 @@ TASKS: dict[str, type[Config]] = {
     "merge": MergeTask,
     "info": InfoTask,
 }
-
-
-def _unless(other: str, value: float, *, _parent_: DictConfig) -> float | None:
-    """`${unless:OTHER,VALUE}` in conf/: VALUE, a default, but null where the key OTHER beside it is given.
-
-    OTHER may have such a default itself, which is not given, and neither is null.
-    """
-    written = OmegaConf.to_container(_parent_, resolve=False)
-    assert isinstance(written, dict)
-    default = str(written[other]).startswith("${unless:")
-    return value if default or _parent_[other] is None else None
-
-
-OmegaConf.register_new_resolver("unless", _unless, replace=True)
-
-# What conf/task/NAME.yaml starts from.
-for _name, _task in TASKS.items():
-    ConfigStore.instance().store(name=f"{_name}_schema", node=_task)
-
-
-def validated(composed: DictConfig) -> Config:
-    """The configuration hydra composed, with every type and range checked.
-
-    Raises:
-        InputError: a value out of range, or no task.
-        omegaconf.errors.OmegaConfBaseException: an unknown or missing key, or a value of another type.
-    """
-    values = OmegaConf.to_container(composed, resolve=True)
-    task = composed.get("task")
-    _require_choice("task", task, tuple(TASKS))
-    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(TASKS[task]), values))
-    assert isinstance(config, Config)
-    return config
 
 
 def _require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -16,8 +16,9 @@ from percep.report.study_gallery import GALLERY_LIMIT, study_exhibits
 from percep.scale.batches import Batch, Batches, Finished
 from percep.scale.drive import drive, mending
 from percep.scale.folder import Record, claim
+from percep.scale.launch import SharedError
 from percep.scale.parts import Parts
-from percep.scale.processes import Processes, SharedError
+from percep.scale.processes import Processes
 from percep.scale.progress import Tally
 from percep.scale.whole import whole
 from percep.streams import share

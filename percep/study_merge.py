@@ -7,7 +7,8 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from percep.config import ExplainTask, validated
+from percep.composition import validated
+from percep.config import ExplainTask
 from percep.errors import InputError
 from percep.report import Facts, save_summary
 from percep.report.study_gallery import StudyExhibit

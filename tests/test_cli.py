@@ -22,7 +22,8 @@ import percep.run
 from percep import data, models
 from percep.app import main
 from percep.attacks.comparison import CONTENDERS, ROUNDING
-from percep.config import TASKS, AttackTask, validated
+from percep.composition import validated
+from percep.config import TASKS, AttackTask
 from percep.report import read_image
 
 ROOT = Path(percep.__file__).parents[1]

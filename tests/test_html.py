@@ -22,8 +22,7 @@ from selenium.webdriver.common.by import By
 from percep import data
 from percep.explain import allocation_maps, ssim_maps
 from percep.models import Preprocessing
-from percep.report import Exhibit, Facts, ImageRow, MinimalRow, Panel, Prediction, exhibit, save_report, summarise
-from percep.report.html import verdict
+from percep.report import Exhibit, Facts, ImageRow, MinimalRow, Panel, Prediction, exhibit, save_report
 
 CHROMIUM, DRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
 FLAGS = (
@@ -409,26 +408,6 @@ def seconds_to_load(browser: webdriver.Chrome, path: Path) -> float:
     """Until the load event, as the browser measures it."""
     show(browser, path)
     return browser.execute_script("return performance.getEntriesByType('navigation')[0].loadEventEnd") / 1000
-
-
-@pytest.mark.parametrize(
-    ("rows", "words"),
-    [
-        ([ROWS[6]], "No photograph was classified correctly to begin with"),
-        ([row("a")], "1 of 1 correctly classified photograph is turned, all certified from the saved files"),
-        (
-            [row("a"), replace(row("b"), success=False)],
-            "1 of 2 correctly classified photographs are turned, all certified from the saved files",
-        ),
-        ([replace(row("a"), success=False)], "0 of 1 correctly classified photograph is turned"),
-        (
-            [MinimalRow(**vars(row("a")), found=0.9995, missed=0.9996)],
-            "1 of 1 correctly classified photograph is turned, at a median 1 − SSIM of 0.000500 in the saved files",
-        ),
-    ],
-)
-def test_the_verdict(rows, words):
-    assert verdict(summarise(rows)) == words
 
 
 def test_the_smallest_change_has_what_was_found_instead_of_a_ball(browser, tmp_path):

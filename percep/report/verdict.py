@@ -45,7 +45,8 @@ def remarks(counts: Mapping[str, Any]) -> list[str]:
         return []
     if not counts["labelled"]:
         return [f"No labels given, so nothing is said of accuracy: {_TAKEN}"]
-    return [f"{counts['without_label']} photographs have no label: {_TAKEN}"]
+    free, all_of_them = counts["without_label"], counts["labelled"] + counts["without_label"]
+    return [f"{free} of {all_of_them} photographs without a label: {_TAKEN}"]
 
 
 def warnings(summary: Mapping[str, Any]) -> list[str]:

@@ -5,8 +5,11 @@ Nothing here imports torch, so that a command can be checked before its librarie
 
 from typing import Literal, get_args
 
-Source = Literal["packaged", "torchvision", "timm"]
+Source = Literal["packaged", "torchvision", "timm", "custom"]
 """Where a network and its weights come from: see `percep.models.load`."""
+
+Interpolation = Literal["nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"]
+"""Pillow's resampling filters, by which photographs are resized."""
 
 Loss = Literal["margin", "cross_entropy", "dlr"]
 """What an attack increases: see `percep.attacks.criteria.loss`."""

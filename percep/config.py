@@ -2,13 +2,14 @@
 
 import difflib
 from dataclasses import dataclass
-from typing import get_args
+from typing import Any, get_args
 
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from percep.choices import CONTENDERS, CONTROL_NAMES, CORRELATIONS, FROM_NAMES, REGIONS, Loss, Measure, Source
 from percep.errors import InputError
+from percep.model_settings import check_model_settings
 
 
 @dataclass
@@ -17,8 +18,29 @@ class ModelConfig:
 
     source: str
     name: str
+    network: dict[str, Any] | None
     checkpoint: str | None
+    mean: list[float] | None
+    std: list[float] | None
+    resize: int | None
+    crop: int | None
+    interpolation: str | None
+    categories: str | None
+    first_class: int | None
     layer: str | None
+
+    def __post_init__(self) -> None:
+        check_model_settings(
+            self.source,
+            network=self.network,
+            mean=self.mean,
+            std=self.std,
+            resize=self.resize,
+            crop=self.crop,
+            interpolation=self.interpolation,
+            first_class=self.first_class,
+            prefix="model.",
+        )
 
 
 @dataclass

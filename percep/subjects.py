@@ -2,8 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import cast
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -15,7 +14,6 @@ from percep.config import Config, DataConfig
 from percep.data import Photograph, Photographs, Source
 from percep.labels import Labels, NameLabels
 from percep.models import Classifier
-from percep.models import Source as ModelSource
 from percep.streams import Archives, ClassFolders, Shards
 
 
@@ -26,13 +24,8 @@ def load_subjects(config: Config) -> tuple[Classifier, Source]:
         InputError: a model, checkpoint, device, path or label that is not usable.
         UnavailableError: weights or a device that cannot be had here.
     """
-    model = models.load(
-        config.model.name,
-        source=cast(ModelSource, config.model.source),
-        checkpoint=config.model.checkpoint,
-        layer=config.model.layer,
-        device=config.device,
-    )
+    settings = {field.name: getattr(config.model, field.name) for field in fields(config.model)}
+    model = models.load(**settings, device=config.device)
     return model, photographs_of(config.data, model)
 
 

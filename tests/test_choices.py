@@ -4,11 +4,14 @@ from typing import get_args
 
 import pytest
 import torch
+from PIL import Image
+from torchvision.transforms import InterpolationMode
 
-from percep import InputError, choices, models
+from percep import InputError, choices
 from percep.attacks.baselines import baseline
 from percep.attacks.cost import check_measure
 from percep.attacks.criteria import loss
+from percep.models.recipes import RECIPES
 from percep.study import CONTROLS
 
 
@@ -21,7 +24,12 @@ def test_every_control_has_its_gradient() -> None:
 
 
 def test_every_source_has_its_recipe() -> None:
-    assert tuple(models._RECIPES) == get_args(choices.Source)
+    assert (*RECIPES, "custom") == get_args(choices.Source)
+
+
+def test_every_filter_is_pillows() -> None:
+    assert {name.upper() for name in get_args(choices.Interpolation)} <= set(Image.Resampling.__members__)
+    assert all(InterpolationMode(name) for name in get_args(choices.Interpolation))
 
 
 def test_every_loss_and_measure_is_known() -> None:

@@ -20,7 +20,7 @@ from omegaconf.errors import (
 )
 
 from percep.command_line import CONFIGURATION, in_a_shell, unknown_key
-from percep.config import TASKS, Config
+from percep.config import TASKS, Config, require_one_target
 from percep.errors import InputError, PercepError
 
 
@@ -55,6 +55,7 @@ def validated(composed: DictConfig) -> Config:
         raise InputError(f"task must be one of {', '.join(TASKS)}, got {task!r}")
     config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(TASKS[task]), values))
     assert isinstance(config, Config)
+    require_one_target(config)
     return config
 
 

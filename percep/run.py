@@ -122,7 +122,7 @@ class Run:
         # Without a label the prediction is to be left. Where there is none either, the attack will call it not finite.
         left = torch.where(labels < 0, before.classes, labels).clamp(min=0)
         names = [photograph.name for photograph in photographs]
-        targets = targets_of(self.config.attack.target, left, before.logits.shape[1], names, self.config.seed)
+        targets = targets_of(photographs, self.config.attack.target, left, before.logits.shape[1], self.config.seed)
         start = time.perf_counter()
         result = self.attack(references, left, targets)
         seconds = (time.perf_counter() - start) / len(photographs)

@@ -22,7 +22,8 @@ from selenium.webdriver.common.by import By
 from percep import data
 from percep.explain import allocation_maps, ssim_maps
 from percep.models import Preprocessing
-from percep.report import Exhibit, Facts, ImageRow, MinimalRow, Panel, Prediction, exhibit, save_report
+from percep.report import Exhibit, Facts, ImageRow, MinimalRow, Panel, Prediction, exhibit, save_report, summarise
+from percep.report.verdict import verdict
 
 CHROMIUM, DRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
 FLAGS = (

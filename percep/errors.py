@@ -18,3 +18,8 @@ class UnavailableError(PercepError, RuntimeError):
 
 class AdjointWarning(UserWarning):
     """A backward pass through a program was less accurate than asked for."""
+
+
+def one_line(error: BaseException) -> str:
+    """The text of an error, of a library's as well, in one line; its type where it has none."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -43,6 +43,7 @@ def _problem(folder: Path) -> str:
     (bad,) = [photograph for photograph in photographs if photograph.problem is not None]
     assert bad.image is None
     assert "\n" not in bad.problem
+    assert bad.problem.startswith("unreadable: ")
     assert all(photograph.image is not None for photograph in photographs if photograph is not bad)
     return bad.problem
 

@@ -22,7 +22,7 @@ from percep import data
 from percep.explain import allocation_maps, ssim_maps
 from percep.models import Preprocessing
 from percep.report import Exhibit, Facts, ImageRow, MinimalRow, Panel, Prediction, exhibit, save_report, summarise
-from percep.report.html import verdict
+from percep.report.verdict import verdict
 
 SIDE = 64
 HOSTILE = (
@@ -390,26 +390,6 @@ def seconds_to_load(browser: webdriver.Chrome, path: Path) -> float:
     show(browser, path)
     after = spent()
     return after - before if after > before else after  # the second where the page has a process of its own
-
-
-@pytest.mark.parametrize(
-    ("rows", "words"),
-    [
-        ([ROWS[6]], "No photograph was classified correctly to begin with"),
-        ([row("a")], "1 of 1 correctly classified photograph is turned, all certified from the saved files"),
-        (
-            [row("a"), replace(row("b"), success=False)],
-            "1 of 2 correctly classified photographs are turned, all certified from the saved files",
-        ),
-        ([replace(row("a"), success=False)], "0 of 1 correctly classified photograph is turned"),
-        (
-            [MinimalRow(**vars(row("a")), found=0.9995, missed=0.9996)],
-            "1 of 1 correctly classified photograph is turned, at a median 1 − SSIM of 0.000500 in the saved files",
-        ),
-    ],
-)
-def test_the_verdict(rows, words):
-    assert verdict(summarise(rows)) == words
 
 
 def test_the_smallest_change_has_what_was_found_instead_of_a_ball(browser, tmp_path):

@@ -19,6 +19,7 @@ from torchvision.transforms import functional as transforms
 from percep import data, models
 from percep.errors import InputError, UnavailableError
 from percep.models import Classifier, Preprocessing
+from percep.models.recipes import RECIPES
 
 
 class _Code:
@@ -110,7 +111,7 @@ def test_shared_names_and_unknown_categories() -> None:
 @pytest.mark.parametrize("name", ["mobilenet_v2", "vit_b_16", "efficientnet_b0"])
 def test_preprocessing_is_torchvisions(name: str, size: tuple[int, int]) -> None:
     preset = torchvision_models.get_model_weights(name).DEFAULT.transforms()
-    ours = models._RECIPES["torchvision"](name)
+    ours = RECIPES["torchvision"](name)
     image = ours.preprocessing(_photograph(*size))
     assert image.mode == "RGB"
     assert image.size == (ours.preprocessing.crop, ours.preprocessing.crop)
@@ -119,10 +120,10 @@ def test_preprocessing_is_torchvisions(name: str, size: tuple[int, int]) -> None
 
 
 def test_preprocessing_and_classes_of_timm() -> None:
-    resnet = models._RECIPES["timm"]("resnet18.tv_in1k")
+    resnet = RECIPES["timm"]("resnet18.tv_in1k")
     assert resnet.preprocessing == Preprocessing(256, 224, InterpolationMode.BILINEAR)
     assert resnet.categories[609] == "jeep"
-    wide = models._RECIPES["timm"]("convnext_tiny.fb_in22k")
+    wide = RECIPES["timm"]("convnext_tiny.fb_in22k")
     assert len(wide.categories) == 21841
 
 
@@ -140,7 +141,7 @@ def test_preprocessing_and_classes_of_timm() -> None:
 def test_a_checkpoint_is_loaded_without_a_network(
     name: str, source: models.Source, nested: bool, tmp_path: Path
 ) -> None:
-    state = models._RECIPES[source](name).build(False).state_dict()
+    state = RECIPES[source](name).build(False).state_dict()
     torch.save({"state_dict": state, "epoch": 3} if nested else state, tmp_path / "weights.pt")
     classifier = models.load(name, source=source, checkpoint=tmp_path / "weights.pt", layer="chosen")
     assert classifier.layer == "chosen"

@@ -111,7 +111,7 @@ class TestClassFolders:
         (tmp_path / "n1" / ".hidden.png").write_bytes(_png(0))
         (tmp_path / "n2").mkdir()
         found = [(photograph.name, photograph.problem) for photograph in ClassFolders(tmp_path, WHOLE, CLASSES)]
-        assert found == [("n1/0", None), ("n1/bad", "not an image of a known format"), ("n3/0", None)]
+        assert found == [("n1/0", None), ("n1/bad", "unreadable: not an image of a known format"), ("n3/0", None)]
 
     def test_what_is_refused(self, tmp_path: Path) -> None:
         with pytest.raises(InputError, match="is not a folder"):
@@ -148,13 +148,13 @@ class TestArchives:
         }
         photographs = list(Archives(str(_archive(tmp_path / "x.tar", files)), WHOLE, CLASSES))
         assert [(photograph.name, photograph.problem) for photograph in photographs] == [
-            ("x/a", "no images of this name in the archive"),
-            ("x/b", "not an image of a known format"),
-            ("x/c", "2 images of this name in the archive"),
-            ("x/d", "label 'gnu' is none of the model's classes, by index from 0, name or WordNet id"),
+            ("x/a", "missing: a label without an image"),
+            ("x/b", "unreadable: not an image of a known format"),
+            ("x/c", "unreadable: 2 images of this name in the archive"),
+            ("x/d", "unlabelled: label 'gnu' is none of the model's classes, by index from 0, name or WordNet id"),
             ("x/dir_e", None),
-            ("x/.._.._f_g", None),
-            ("x/.._.._f_g-2", None),
+            ("x/f_g", None),
+            ("x/f_g-2", None),
         ]
 
     def test_a_folder_a_pattern_and_names_that_meet(self, tmp_path: Path) -> None:

@@ -1,0 +1,41 @@
+"""Networks of one's own, by hydra's convention: a callable by import path, with its arguments."""
+
+import os
+import sys
+from collections.abc import Mapping
+
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from torch import nn
+
+from percep.errors import InputError, one_line
+
+
+def build(call: Mapping[str, object]) -> nn.Module:
+    """What a callable makes of its arguments, lists and mappings as Python's own.
+
+    Modules of the working folder are found as `python -m` finds them, whatever started this process.
+
+    Args:
+        call: `{"_target_": "my_package.build", "width": 1.0}`, nested where an argument is such a call itself; see
+            `hydra.utils.instantiate`.
+
+    Raises:
+        InputError: whatever keeps the network from being built.
+    """
+    target = call["_target_"]
+    folder = os.getcwd()
+    if not {"", folder} & set(sys.path):
+        sys.path.insert(0, folder)
+    try:
+        built = instantiate({"_convert_": "all", **call})
+    except Exception as error:  # the callable's own, or hydra's
+        raise InputError(f"network {target} cannot be built: {_reason(error)}") from error
+    if not isinstance(built, nn.Module):
+        raise InputError(f"network {target} answers a {type(built).__name__}, not a torch.nn.Module")
+    return built
+
+
+def _reason(error: Exception) -> str:
+    cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
+    return f"{type(cause).__name__}: {one_line(cause)}"

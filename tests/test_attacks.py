@@ -317,7 +317,7 @@ def test_bad_calls_are_refused():
         attack(2 * x, labels)
     with pytest.raises(InputError, match=r"labels must be class indices in \[0, 2\]"):
         attack(x, torch.tensor([3]))
-    with pytest.raises(InputError, match="targets must be int64"):
+    with pytest.raises(InputError, match="targets must be integers"):
         attack(x, labels, torch.tensor([0.5]))
     with pytest.raises(InputError, match="train mode"):
         FrankWolfe(model.train(), mean=0.99)(x, labels)

@@ -249,7 +249,7 @@ def test_bad_settings_and_calls_are_refused():
         attack(x.double(), labels)
     with pytest.raises(InputError, match=r"labels must be class indices in \[0, 2\]"):
         attack(x, torch.tensor([3]))
-    with pytest.raises(InputError, match="targets must be int64"):
+    with pytest.raises(InputError, match="targets must be integers"):
         attack(x, labels, torch.tensor([0.5]))
     with pytest.raises(InputError, match=r"\(1, K\) logits"):
         Baseline("ddn", lambda images: images.flatten(1).sum(1))(x, labels)

@@ -30,7 +30,7 @@ def test_the_closed_form_of_the_mean_ball(lead):
     x = saved(dtype=torch.float64)
     model = Linear(x, 2, lead)
     exact = cheapest(x, gradient_of(model, x), lead)
-    result = MinimalPerturbation(model, gradients=40, eight_bit=False)(x, LABEL)
+    result = MinimalPerturbation(model, gradients=40, levels=None)(x, LABEL)
     assert result.status == (AttackStatus.ADVERSARIAL,)
     # The quadratic form is exact to first order in the perturbation's own variance.
     assert 1 - float(result.found) == pytest.approx(exact, rel=1e-2)
@@ -43,7 +43,7 @@ def test_the_floor_of_the_exact_program(floor):
     gradient = gradient_of(Linear(x), x)
     program = Program(SSIMBall(x, floor=floor), gradient)
     reach = float(solve(program, "oracle", tol=1e-6).objective)
-    result = MinimalPerturbation(Linear(x, 2, reach), measure="floor", gradients=60, eight_bit=False)(x, LABEL)
+    result = MinimalPerturbation(Linear(x, 2, reach), measure="floor", gradients=60, levels=None)(x, LABEL)
     assert result.success.tolist() == [True]
     # The program splits the floor between S1 and S2 in advance, so the search may need less, and never 1% more.
     assert 1 - float(result.found) <= 1.01 * (1 - floor)
@@ -58,7 +58,7 @@ def test_eight_bits_cost_little_where_a_perturbation_is_dense_and_are_what_files
     model = Linear(x[:1], 3, lead)
     labels = model(x).argmax(1)
     result = MinimalPerturbation(model, gradients=30)(x, labels)
-    floats = MinimalPerturbation(model, gradients=30, eight_bit=False)(x, labels)
+    floats = MinimalPerturbation(model, gradients=30, levels=None)(x, labels)
     assert result.success.tolist() == floats.success.tolist() == [True] * 3
     torch.testing.assert_close(result.images, quantise(result.images), rtol=0, atol=0)
     assert model(result.images).argmax(1).tolist() == result.labels_after.tolist()

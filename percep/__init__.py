@@ -1,21 +1,19 @@
 """Imperceptible adversarial perturbations from a convex SSIM-ball program, each with a certificate."""
 
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING
 
-from percep import attacks, solvers
-from percep.adjoint import AdjointReport
-from percep.ball import SSIMBall
-from percep.certificate import Certificate, certify
 from percep.errors import AdjointWarning, InputError, PercepError, UnavailableError
-from percep.layer import SSIMBallLayer
-from percep.program import Multipliers, Program, Solution, Status
-from percep.solvers import solve
-from percep.windows import Window
 
 if TYPE_CHECKING:
-    from percep import data, explain, models
+    from percep import attacks, data, explain, models, solvers
+    from percep.adjoint import AdjointReport
+    from percep.ball import SSIMBall
+    from percep.certificate import Certificate, certify
+    from percep.layer import SSIMBallLayer
+    from percep.program import Multipliers, Program, Solution, Status
+    from percep.solvers import solve
+    from percep.windows import Window
 
 __all__ = [
     "AdjointReport",
@@ -40,15 +38,31 @@ __all__ = [
     "solvers",
 ]
 
-_ON_FIRST_USE = ("data", "explain", "models")
+_MODULES = ("attacks", "data", "explain", "models", "solvers")
+_HOMES = {
+    "AdjointReport": "adjoint",
+    "Certificate": "certificate",
+    "Multipliers": "program",
+    "Program": "program",
+    "SSIMBall": "ball",
+    "SSIMBallLayer": "layer",
+    "Solution": "program",
+    "Status": "program",
+    "Window": "windows",
+    "certify": "certificate",
+    "solve": "solvers",
+}
 
 
-def __getattr__(name: str) -> ModuleType:
-    """`percep.data`, `percep.explain`, `percep.models` on first use: their libraries take seconds to import."""
-    if name in _ON_FIRST_USE:
+def __getattr__(name: str) -> object:
+    """A public name on first use: torch takes seconds to import, and a command is checked without it."""
+    if name in _MODULES:
         return import_module(f"percep.{name}")
+    if name in _HOMES:
+        value = globals()[name] = getattr(import_module(f"percep.{_HOMES[name]}"), name)
+        return value
     raise AttributeError(f"module 'percep' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_ON_FIRST_USE})
+    return sorted({*globals(), *__all__})

@@ -7,14 +7,8 @@ from typing import get_args
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from percep.attacks.comparison import CONTENDERS
-from percep.attacks.cost import Measure
-from percep.attacks.criteria import Loss
+from percep.choices import CONTENDERS, CONTROL_NAMES, CORRELATIONS, REGIONS, Loss, Measure, Source
 from percep.errors import InputError
-from percep.models import Source
-from percep.study.causal import REGIONS
-from percep.study.perturbations import CONTROLS
-from percep.study.tables import CORRELATIONS
 
 
 @dataclass
@@ -243,7 +237,7 @@ class CriteriaConfig:
 
     def __post_init__(self) -> None:
         _require_choice("criteria.statistic", self.statistic, CORRELATIONS)
-        _require_choice("criteria.control", self.control, tuple(CONTROLS))
+        _require_choice("criteria.control", self.control, CONTROL_NAMES)
         _require_choice("criteria.region", self.region, REGIONS[1:])
         _require_level("criteria.level", self.level)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 import timm
 import torch
@@ -19,9 +19,8 @@ from torchvision import models as torchvision_models
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as transforms
 
+from percep.choices import Source
 from percep.errors import InputError, UnavailableError
-
-Source = Literal["packaged", "torchvision", "timm"]
 
 
 @dataclass(frozen=True)

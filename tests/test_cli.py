@@ -18,6 +18,7 @@ from hydra import compose, initialize_config_dir
 from PIL import Image
 
 import percep
+import percep.run
 from percep import data, models
 from percep.app import main
 from percep.attacks.comparison import CONTENDERS, ROUNDING

@@ -7,19 +7,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from percep.attacks.baselines import BASELINES, ROUNDING_BASELINES, Baseline
+from percep.attacks.baselines import Baseline
 from percep.attacks.criteria import achieved
 from percep.attacks.lattice import quantise
 from percep.attacks.minimal import MinimalPerturbation
 from percep.attacks.resave import cheapest_saved, pulled_back
 from percep.attacks.result import AttackResult
 from percep.certificate import certify
+from percep.choices import CONTENDERS, OURS, ROUNDING
 from percep.errors import InputError
-
-OURS = "percep"
-ROUNDING = "+8bit"
-"""Appended to a baseline's name: the attack itself judges rounded images."""
-CONTENDERS = (OURS, *BASELINES, *(name + ROUNDING for name in ROUNDING_BASELINES))
 
 
 @dataclass(frozen=True)

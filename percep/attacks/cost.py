@@ -1,17 +1,16 @@
 """What a perturbation costs in SSIM, and the quadratic form that tells it near a perturbation."""
 
 import math
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
 
+from percep.choices import Measure
 from percep.errors import InputError
 from percep.solvers.quadratic import WindowQuadratic
 from percep.ssim import C1, C2, Losses, variance
 from percep.windows import Window
-
-Measure = Literal["mean", "floor"]
 
 # How much a window's weight changes in one update, at most, and the least share of the largest that it keeps.
 _EXPONENT, _LEAST_RATIO, _LEAST_WEIGHT = 0.5, 0.1, 1e-6

@@ -1,15 +1,13 @@
 """What an attack maximises, and when it has succeeded."""
 
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from percep.choices import Loss
 from percep.errors import InputError
-
-Loss = Literal["margin", "cross_entropy", "dlr"]
 
 GradientFunction = Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]
 """`(images, labels, targets)` to what is to be increased, `(B,)`, and its gradients `(B, C, H, W)`."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from percep.attacks.criteria import margin
+from percep.choices import REGIONS
 from percep.explain import (
     deletion,
     dissimilarity,
@@ -23,7 +24,6 @@ from percep.explain import (
 Model = Callable[[Tensor], Tensor]
 Budget = Literal["own", "equal"]
 
-REGIONS = ("top", "outside", "matched", "shifted", "random")
 BUDGETS: tuple[Budget, ...] = ("own", "equal")
 _DRAWN = ("matched", "shifted", "random")
 

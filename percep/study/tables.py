@@ -8,6 +8,7 @@ from typing import Literal, get_args
 import numpy as np
 from torch import Tensor
 
+from percep.choices import CORRELATIONS, Correlation
 from percep.explain import (
     Interval,
     Statistic,
@@ -40,10 +41,8 @@ from percep.explain.association import (
 )
 from percep.study.causal import BUDGETS, REGIONS, CurveRow, RegionRow
 
-Correlation = Literal["pearson", "spearman", "partial_spearman"]
 Overlap = Literal["iou", "pointing_game", "relevance_mass"]
 
-CORRELATIONS: tuple[Correlation, ...] = get_args(Correlation)
 OVERLAPS: tuple[Overlap, ...] = get_args(Overlap)
 
 _EXCHANGED = 200

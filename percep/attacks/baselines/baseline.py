@@ -14,6 +14,7 @@ from percep.attacks.criteria import achieved
 from percep.attacks.inputs import check_classes, check_images, check_logits, check_model
 from percep.attacks.lattice import quantise
 from percep.attacks.result import AttackResult, AttackStatus
+from percep.choices import BASELINES, ROUNDING_BASELINES
 from percep.errors import InputError
 from percep.windows import Window
 
@@ -30,10 +31,6 @@ _PEERS: dict[str, Callable[[int, bool], Peer]] = {
     "alma_l2": advlib_attacks.alma_l2,
     "perc_al": advlib_attacks.perc_al,
 }
-BASELINES = tuple(_PEERS)
-"""Names of the attacks."""
-ROUNDING_BASELINES = tuple(name for name in BASELINES if name not in ("cw", "fmn"))
-"""Those that can judge images as rounded to 8 bits, inside the attack."""
 _FEWEST_GRADIENTS = 2 * PROBES
 
 

@@ -1,0 +1,34 @@
+"""What may be chosen is what there is: names are checked without the modules that give them a meaning."""
+
+from typing import get_args
+
+import pytest
+import torch
+
+from percep import InputError, choices, models
+from percep.attacks.baselines import baseline
+from percep.attacks.cost import check_measure
+from percep.attacks.criteria import loss
+from percep.study import CONTROLS
+
+
+def test_every_baseline_has_its_attack() -> None:
+    assert tuple(baseline._PEERS) == choices.BASELINES
+
+
+def test_every_control_has_its_gradient() -> None:
+    assert tuple(CONTROLS) == choices.CONTROL_NAMES
+
+
+def test_every_source_has_its_recipe() -> None:
+    assert tuple(models._RECIPES) == get_args(choices.Source)
+
+
+def test_every_loss_and_measure_is_known() -> None:
+    logits, labels = torch.randn(2, 5, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1])
+    found = [loss(name, logits, labels, None) for name in get_args(choices.Loss)]
+    assert len({tuple(values.tolist()) for values in found}) == len(found)
+    for measure in get_args(choices.Measure):
+        check_measure(measure)
+    with pytest.raises(InputError):
+        check_measure("median")

@@ -17,20 +17,48 @@ _MOST_CHANNELS = 4
 def require_images(images: Tensor, name: str = "images") -> Tensor:
     """Which of a batch of images are finite, `(B,)` bool; their finite values are known to lie in [0, 1] afterwards.
 
-    Costs one pass over images that are all finite.
+    Costs one pass over images that are all finite. An empty batch is one of images.
 
     Args:
         images: `(B, C, H, W)`, floating point in [0, 1]. NaN and infinity are the concern of their own image alone.
         name: of the argument, for the error.
 
     Raises:
-        InputError: no tensor, another number of axes, channels last, integers, or finite values outside [0, 1].
+        InputError: no tensor, another number of axes, no pixel, channels last, integers, or finite values outside
+            [0, 1].
     """
     _require_layout(images, name)
     finite, least, most = _range(images.detach())
     if least < 0 or most > 1:
         raise InputError(
             f"{name} must lie in [0, 1], got values in [{least:.4g}, {most:.4g}]: {_remedy(name, least, most)}"
+        )
+    return finite
+
+
+def require_perturbed(images: Tensor, reference: Tensor, name: str = "images") -> Tensor:
+    """Which of a batch of perturbed images are finite, `(B,)` bool, for what decides whether they lie in [0, 1].
+
+    A reference in [0, 1] and a difference of two images lead to values in [-1, 2]. What lies beyond is no image that
+    misses the range, but one on another scale, and is refused.
+
+    Args:
+        images: floating point, of the reference's shape `(B, C, H, W)`.
+        reference: known to be images.
+        name: of the argument, for the error.
+
+    Raises:
+        InputError: as `require_images`, with [-1, 2] for its range; another shape than the reference's.
+    """
+    _require_layout(images, name)
+    if images.shape != reference.shape:
+        shapes = f"{tuple(reference.shape)} and {tuple(images.shape)}"
+        raise InputError(f"reference and {name} must both be (B, C, H, W) of one shape, got {shapes}")
+    finite, least, most = _range(images.detach())
+    if least < -1 or most > 2:
+        raise InputError(
+            f"{name} must be images on a scale of [0, 1], got values in [{least:.4g}, {most:.4g}]: "
+            f"{_remedy(name, least, most)}"
         )
     return finite
 
@@ -55,11 +83,13 @@ def _require_layout(images: Tensor, name: str) -> None:
     shape, dtype = tuple(images.shape), images.dtype
     if len(shape) != 4:
         remedy = f": give {name}[None]" if len(shape) == 3 else ""
-        raise InputError(f"{name} must be (B, C, H, W), got {dtype} {shape}{remedy}")
+        raise InputError(f"{name} must be floating-point (B, C, H, W), got {dtype} {shape}{remedy}")
     if shape[3] <= _MOST_CHANNELS < min(shape[1:3]):
         raise InputError(
             f"{name} must be (B, C, H, W), got {shape} with channels last: give {name}.permute(0, 3, 1, 2)"
         )
+    if 0 in shape[1:]:
+        raise InputError(f"{name} must hold at least one pixel and channel, got {shape}")
     if not dtype.is_floating_point:
         remedy = (
             f"give {name}.float() / 255" if dtype == torch.uint8 else f"divide {name}.float() by the level of white"

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from percep.errors import InputError
-from percep.validation import require_eval, require_images
+from percep.validation import require_eval, require_images, require_perturbed
 
 SHAPE = (2, 3, 8, 9)
 
@@ -18,7 +18,6 @@ def test_the_whole_range_is_taken_and_every_image_is_finite() -> None:
     images[0] = 1
     assert require_images(images).tolist() == [True, True]
     assert require_images(images[:0]).shape == (0,)
-    assert require_images(images[:, :0]).tolist() == [True, True]
     assert require_images(images.double().requires_grad_()).tolist() == [True, True]
 
 
@@ -66,8 +65,9 @@ def test_another_scale_is_named_with_the_way_back(scaled: Callable[[Tensor], Ten
         (torch.zeros(2, 8, 9, 3), r"channels last: give x\.permute\(0, 3, 1, 2\)"),
         (torch.zeros(2, 8, 9, 1, dtype=torch.uint8), "channels last"),
         (torch.zeros(3, 8, 9), r"give x\[None\]"),
-        (torch.zeros(8, 9), r"must be \(B, C, H, W\), got torch.float32 \(8, 9\)"),
+        (torch.zeros(8, 9), r"floating-point \(B, C, H, W\), got torch.float32 \(8, 9\)"),
         (np.zeros(SHAPE, dtype=np.float32), r"got ndarray: give torch\.as_tensor\(x\)"),
+        (torch.zeros(2, 0, 8, 9), "at least one pixel and channel"),
         ([[0.0]], "got list"),
         (None, "got NoneType"),
     ],
@@ -81,6 +81,19 @@ def test_another_layout_or_type_is_named_with_the_way_out(images: Tensor, remedy
 @pytest.mark.parametrize("shape", [(2, 1, 8, 3), (2, 3, 3, 3), (2, 3, 2, 2), (1, 16, 16, 16), (2, 3, 8, 1)])
 def test_narrow_images_are_not_taken_for_channels_last(shape: tuple[int, ...]) -> None:
     assert require_images(torch.zeros(shape)).tolist() == [True] * shape[0]
+
+
+def test_perturbed_images_may_leave_the_range_but_not_the_scale() -> None:
+    reference, images = torch.rand(SHAPE), torch.rand(SHAPE)
+    images[0, 0, 0, 0], images[0, 0, 0, 1], images[1, 0, 0, 0] = -1, 2, torch.nan
+    assert require_perturbed(images, reference).tolist() == [True, False]
+    images[1, 0, 0, 1] = 2.001
+    with pytest.raises(InputError, match=r"images must be images on a scale of \[0, 1\], got values in \[-1, 2\.001\]"):
+        require_perturbed(images, reference)
+    with pytest.raises(InputError, match="divide saved by 255"):
+        require_perturbed(255 * reference, reference, "saved")
+    with pytest.raises(InputError, match=r"reference and images must both be \(B, C, H, W\) of one shape"):
+        require_perturbed(reference[:1], reference)
 
 
 def test_a_module_deep_inside_in_train_mode_is_named() -> None:

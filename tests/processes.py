@@ -13,13 +13,12 @@ from percep.app import main
 
 FORK = multiprocessing.get_context("fork")
 PATIENCE = 120
+_HELD: list[socket.socket] = []
 
 
 def start(world: int, *arguments: str, before: Callable[[int], None] | None = None) -> list[BaseProcess]:
     """Starts the command in so many processes; `before` is called in each with its rank."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = _free_port()
     processes = [FORK.Process(target=_child, args=(rank, world, port, arguments, before)) for rank in range(world)]
     for process in processes:
         process.start()
@@ -61,6 +60,15 @@ def die_while_writing(part: int) -> Callable[[int], None]:
         parts.pq.write_table = write
 
     return arm
+
+
+def _free_port() -> int:
+    """One that nobody else is given: it stays bound here, and the store of a run may listen there all the same."""
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", 0))
+    _HELD.append(held)
+    return held.getsockname()[1]
 
 
 def _child(rank: int, world: int, port: int, arguments: tuple[str, ...], before: Callable[[int], None] | None) -> None:

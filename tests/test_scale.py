@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from command import complaint, photograph
+from command import complaint, enter, photograph, use_small_model
 from processes import die_while_writing, finish, run, start
 
 import percep
@@ -31,16 +31,26 @@ pytestmark = pytest.mark.usefixtures("one_thread", "elsewhere", "small_model")
 ARGUMENTS = ("data=folder", "data.path=photos", "ball.mean=0.6", "attack.target=random", "batch_size=2", "pictures=3")
 
 
-@pytest.fixture(autouse=True)
-def more_photographs(elsewhere: None) -> None:
+def make_photographs() -> None:
     for seed, name in enumerate("efghijk", start=5):
         photograph(seed).save(f"photos/{name}.png")
 
 
-@pytest.fixture
-def undisturbed(more_photographs: None) -> Path:
-    run(1, *ARGUMENTS, "output=undisturbed")
-    return Path("undisturbed")
+@pytest.fixture(autouse=True)
+def more_photographs(elsewhere: None) -> None:
+    make_photographs()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run on the same photographs; not to be written to."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    with pytest.MonkeyPatch.context() as patch:
+        enter(folder, patch)
+        make_photographs()
+        use_small_model(patch)
+        run(1, *ARGUMENTS, "output=out")
+    return folder / "out"
 
 
 def table(folder: Path | str) -> pd.DataFrame:
@@ -240,14 +250,14 @@ def test_before_anything_is_finished_the_configuration_may_change() -> None:
 
 
 def test_a_damaged_part_is_named(capsys: pytest.CaptureFixture[str], undisturbed: Path) -> None:
-    part = undisturbed / "parts/000000/000001.parquet"
+    shutil.copytree(undisturbed, "out")
+    part = Path("out/parts/000000/000001.parquet")
     content = part.read_bytes()
     part.write_bytes(content[: len(content) // 2])
-    assert f"{part} is damaged: remove it" in complaint(capsys, "task=merge", f"output={undisturbed}")
+    assert f"{part} is damaged: remove it" in complaint(capsys, "task=merge", "output=out")
     part.unlink()
-    run(1, *ARGUMENTS, "output=undisturbed")
-    run(1, *ARGUMENTS, "output=again")
-    same("undisturbed", "again")
+    run(1, *ARGUMENTS, "output=out")
+    same("out", undisturbed)
 
 
 def test_a_process_that_is_left_alone_says_so(capfd: pytest.CaptureFixture[str], undisturbed: Path) -> None:

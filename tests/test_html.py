@@ -333,7 +333,7 @@ class TestReading:
 
     def test_pictures_have_a_text_and_a_size_and_controls_a_label(self, page):
         pictures = page.find_elements(By.TAG_NAME, "img")
-        assert len(pictures) == 3 + 6 * 7
+        assert len(pictures) == 3 + 6 * 9
         for picture in pictures:
             assert picture.get_attribute("alt").strip()
             assert int(picture.get_attribute("width")) and int(picture.get_attribute("height"))
@@ -348,7 +348,7 @@ class TestReading:
 
     def test_the_focus_is_seen_everywhere(self, page):
         stops = (
-            1 + 3 + 6 * 2 + 1 + 13 + 6 + 1
+            1 + 3 + 6 * 2 + 1 + 14 + 6 + 1
         )  # skip link, sections, comparisons, table, its headings and links, command
         seen = set()
         for _ in range(stops):

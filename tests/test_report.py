@@ -24,6 +24,7 @@ from percep.report import (
     Panel,
     Prediction,
     curves,
+    exhibit,
     read_image,
     save_image,
     save_overview,

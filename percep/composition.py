@@ -38,11 +38,10 @@ def validated(composed: DictConfig) -> Config:
         InputError: a value out of range, or no task.
         omegaconf.errors.OmegaConfBaseException: an unknown or missing key, or a value of another type.
     """
-    values = OmegaConf.to_container(composed, resolve=True)
     task = composed.get("task")
     if task not in TASKS:
         raise InputError(f"task must be one of {', '.join(TASKS)}, got {task!r}")
-    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(TASKS[task]), values))
+    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(TASKS[task]), composed))
     assert isinstance(config, Config)
     return config
 

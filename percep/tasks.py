@@ -1,5 +1,6 @@
 """What each task does of a valid configuration: a folder with a report, adversarial photographs and tables."""
 
+import json
 import shlex
 from collections.abc import Mapping
 from dataclasses import replace
@@ -41,6 +42,7 @@ from percep.scale.folder import is_free, recorded
 from percep.scale.launch import several
 from percep.scale.processes import join
 from percep.scale.progress import Screen
+from percep.study.findings import PENDING
 from percep.study_campaign import StudyCampaign
 from percep.study_merge import merge_study
 
@@ -80,14 +82,26 @@ def _continue(config: AttackTask | MinimalTask | ExplainTask, composed: DictConf
         campaign = Campaign(replace(config, device=device), folder, processes, facts.command, facts.settings)
     if processes.rank == 0:
         OmegaConf.save(composed, folder / "config.yaml", resolve=True)
-    found = campaign()
+    try:
+        found = campaign()
+    except KeyboardInterrupt as error:
+        error.add_note(f"what is finished is in {folder}, and the same command with output={folder} continues")
+        raise
     if processes.rank == 0:
         _say(found if isinstance(found, str) else _verdict(found), folder)
 
 
 def _merge(folder: Path) -> None:
-    study = recorded(folder).settings["task"] == "explain"
-    _say(merge_study(folder) if study else _verdict(merge(folder)), folder)
+    record = recorded(folder)
+    study = record.settings["task"] == "explain"
+    verdict = merge_study(folder) if study else _verdict(merge(folder))
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    if study:
+        done = sum(count for status, count in summary["photographs"].items() if status != PENDING)
+    else:
+        done = summary["images"]
+    known = "" if record.photographs is None else f" of {record.photographs:,}"
+    _say(f"{done:,}{known} photographs are done\n{verdict}", folder)
 
 
 def _run_folder(config: Config, world: int) -> Path:
@@ -121,6 +135,10 @@ def _compare(config: CompareTask, composed: DictConfig) -> None:
                 rows.append(compared.row)
                 gallery.add(compared.row, compared.images)
                 progress.update(bar, advance=1, note=compared.row.name)
+    except KeyboardInterrupt as error:
+        if rows:
+            error.add_note(f"what is finished is in {folder}")
+        raise
     finally:  # what was done before an interruption is kept
         if rows:
             write_comparison(folder / "compare.csv", rows)

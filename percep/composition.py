@@ -71,6 +71,8 @@ def check(settings: Sequence[str], *, sweeps: bool) -> None:
 
 def explained(error: Exception) -> str:
     """What went wrong and what to change, for people."""
+    if isinstance(error, PercepError):
+        return str(error)
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     if isinstance(cause, OmegaConfBaseException):
         return _explained(cause)

@@ -8,7 +8,7 @@ from hydra import compose, initialize_config_dir
 from references import photograph
 from test_solvers import random_like
 
-from benchmarks import bars, default_ball, plots, solvers, study_scaling, table
+from benchmarks import bars, default_ball, plots, solvers, startup, study_scaling, table
 from benchmarks.cases import Case
 from benchmarks.timing import Timing, extrapolated, fastest, power_law, quartiles
 from percep import Window
@@ -104,3 +104,10 @@ def test_bars_take_the_fastest_that_reached_the_gap():
     assert fastest(rows, "gray", 8, "conic", 1e-3) is None
     assert bars.growth([{"side": 8, "seconds": 1.0}, {"side": 16, "seconds": 4.0}]) == pytest.approx(1.0)
     assert quartiles([1.0, 2.0, 3.0, 4.0, 5.0]) == (2.0, 3.0, 4.0)
+
+
+def test_start_up_is_held_against_hydras_import():
+    seconds = {startup._REFERENCE: [0.1, 0.2, 0.3], "percep --help": [0.1, 0.3, 0.5], "import percep": [0.1, 0.31, 0.5]}
+    lines = startup.report({"seconds": seconds}).splitlines()
+    assert lines[3] == "| `percep --help` | 0.30 | 1.50 | <= 1.5 | yes |"
+    assert lines[4] == "| `import percep` | 0.31 | 1.55 | <= 1.5 | no |"

@@ -49,11 +49,10 @@ def validated(composed: DictConfig) -> Config:
         InputError: a value out of range, or no task.
         omegaconf.errors.OmegaConfBaseException: an unknown or missing key, or a value of another type.
     """
-    values = OmegaConf.to_container(composed, resolve=True)
     task = composed.get("task")
     if task not in TASKS:
         raise InputError(f"task must be one of {', '.join(TASKS)}, got {task!r}")
-    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(TASKS[task]), values))
+    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(TASKS[task]), composed))
     assert isinstance(config, Config)
     require_one_target(config)
     return config
@@ -84,6 +83,8 @@ def check(settings: Sequence[str], *, sweeps: bool) -> None:
 
 def explained(error: Exception) -> str:
     """What went wrong and what to change, for people."""
+    if isinstance(error, PercepError):
+        return str(error)
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     if isinstance(cause, OmegaConfBaseException):
         return _explained(cause)

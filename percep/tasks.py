@@ -81,7 +81,11 @@ def _continue(config: AttackTask | MinimalTask | ExplainTask, composed: DictConf
         campaign = Campaign(replace(config, device=device), folder, processes, facts.command, facts.settings)
     if processes.rank == 0:
         OmegaConf.save(composed, folder / "config.yaml", resolve=True)
-    found = campaign()
+    try:
+        found = campaign()
+    except KeyboardInterrupt as error:
+        error.add_note(f"what is finished is in {folder}, and the same command with output={folder} continues")
+        raise
     if processes.rank == 0:
         _say(found if isinstance(found, str) else console_lines(found), folder)
 
@@ -122,6 +126,10 @@ def _compare(config: CompareTask, composed: DictConfig) -> None:
                 rows.append(compared.row)
                 gallery.add(compared.row, compared.images)
                 progress.update(bar, advance=1, note=compared.row.name)
+    except KeyboardInterrupt as error:
+        if rows:
+            error.add_note(f"what is finished is in {folder}")
+        raise
     finally:  # what was done before an interruption is kept
         if rows:
             write_comparison(folder / "compare.csv", rows)

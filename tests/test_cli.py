@@ -188,7 +188,7 @@ def test_an_interrupted_run_keeps_what_was_done(monkeypatch: pytest.MonkeyPatch)
         ("task=defend", "Available options in 'task': attack"),
         (
             "model=resnet50",
-            "Available options in 'model': efficientnet_lite0 efficientnet_lite1 efficientnet_lite2",
+            "Available options in 'model': custom efficientnet_lite0 efficientnet_lite1 efficientnet_lite2",
         ),
         ("model=timm", "model.name is missing"),
         ("model=torchvision model.name=resnet51", "close names are resnet50"),

@@ -1,15 +1,24 @@
-"""What `import percep` loads, and that the rest is reached by name all the same."""
+"""What `import percep` loads, what the command does, and that the rest is reached by name all the same."""
 
 import subprocess
 import sys
+
+import pytest
+
+import percep
+
+HEAVY = ("torch", "torchvision", "timm", "captum", "pandas", "matplotlib", "pyarrow", "rich", "scipy", "kornia")
 
 LOADED = """
 import sys, torch, numpy
 before = set(sys.modules)
 import percep
-added = {name.partition(".")[0] for name in set(sys.modules) - before}
+{use}
+added = {{name.partition(".")[0] for name in set(sys.modules) - before}}
 print(*sorted(added - set(sys.stdlib_module_names)))
 """
+
+USE = "[getattr(percep, name) for name in percep.__all__ if name not in ('data', 'explain', 'models')]"
 
 REACHED = """
 import percep
@@ -21,6 +30,25 @@ assert set(percep.__all__) <= set(dir(percep))
 print(models.Classifier.__name__, explain.iou.__name__)
 """
 
+KEPT = """
+import pickle, sys
+import percep
+assert {"SSIMBall", "attacks", "solve"} <= set(dir(percep)) and "torch" not in sys.modules
+window = percep.Window.gaussian()
+assert isinstance(pickle.loads(pickle.dumps(window)), percep.Window) and percep.Window is type(window)
+assert pickle.loads(pickle.dumps(percep.solve)) is percep.solve
+assert percep.attacks.FrankWolfe.__module__.startswith("percep.attacks")
+print(percep.SSIMBall.__module__, percep.Window is percep.windows.Window)
+"""
+
+CONFIGURED = """
+import sys
+import percep.app
+from percep.app import main
+assert main(ARGUMENTS) == CODE
+print("loaded:", *(name for name in (*HEAVY, *MORE) if name in sys.modules))
+"""
+
 
 def _output(program: str) -> str:
     return subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout.strip()
@@ -28,13 +56,56 @@ def _output(program: str) -> str:
 
 def test_import_adds_nothing_to_torch_and_numpy() -> None:
     """Neither captum, kornia, matplotlib, pandas, scipy, statsmodels, timm, torchvision nor anything else."""
-    assert _output(LOADED) == "percep"
+    assert _output(LOADED.format(use="")) == "percep"
+    assert _output(LOADED.format(use=USE)) == "percep"
+
+
+def test_import_loads_neither_torch_nor_numpy() -> None:
+    program = "import sys, percep; print({'torch', 'numpy', 'hydra', 'omegaconf'} & set(sys.modules))"
+    assert _output(program) == "set()"
 
 
 def test_every_public_name_is_reached() -> None:
     assert _output(REACHED) == "Classifier iou"
 
 
+def test_names_on_first_use_are_as_good_as_imported_ones() -> None:
+    assert _output(KEPT) == "percep.ball True"
+
+
 def test_unknown_names_are_attribute_errors() -> None:
     program = "import percep\ntry: percep.nothing\nexcept AttributeError as error: print(error)"
     assert _output(program) == "module 'percep' has no attribute 'nothing'"
+    assert not hasattr(percep, "nothing")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "more"),
+    [
+        (["ball.flor=0.9"], 2, ("hydra", "omegaconf", "yaml")),
+        (["model=mobilenet_v3"], 2, ("hydra", "omegaconf", "yaml")),
+        (["--unknown"], 2, ("hydra", "omegaconf", "yaml")),
+        (["ball.floor=1.5"], 2, ()),
+        (["-m", "ball.floor=0.9,1.5"], 2, ()),
+        (["--cfg", "job"], 0, ()),
+    ],
+)
+def test_a_command_line_is_checked_before_what_takes_seconds(
+    arguments: list[str], code: int, more: tuple[str, ...]
+) -> None:
+    values = {"ARGUMENTS": arguments, "CODE": code, "HEAVY": HEAVY, "MORE": more}
+    program = "\n".join(f"{name} = {value!r}" for name, value in values.items()) + CONFIGURED
+    assert _output(program).splitlines()[-1:] == ["loaded:"]
+
+
+HELP = """
+import contextlib, io, sys
+from percep.app import main
+with contextlib.redirect_stdout(io.StringIO()) as text:
+    assert main(["--help"]) == 0
+print(len(text.getvalue()) > 1000, [name for name in (*HEAVY, "hydra", "omegaconf") if name in sys.modules])
+"""
+
+
+def test_help_needs_neither_hydra_nor_torch() -> None:
+    assert _output(f"HEAVY = {HEAVY!r}{HELP}") == "True []"

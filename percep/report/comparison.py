@@ -1,7 +1,7 @@
 """Attacks side by side: every outcome as a table, a summary, and the share of images adversarial at each cost."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from statistics import median
 
@@ -56,8 +56,8 @@ class ComparedImages:
         target: the name of the class to be reached; None for an untargeted attack.
     """
 
-    original: Tensor
-    adversarial: Tensor
+    original: Tensor = field(repr=False)
+    adversarial: Tensor = field(repr=False)
     before: Prediction
     after: Prediction
     target: str | None = None
@@ -68,8 +68,8 @@ def write_comparison(path: Path, rows: Sequence[ComparisonRow]) -> None:
 
     What is unknown, and the infinite cost of an attack without success, is an empty cell.
     """
-    own = [field.name for field in fields(ComparisonRow) if field.name != "outcome"]
-    results = [field.name for field in fields(Outcome)]
+    own = [each.name for each in fields(ComparisonRow) if each.name != "outcome"]
+    results = [each.name for each in fields(Outcome)]
     records = [
         {name: getattr(row, name) for name in own}
         | {name: _finite(getattr(row.outcome, name)) for name in results if row.outcome is not None}

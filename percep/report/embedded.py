@@ -7,7 +7,7 @@ pictures and lays them over the compressed original, so that compression never l
 import base64
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from matplotlib.colors import LogNorm
@@ -64,8 +64,8 @@ class Worst:
     change: int
     width: int
     height: int
-    original: str
-    adversarial: str
+    original: str = field(repr=False)
+    adversarial: str = field(repr=False)
     window: Mark
     place: Mark
 
@@ -87,13 +87,13 @@ class Layers:
 
     width: int
     height: int
-    original: str
-    brighter: str
-    darker: str
-    difference: str
+    original: str = field(repr=False)
+    brighter: str = field(repr=False)
+    darker: str = field(repr=False)
+    difference: str = field(repr=False)
     factor: int
     largest: int
-    ssim: str
+    ssim: str = field(repr=False)
     worst: Worst | None
 
 

@@ -1,7 +1,7 @@
 """The report of a run: what came of every photograph, for people."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +36,9 @@ class Exhibit(Layers):
         asked: the levels asked for, in words.
     """
 
-    gradcam: str | None
+    gradcam: str | None = field(repr=False)
     no_gradcam: str | None
-    allocation: str
+    allocation: str = field(repr=False)
     spent: bool
     before: Prediction
     after: Prediction

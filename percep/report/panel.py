@@ -1,7 +1,7 @@
 """One picture per image: what was changed, how much, where, and what the classifier looks at."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -57,11 +57,11 @@ class Panel:
     """
 
     name: str
-    original: Tensor
-    adversarial: Tensor
-    ssim: Tensor
-    gradcam: Tensor | None
-    allocation: Tensor
+    original: Tensor = field(repr=False)
+    adversarial: Tensor = field(repr=False)
+    ssim: Tensor = field(repr=False)
+    gradcam: Tensor | None = field(repr=False)
+    allocation: Tensor = field(repr=False)
     before: Prediction
     after: Prediction
     min_ssim: float

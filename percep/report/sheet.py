@@ -100,7 +100,7 @@ class Sheet:
     def notice(self, box: Box, text: str, *, size: float) -> None:
         """A box in light grey with a text of several lines in its middle, where there is no picture."""
         self._stretch(np.full((1, 1, 3), _EMPTY), box)
-        lines = wrap(" ".join(text.split()), int(box.width / (0.9 * size)))
+        lines = wrap(" ".join(text.split()), int(box.width / (0.9 * size)), break_on_hyphens=False)
         pitch = 2 * size
         middle = box.top + box.height / 2 - pitch * (len(lines) - 1) / 2
         for place, line in enumerate(lines):

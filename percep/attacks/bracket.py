@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from percep.attacks.lattice import to_level
+from percep.attacks.lattice import quantise, to_level
 
 Look = Callable[[Tensor, Tensor], Tensor]
 """`(n,)` places in a batch and `(n, C, H, W)` perturbations of these to `(n,)` bool, whether they are adversarial."""
@@ -30,7 +30,7 @@ def bracket(delta: Tensor, reference: Tensor, levels: int | None, look: Look) ->
     low, high = delta.new_zeros(len(delta)), delta.new_ones(len(delta))
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
-        tried = to_level(middle.reshape(-1, 1, 1, 1) * delta, reference, levels)
+        tried = quantise(reference + middle.reshape(-1, 1, 1, 1) * delta, levels) - reference
         met = _same(tried, outer)
         asked = torch.nonzero(~(met | _same(tried, inner))).flatten()
         if len(asked):

@@ -37,8 +37,12 @@ _BEYOND = 1e-3
 _LINEAR_STEPS = 4
 # Runs without a gradient after which an image is given up that has nothing else to try.
 _DEAD_ENDS = 3
+# How often a perturbation without a gradient is doubled before it is halved.
+_DOUBLINGS = 4
 # 1 - SSIM of the first length that is tried along a caller's gradient.
 _FIRST_COST = 1e-4
+# A model is saturated where its tangent at an image would miss the boundary by this factor at any image in [0, 1].
+_FLAT = 10.0
 _CACHED = 2**19
 _TINY = 1e-30
 
@@ -64,8 +68,8 @@ class MinimalPerturbation:
 
     A model may saturate, so that a tangent leads far beyond the boundary to where no gradient is. The search then
     bisects the ray back to the reference in forward passes and goes on from the boundary; where the reference
-    itself has no gradient, from an adversarial image on the way to its negative, to grey or to noise. In the end every
-    answer is bisected on its own ray.
+    itself has no gradient, from an adversarial image on the way along what is left of it, to its negative, to grey or
+    to noise. In the end every answer is bisected on its own ray, so that no image on it is cheaper.
 
     Attributes:
         model: maps `(B, C, H, W)` images in [0, 1] to `(B, K)` logits, or to probabilities, whose logarithms are
@@ -243,9 +247,12 @@ class _Search:
         """`(n,)` bool: which gradients can be followed; an image without one at its reference says why."""
         finite = torch.isfinite(gradient).flatten(1).all(1) & torch.isfinite(values)
         usable = finite & (gradient != 0).flatten(1).any(1)
-        for image, followed, known in zip(images.tolist(), usable.tolist(), finite.tolist(), strict=True):
-            if not followed and self.gradient_calls[image] == 1:
-                self.status[image] = AttackStatus.NO_GRADIENT if known else AttackStatus.NOT_FINITE
+        if self.attack.gradient is None:
+            usable &= values.abs() <= _FLAT * gradient.abs().flatten(1).sum(1)
+        for place in torch.nonzero(~usable & (self.gradient_calls[images] == 1)).flatten().tolist():
+            image, known = int(images[place]), bool(finite[place])
+            self.status[image] = AttackStatus.NO_GRADIENT if known else AttackStatus.NOT_FINITE
+            self.average[image] = gradient[place].sign()
         return usable
 
     def _follow(self, images: Tensor, values: Tensor, gradient: Tensor, logits: Tensor) -> None:
@@ -329,7 +336,8 @@ class _Search:
         """Where to look next for images that have no gradient where they are; those that go on.
 
         An adversarial one goes back to the boundary, there first to the adversarial side, then to the other; one that
-        is not goes back halfway. Where the reference has no gradient, adversarial images are looked for.
+        is not goes beyond the boundary if it lies ahead, or back halfway. Where the reference has no gradient,
+        adversarial images are looked for.
         """
         left = self.gradient_calls[images] < self.attack.gradients
         images, met = images[left], met[left]
@@ -338,6 +346,15 @@ class _Search:
         at_end = met.new_tensor([self.ends[image] is not None for image in images.tolist()])
         going = self._starts(images[~beyond & started]).tolist()
         hit, missed = images[beyond & ~at_end & met], images[beyond & ~at_end & ~met]
+        farther = self.delta[missed]
+        for _ in range(_DOUBLINGS):
+            if not len(missed):
+                break
+            farther = to_level(2 * farther, self.reference[missed], self.attack.levels)
+            crossed = self._look(missed, farther)
+            self.delta[missed[crossed]] = farther[crossed]
+            hit = torch.cat([hit, missed[crossed]])
+            missed, farther = missed[~crossed], farther[~crossed]
         if len(hit):
             going += hit.tolist()
             for image, outer, inner in zip(hit.tolist(), *self._bracket(hit, self.delta[hit]), strict=True):
@@ -357,11 +374,12 @@ class _Search:
         """Images whose reference has no gradient, but that have an adversarial image to go on from."""
         found = []
         images = images[[self.status[image] is AttackStatus.NO_GRADIENT for image in images.tolist()]]
-        for start in (_negative, _grey, _noise):
+        for start in (_corner, _negative, _grey, _noise):
             if not len(images):
                 break
             reference = self.reference[images]
-            delta = to_level(start(reference) - reference, reference, self.attack.levels)
+            started = start(reference, self.average[images])
+            delta = to_level(started - reference, reference, self.attack.levels)
             logits = self.objective.logits(self._saved(images, delta), images)
             self.forward_calls[images] += 1
             met = self.objective.achieved(logits, images)
@@ -467,15 +485,20 @@ class _Search:
         return torch.tensor(missed, dtype=torch.float64, device=self.reference.device)
 
 
-def _negative(reference: Tensor) -> Tensor:
+def _corner(reference: Tensor, sign: Tensor) -> Tensor:
+    """As far as the pixel range allows in the signs of a gradient that is too small to be measured by."""
+    return torch.where(sign > 0, 1.0, torch.where(sign < 0, 0.0, reference))
+
+
+def _negative(reference: Tensor, _: Tensor) -> Tensor:
     return 1 - reference
 
 
-def _grey(reference: Tensor) -> Tensor:
+def _grey(reference: Tensor, _: Tensor) -> Tensor:
     return torch.full_like(reference, 0.5)
 
 
-def _noise(reference: Tensor) -> Tensor:
+def _noise(reference: Tensor, _: Tensor) -> Tensor:
     """The same uniform noise for every image, whatever the global generator."""
     generator = torch.Generator().manual_seed(0)
     noise = torch.rand(reference.shape[1:], generator=generator, dtype=reference.dtype)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from percep.errors import InputError
@@ -77,7 +78,7 @@ class Network:
         def look(module: nn.Module, _: object) -> None:
             if threading.get_ident() != caller:
                 return
-            if module.training:
+            if module.training and _has_modes(module):
                 raise InputError(
                     f"the model calls a {type(module).__name__} in train mode, where answers change: "
                     "call eval() on its network first"
@@ -98,3 +99,9 @@ class Network:
                 f"the model's {type(module).__name__} has no running statistics, so that images of a batch change "
                 "each other's logits: attack them one at a time"
             )
+
+
+def _has_modes(module: nn.Module) -> bool:
+    """Whether train mode may change what a module answers; transforms are modules too, mostly left in train mode."""
+    kinds = (_BatchNorm, _DropoutNd)
+    return isinstance(module, kinds) or next(module.parameters(), None) is not None

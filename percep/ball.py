@@ -396,5 +396,7 @@ def _level(value: Level | None, name: str, shape: tuple[int, int, int, int], dev
 
 
 def _aligned(level: Tensor) -> Tensor:
-    """A number or one per image as `(B or 1, 1, 1, 1)`; maps as they are."""
-    return level.reshape(-1, 1, 1, 1) if level.ndim <= 1 else level
+    """A number or one per image as `(B or 1, 1, 1, 1)`; maps as `(B or 1, C or 1, h or 1, w or 1)`."""
+    if level.ndim <= 1:
+        return level.reshape(-1, 1, 1, 1)
+    return level.reshape((1,) * (4 - level.ndim) + tuple(level.shape))

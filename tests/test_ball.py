@@ -4,7 +4,7 @@ import hypothesis.strategies as st
 import pytest
 import torch
 from hypothesis import assume, given, settings
-from references import KINDS, photograph, reference
+from references import KINDS, photograph, random_like, reference
 from torch import Tensor
 
 from percep import InputError, SSIMBall, Window

@@ -184,7 +184,12 @@ class _Inputs(NamedTuple):
         """These inputs, with copies of those made under inference mode where autograd may have to save them."""
         if torch.is_inference_mode_enabled():
             return self
-        return _Inputs(*(v.clone() if isinstance(v, Tensor) and v.is_inference() else v for v in self))
+        made: dict[str, Any] = {
+            name: value.clone()
+            for name, value in self._asdict().items()
+            if isinstance(value, Tensor) and value.is_inference()
+        }
+        return self._replace(**made)
 
     def where(self, finite: Tensor) -> "_Inputs":
         """These inputs, with 0 in the images that are not finite."""

@@ -339,5 +339,5 @@ def test_what_does_not_match_the_reference_is_named():
     ball = SSIMBall(x, floor=0.9, window=TILED)
     with pytest.raises(InputError, match=r"float64, got \(1, 3, 8, 8\) float32: give linear\.to\(reference\)"):
         Program(ball, x.float())
-    with pytest.raises(InputError, match="anchor must be a torch.Tensor, got ndarray"):
+    with pytest.raises(InputError, match=r"anchor must be a torch\.Tensor, got ndarray"):
         Program(ball, x, 1.0, x.numpy())

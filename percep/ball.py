@@ -66,8 +66,10 @@ class MeanBall:
 class SSIMBall:
     """All perturbations `d` of a batch of references whose SSIM stays above a floor, or a mean, or both.
 
-    * `floor` t: S1 >= t1 and S2 >= t2 in every window and channel with t1 t2 = t, hence SSIM >= t everywhere.
-      An exact ball per window (Brunet, Vrscay, Wang, IEEE TIP 2012).
+    * `floor` t: S1 >= t1 and S2 >= t2 in every window and channel with t1 t2 = t, hence SSIM >= t everywhere. The ball
+      of each factor is exact (Brunet, Vrscay, Wang, IEEE TIP 2012); the split is a choice. The set SSIM >= t, which is
+      not convex, is wider: where one factor loses nothing, the other may lose more than its share, so the least SSIM of
+      an answer is often above t (0.94 at a floor of 0.9, where only contrast is spent).
     * `mean` t: the mean of SSIM over windows and channels is at least t. The convex set used by the solvers is
       one ellipsoid per image, an inner approximation: the denominators of 1 - S1 and 1 - S2 are replaced by
       lower bounds. `expand` re-expands them at a perturbation, `boundary` goes to the exact limit along a ray.
@@ -396,5 +398,7 @@ def _level(value: Level | None, name: str, shape: tuple[int, int, int, int], dev
 
 
 def _aligned(level: Tensor) -> Tensor:
-    """A number or one per image as `(B or 1, 1, 1, 1)`; maps as they are."""
-    return level.reshape(-1, 1, 1, 1) if level.ndim <= 1 else level
+    """A number or one per image as `(B or 1, 1, 1, 1)`; maps as `(B or 1, C or 1, h or 1, w or 1)`."""
+    if level.ndim <= 1:
+        return level.reshape(-1, 1, 1, 1)
+    return level.reshape((1,) * (4 - level.ndim) + tuple(level.shape))

@@ -35,7 +35,7 @@ def unrolled(
     Raises:
         InputError: images of more than 256 values, or data that are not finite.
     """
-    pixels = linear[0].numel()
+    pixels = linear.shape[1:].numel()
     if pixels > _MOST_PIXELS or not bool(program.finite.all()):
         raise InputError(f"mode 'unrolled' needs finite images of at most {_MOST_PIXELS} values, got {pixels}")
     with without_autocast(linear.device):

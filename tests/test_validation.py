@@ -1,12 +1,16 @@
 """What is asked of images and models, and what the error tells to do."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from imagetakers import ASKING, OTHERS, TAKERS, WITHOUT_IMAGES, WITHOUT_IMAGES_OF_PERCEP, images, listed, network
 from torch import Tensor, nn
 
+import percep
+from percep import explain
 from percep.errors import InputError
 from percep.validation import require_eval, require_images, require_perturbed
 
@@ -108,3 +112,131 @@ def test_a_module_deep_inside_in_train_mode_is_named() -> None:
             require_eval(model)
     with pytest.raises(InputError, match="the model is in train mode"):
         require_eval(outer.train())
+
+
+def test_every_public_function_is_listed_with_what_it_takes() -> None:
+    known = set(listed())
+    assert set(explain.__all__) == {name for name in explain.__all__ if name in known} | WITHOUT_IMAGES
+    assert not known & WITHOUT_IMAGES
+    modules = {"attacks", "data", "explain", "models", "solvers"}
+    assert set(percep.__all__) - modules <= known | WITHOUT_IMAGES_OF_PERCEP
+
+
+@pytest.mark.parametrize("name", TAKERS)
+def test_whoever_takes_images_refuses_everything_else(name: str) -> None:
+    model, good = network(), images(2)
+    TAKERS[name](model, good)
+    for bad, message in (
+        ((255 * good).round().to(torch.uint8), "uint8: give .*/ 255"),
+        (255 * good, "by 255"),
+        (good[..., 0], r"\(B, C, H, W\)"),
+        (good.permute(0, 2, 3, 1), "channels last"),
+        (good.numpy(), "got ndarray"),
+    ):
+        with pytest.raises(InputError, match=message) as caught:
+            TAKERS[name](model, bad)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [*TAKERS, *OTHERS])
+def test_an_empty_batch_has_an_empty_answer(name: str) -> None:
+    asked = TAKERS.get(name) or OTHERS[name]
+    found, one = (_parts(asked(network(), images(batch))) for batch in (0, 1))
+    for mine, alike in zip(found, one, strict=True):
+        assert mine.shape == (0, *alike.shape[1:])
+        assert mine.dtype == alike.dtype
+
+
+@pytest.mark.parametrize("name", ASKING)
+def test_a_model_in_train_mode_is_refused_and_one_in_eval_mode_left_as_it_was(name: str) -> None:
+    model = network()
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    asked = images(2).requires_grad_()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    random = torch.get_rng_state()
+    TAKERS[name](model, asked)
+    model[1].train()
+    with pytest.raises(InputError, match=r"BatchNorm2d '1' is in train mode"):
+        TAKERS[name](model, asked)
+    assert torch.equal(torch.get_rng_state(), random)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert all(bool((p.grad == 1).all()) and p.requires_grad for p in model.parameters())
+    assert asked.requires_grad and asked.grad is None
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+    assert not any(module._backward_hooks for module in model.modules())
+
+
+@pytest.mark.parametrize("name", ASKING)
+def test_an_error_in_the_model_leaves_no_hook(name: str) -> None:
+    model, calls = network(), []
+
+    class Failing(nn.Module):
+        def forward(self, values: Tensor) -> Tensor:
+            calls.append(len(values))
+            if len(calls) > 1:
+                raise ZeroDivisionError
+            return values
+
+    chain = nn.Sequential(model, Failing()).eval()
+    with pytest.raises(ZeroDivisionError):
+        TAKERS[name](chain, images(2))
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in chain.modules())
+
+
+class Answering(nn.Module):
+    """A network with its logits in something else."""
+
+    def __init__(self, wrap: Callable[[Tensor], object]) -> None:
+        super().__init__()
+        self.inner, self.wrap = network(), wrap
+        self.eval()
+
+    def forward(self, values: Tensor) -> object:
+        return self.wrap(self.inner(values))
+
+
+@pytest.mark.parametrize("name", ASKING)
+def test_logits_are_found_in_what_the_model_answers(name: str) -> None:
+    expected = _parts(TAKERS[name](network(), images(2)))
+    for wrap in (lambda y: {"logits": y}, lambda y: (y, y[:, None]), lambda y: SimpleNamespace(logits=y)):
+        found = _parts(TAKERS[name](Answering(wrap), images(2)))
+        assert all(torch.equal(mine, wanted) for mine, wanted in zip(found, expected, strict=True))
+    with pytest.raises(InputError, match=r"the model must answer .* logits"):
+        TAKERS[name](Answering(lambda y: y[:, 0]), images(2))
+
+
+@pytest.mark.parametrize("name", [*TAKERS, *OTHERS])
+def test_inference_mode_changes_no_answer(name: str) -> None:
+    asked = TAKERS.get(name) or OTHERS[name]
+    model, expected = network(), _parts(asked(network(), images(2)))
+    with torch.inference_mode():
+        inside, made = _parts(asked(model, images(2))), images(2)
+    for found in (inside, _parts(asked(model, made))):
+        assert all(torch.equal(mine, wanted) for mine, wanted in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("name", [*TAKERS, *OTHERS])
+def test_autocast_changes_no_bit_of_what_is_ours(name: str) -> None:
+    asked = TAKERS.get(name) or OTHERS[name]
+    model = network()
+
+    def in_single(values: Tensor) -> Tensor:
+        with torch.autocast("cpu", enabled=False):
+            return model(values)
+
+    # What goes backward through the model does so under the caller's autocast.
+    backward = name in ("percep.explain.gradcam", "percep.explain.integrated_gradients")
+    asks = model if backward else in_single
+    expected = _parts(asked(asks, images(2)))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = _parts(asked(asks, images(2)))
+    for mine, wanted in zip(found, expected, strict=True):
+        if backward:
+            torch.testing.assert_close(mine.float(), wanted, rtol=0.1, atol=0.1 * float(wanted.max()))
+        else:
+            assert mine.dtype == wanted.dtype and torch.equal(mine, wanted)
+
+
+def _parts(found: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return found if isinstance(found, tuple) else (found,)

@@ -45,7 +45,8 @@ def check_targets(logits: Callable[[Tensor], Tensor], images: Tensor, targets: T
             f"{name} needs one class in 0..{count - 1} per image, {len(images)} in all, "
             f"got {classes.dtype} {tuple(classes.shape)}"
         )
-    return classes.to(images.device, torch.int64)
+    with torch.inference_mode(False):
+        return classes.to(images.device, torch.int64, copy=True)
 
 
 @contextmanager

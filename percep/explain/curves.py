@@ -129,7 +129,7 @@ def _curve(
     values = block_means(order, side)
     if not bool(torch.isfinite(values).all()):
         raise InputError("the order of a curve must be finite")
-    count = values[0].numel() if len(values) else 0
+    count = values.shape[1:].numel()
     if not 1 <= steps <= count:
         raise InputError(f"a curve over {count} blocks has 1 to {count} steps, got {steps}")
     ranked = values.flatten(1).argsort(dim=1, descending=True, stable=True)

@@ -27,9 +27,10 @@ class ProjectedGradient(Solver):
 
         q = w + K d(s w) - k K x,   u+ = q - P(q),   w = u+ + momentum (u+ - u).
 
-    Momentum starts anew, per image, when it points against the step. At g = 0, rho = 1 this projects the anchor
-    onto the ball: with a warm start it serves as an inner projector. Each certificate costs one float64 evaluation
-    of the dual at w, whose maximiser d(s w) is the primal candidate.
+    Momentum starts anew, per image, when it points against the step. At g = 0, rho = 1 this projects the anchor onto
+    the ball. It is for windows that overlap little: on SSIM's own, of 11 taps and stride 1, use `Dual`, which projected
+    a 64x64x3 photograph to a gap of 1e-3 in 0.3 s where `ADMM` took 14 s and this method longer. Each certificate costs
+    one float64 evaluation of the dual at w, whose maximiser d(s w) is the primal candidate.
 
     Memory is three times `size^2` numbers per window and block, and up to eight times at a certificate. On images
     of 16 to 20 pixels a gap of 1e-4 takes 10 to 500 iterations for 8x8 windows at stride 4, tiles and means; for a

@@ -129,8 +129,9 @@ class TestTables:
         assert labels == [0] + 10 * [2]
 
     def test_kaggle_s_caffe_s_and_the_competition_s_files(self, tmp_path: Path) -> None:
-        from percep.models.classes import imagenet_categories  # noqa: PLC0415
         from torch import nn  # noqa: PLC0415
+
+        from percep.models.classes import imagenet_categories  # noqa: PLC0415
 
         imagenet = Classifier(nn.Identity(), mean=[0], std=[1], categories=imagenet_categories()).class_index
         kaggle = "ImageId,PredictionString\nILSVRC2012_val_00048981,n03995372 85 1 499 272 \n"

@@ -5,16 +5,22 @@ import io
 import string
 import unicodedata
 from pathlib import Path
+from typing import Any
 
+import command
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from torch import Tensor, nn
 
-from percep import data
+from percep import data, run, subjects
+from percep.app import main
 from percep.errors import InputError
 from percep.labels import Classes, Given, Labels, NameLabels
 from percep.models import Preprocessing
+from percep.models.classes import imagenet_categories
 from percep.models.classifier import Classifier
 
 SIDE = 16
@@ -129,9 +135,6 @@ class TestTables:
         assert labels == [0] + 10 * [2]
 
     def test_kaggle_s_caffe_s_and_the_competition_s_files(self, tmp_path: Path) -> None:
-        from torch import nn  # noqa: PLC0415
-
-        from percep.models.classes import imagenet_categories  # noqa: PLC0415
 
         imagenet = Classifier(nn.Identity(), mean=[0], std=[1], categories=imagenet_categories()).class_index
         kaggle = "ImageId,PredictionString\nILSVRC2012_val_00048981,n03995372 85 1 499 272 \n"
@@ -327,3 +330,77 @@ class TestFolders:
         root = _photos(tmp_path / "photos", "a.png", "b.png")
         (found,) = data.image(root / "b.png", WHOLE, CLASSES, _read(tmp_path, "a,0\nb,2\n"))
         assert found.label == 2
+
+
+class TestTargets:
+    """Of the command: photographs with targets of their own."""
+
+    def _enter(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+        command.enter(tmp_path, monkeypatch)
+        command.use_small_model(monkeypatch)
+        classifier = command.small_classifier()
+        photographs = data.folder("photos", command.PREPROCESSING, classifier.class_index)
+        images = torch.stack([photograph.image for photograph in photographs if photograph.image is not None])
+        return [int(label) for label in classifier(images).argmax(1)]
+
+    @pytest.mark.parametrize("task", ["attack", "minimal", "compare"])
+    def test_every_photograph_is_brought_to_its_own(
+        self, task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        labels = self._enter(tmp_path, monkeypatch)
+        targets = [(label + 1 + place) % 4 for place, label in enumerate(labels)]
+        assert len(set(zip(labels, targets, strict=True))) > 1
+        rows = [f"{name},{label + 1},{target + 1}" for name, label, target in zip("abd", labels, targets, strict=True)]
+        rows[2] = rows[2].rpartition(",")[0] + ","
+        Path("labels.csv").write_text("\n".join(["name,label,goal", *rows, "gone,1,1"]))
+        seen: list[tuple[int, int]] = []
+        asked = subjects.targets_of
+
+        def remembered(*arguments: Any) -> Tensor | None:
+            found = asked(*arguments)
+            assert found is not None
+            seen.extend(zip(arguments[2].tolist(), found.tolist(), strict=True))
+            return found
+
+        for module in (subjects, run):
+            monkeypatch.setattr(module, "targets_of", remembered)
+        given = ["data=folder", "data.path=photos", "data.labels=labels.csv", "data.target_column=goal"]
+        given += ["data.first_class=1", "output=out"]
+        more = {"attack": ["pictures=0"], "minimal": ["pictures=0"], "compare": ["compare.attacks=[percep]"]}
+        assert main([f"task={task}", *given, *more[task]]) == 0
+        assert seen == list(zip(labels[:2], targets[:2], strict=True))
+        table = Path("out") / ("compare.csv" if task == "compare" else "results.csv")
+        with table.open() as file:
+            found = {row["name"]: row["status"] for row in csv.DictReader(file)}
+        assert found["c"] == "unlabelled: labels.csv has no label for it"
+        assert found["d"] == "unlabelled: no target in line 4 of labels.csv"
+        assert found["gone"].startswith("missing: a label in line 5 without a photograph")
+
+    def test_what_the_command_refuses(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        self._enter(tmp_path, monkeypatch)
+        Path("labels.csv").write_text("a,1\nb,4\n")
+        given = ("data=folder", "data.path=photos", "data.labels=labels.csv", "output=out")
+        assert "counted from 1: give data.first_class=1" in command.complaint(capsys, *given)
+        both = command.complaint(capsys, *given, "data.target_column=1", "attack.target=random")
+        assert "data.target_column and attack.target both say" in both
+        assert "data.labels=FILE" in command.complaint(capsys, "data=folder", "data.path=photos", "data.first_class=1")
+        assert "must be 0 or 1" in command.complaint(capsys, *given, "data.first_class=2")
+        assert "the samples have labels" in command.complaint(capsys, "data.labels=labels.csv")
+        folders = command.complaint(capsys, "data=imagefolder", "data.path=photos", "data.labels=labels.csv")
+        assert "use data=folder" in folders
+
+    def test_a_changed_label_file_is_another_run(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        labels = self._enter(tmp_path, monkeypatch)
+        given = ("data=folder", "data.path=photos", "data.labels=labels.csv", "output=out", "pictures=0")
+        text = "".join(f"{name},{label}\n" for name, label in zip("abd", labels, strict=True))
+        Path("labels.csv").write_text(text)
+        assert main(given) == 0
+        Path("labels.csv").write_text("# the same\n" + text)
+        assert main(given) == 0
+        Path("labels.csv").write_text(text.replace(f"a,{labels[0]}", f"a,{(labels[0] + 1) % 4}"))
+        capsys.readouterr()
+        assert "holds a run that differs: photographs was" in command.complaint(capsys, *given)

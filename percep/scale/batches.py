@@ -1,6 +1,5 @@
 """Photographs in batches that do not depend on how many processes share them."""
 
-import signal
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import count
@@ -11,6 +10,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from percep.data import Entry, Photograph, Source
 from percep.errors import InputError, UnavailableError
+from percep.scale.readers import left_to_the_parent
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Batches(IterableDataset[Batch]):
 
     def loader(self, workers: int) -> Iterable[Batch]:
         """The batches, read ahead by so many processes; in this one, when they are asked for, by none."""
-        return _Reading(DataLoader(self, batch_size=None, num_workers=workers, worker_init_fn=_left_to_the_parent))
+        return _Reading(DataLoader(self, batch_size=None, num_workers=workers, worker_init_fn=left_to_the_parent))
 
     def __iter__(self) -> Iterator[Batch]:
         worker = get_worker_info()
@@ -154,8 +154,3 @@ def _chunks(entries: Iterable[Entry], size: int) -> Iterator[tuple[list[Entry], 
             held = []
         held.append(entry)
     yield held, True
-
-
-def _left_to_the_parent(worker: int) -> None:
-    """An interrupted terminal reaches every process; the one that reads from a worker will end it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -16,7 +16,7 @@ from torch import Tensor
 from percep.decoding import decode
 from percep.errors import InputError, UnavailableError
 from percep.files import SUFFIXES, Names, images, is_output, subfolders, without_suffix
-from percep.labels import Given, Labels, Missing, NameLabels
+from percep.labels import Given, Labels, Missing, NameLabels, many_missing
 from percep.models import Preprocessing
 
 MISSING_ROWS = 100
@@ -280,9 +280,7 @@ def _labelled(
 def missing_entries(missing: Sequence[Missing], root: Path, names: Names) -> Iterator[Entry]:
     """An entry for each label without a photograph, or one that counts them where they are many."""
     if len(missing) > MISSING_ROWS:
-        first = missing[0]
-        problem = f"missing: {len(missing)} labels without a photograph, the first is {first.name} in line {first.line}"
-        yield Entry(names("labels without a photograph"), root, None, problem=problem)
+        yield Entry(names("labels without a photograph"), root, None, problem=many_missing(missing))
         return
     for one in missing:
         problem = f"missing: a label in line {one.line} without a photograph in {root}"

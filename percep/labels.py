@@ -166,6 +166,18 @@ class Labelling(Protocol):
         """The labels of no photograph."""
 
 
+def many_missing(missing: Sequence[Missing]) -> str:
+    """The problem that stands for many labels without a photograph."""
+    first = missing[0]
+    return f"missing: {len(missing)} labels without a photograph, the first is {first.name} in line {first.line}"
+
+
+def count_missing(status: str) -> int:
+    """How many labels without a photograph the status of a row stands for."""
+    many = re.match(r"missing: (\d+) labels ", status)
+    return int(many[1]) if many else int(status.startswith("missing: "))
+
+
 @dataclass(frozen=True)
 class LabelRow:
     """One line of a label file, as it is written."""

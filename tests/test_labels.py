@@ -22,6 +22,7 @@ from percep.labels import Classes, Given, Labels, NameLabels
 from percep.models import Preprocessing
 from percep.models.classes import imagenet_categories
 from percep.models.classifier import Classifier
+from percep.report import ImageRow, Totals
 
 SIDE = 16
 WHOLE = Preprocessing(resize=SIDE, crop=SIDE)
@@ -320,6 +321,15 @@ class TestFolders:
         *_, last = data.folder(root, WHOLE, CLASSES, labels)
         assert last.problem == "missing: 600 labels without a photograph, the first is x0 in line 2"
         assert len(data.folder(root, WHOLE, CLASSES, labels)) == 2
+        totals = Totals()
+        for status in (
+            last.problem,
+            "missing: a label in line 7 without a photograph in x",
+            "adversarial",
+            "unlabelled: no",
+        ):
+            totals.add(ImageRow("a", str(status)))
+        assert (totals.summary()["missing"], totals.summary()["images"]) == (601, 4)
 
     def test_a_changed_label_is_another_survey(self, tmp_path: Path) -> None:
         root = _photos(tmp_path / "photos", "a.png", "b.png")

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from percep.explain import Association, Associations
+from percep.labels import count_missing
 
 _PACKAGES = ("percep", "torch", "torchvision", "kornia", "captum", "hydra-core", "numpy")
 _MEDIANS = ("min_ssim", "l2", "linf", "gradient_calls", "seconds")
@@ -230,6 +231,8 @@ class Totals:
             ("zero_gradcam_maps", row.zero_gradcam),
         ):
             self.counts[name] += bool(holds)
+        if kind == "missing":  # a row may stand for many
+            self.counts[kind] += count_missing(row.status) - 1
 
     def _measure(self, row: ImageRow) -> None:
         if isinstance(row, MinimalRow):

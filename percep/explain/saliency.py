@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from percep.errors import InputError
 from percep.models import Classifier
+from percep.outputs import logits_of
 
 
 @dataclass(frozen=True)
@@ -89,11 +90,11 @@ def _trace(network: nn.Module, images: Tensor) -> tuple[list[_Call], int]:
     handles = [hook(name, module) for name, module in network.named_modules() if name]
     try:
         with torch.no_grad():
-            logits = network(images)
+            logits = logits_of(network(images), images)
     finally:
         for handle in handles:
             handle.remove()
-    return calls, int(logits.shape[-1])
+    return calls, logits.shape[1]
 
 
 def _last_stage(calls: list[_Call]) -> str:

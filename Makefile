@@ -6,7 +6,7 @@ BIN := .venv/bin
 # The main job: imperceptible adversarial versions of twenty ImageNet photographs, into outputs/demo.
 demo: .venv/installed
 	rm -rf outputs/demo
-	$(BIN)/percep task=attack model=efficientnet_lite0 data=samples ball.mean=0.999 output=outputs/demo
+	$(BIN)/percep task=attack model=efficientnet_lite0 data=samples output=outputs/demo
 
 test: .venv/installed
 	$(BIN)/python -m pytest

@@ -41,7 +41,7 @@ def main() -> None:
         folder = Path(name)
         photographs = _photographs(folder / "photographs")
         tasks: dict[str, Sequence[str]] = {
-            "attack": ["task=attack"],
+            "attack": ["task=attack", "ball.mean=0.999"],
             "minimal": ["task=minimal", "attack.gradients=10", "data.limit=10"],
         }
         found = {

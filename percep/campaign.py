@@ -12,7 +12,8 @@ from percep.run import Outcome, Run
 from percep.scale.batches import Batch, Batches, Finished
 from percep.scale.drive import drive, mending
 from percep.scale.folder import Record, claim
-from percep.scale.processes import Processes, SharedError
+from percep.scale.launch import SharedError
+from percep.scale.processes import Processes
 from percep.scale.progress import Tally
 from percep.streams import share
 
@@ -54,8 +55,8 @@ class Campaign:
             What `percep.report.summarise` tells of all photographs.
 
         Raises:
-            SharedError: a target that is not a class, or a network without a layer for Grad-CAM; a shard that cannot be
-                read to its end, once all else is done.
+            SharedError: a label or target that is not a class, or a layer for Grad-CAM that the network does not have;
+                a shard that cannot be read to its end, once all else is done.
         """
         try:
             problems = self._drive()
@@ -77,7 +78,7 @@ class Campaign:
     def _claim(self, command: str, settings: Mapping[str, object]) -> tuple[Finished, int | None]:
         survey = self.run.photographs.survey()
         found = basis(self.run.model, survey, self.config.device)
-        claim(self.folder, Record(command, settings, found, self.shards, survey.count))
+        claim(self.folder, Record(command, settings, found, self.shards, survey.count, self.run.classes))
         self.parts.clean()
         finished = self.parts.finished()
         self._count(finished)
@@ -86,9 +87,8 @@ class Campaign:
     def _count(self, finished: Finished) -> None:
         """Counts what was done before."""
         sizes: Counter[int] = Counter()
-        for shard, rows in self.parts.columns(["label", "predicted_before", "success"]):
-            turned = sum(row["success"] is True and row["label"] == row["predicted_before"] for row in rows)
-            self.tally.add_found(len(rows), turned)
+        for shard, rows in self.parts.columns(["name", "status", "label", "predicted_before", "success"]):
+            self.tally.add_found(len(rows), sum(ImageRow(**row).fooled for row in rows))
             sizes[shard] += len(rows)
         for shard in finished.shards:
             self.tally.add_shard(sizes[shard])
@@ -107,14 +107,10 @@ class Campaign:
         records = [
             (outcome.row, _pictures(outcome, place < few)) for place, outcome in zip(places, outcomes, strict=True)
         ]
-        return records, sum(_turned(outcome.row) for outcome in outcomes)
+        return records, sum(outcome.row.fooled for outcome in outcomes)
 
 
 def _pictures(outcome: Outcome, overview: bool) -> Pictures:
     if outcome.panel is None:
         return Pictures()
     return Pictures(exhibit(outcome.panel), packed(outcome.panel) if overview else None)
-
-
-def _turned(row: ImageRow) -> bool:
-    return row.correct_before and bool(row.success)

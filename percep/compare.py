@@ -1,4 +1,4 @@
-"""Attacks compared: each of them on every photograph of a configuration that is classified correctly."""
+"""Attacks compared: each of them on every photograph that is classified correctly, or has no label."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -13,7 +13,7 @@ from percep.data import Photograph
 from percep.errors import InputError
 from percep.report import Prediction
 from percep.report.comparison import ComparedImages, ComparisonRow
-from percep.subjects import Predictions, load_subjects, look_at, predict
+from percep.subjects import Predictions, load_subjects, look_at, number_of_classes, predict
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,9 @@ class Compare:
     Args:
         config: what to attack, and how.
 
+    Attributes:
+        classes: how many the model has.
+
     Raises:
         InputError: a model, checkpoint, device, path, label or target that is not usable, an attack that cannot
             do what is asked of it, or no photograph to attack.
@@ -45,6 +48,7 @@ class Compare:
         torch.manual_seed(config.seed)
         self.config = config
         self.model, photographs = load_subjects(config)
+        self.classes = number_of_classes(self.model, config.device)
         attacks = [contender(name, self.model, config.compare.gradients)[0] for name in config.compare.attacks]
         self.subjects = [self._subject(photograph) for photograph in photographs]
         first = next((subject for subject in self.subjects if isinstance(subject, _Subject)), None)
@@ -94,13 +98,17 @@ class Compare:
 
     def _subject(self, photograph: Photograph) -> "_Subject | ComparisonRow":
         looked = look_at(photograph, self.model, self.config, self.config.attack.target)
-        label = photograph.label if looked.label is None else int(looked.label)
+        label, target = photograph.label, looked.target
+        finite = looked.before is not None and bool(looked.before.classes >= 0)
+        before = int(looked.before.classes) if looked.before is not None and finite else None
         row = ComparisonRow(
             photograph.name,
             looked.status or "attacked",
-            label,
-            None if label is None else self.model.category(label),
-            None if looked.target is None else int(looked.target),
+            label=label,
+            label_name=None if label is None else self.model.category(label),
+            predicted_before=before,
+            predicted_before_name=None if before is None else self.model.category(before),
+            target=None if target is None else int(target),
         )
         if looked.status is not None:
             return row

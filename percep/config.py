@@ -1,13 +1,13 @@
-"""The configuration of a run, one type per task: the types and ranges of what `conf/` and the command line may say."""
+"""The configuration of a run, one type per task: the types and ranges of what `conf/` and the command line may say.
+
+Neither torch nor hydra is imported here: a misspelt key is found without them.
+"""
 
 import difflib
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from hydra.core.config_store import ConfigStore
-from omegaconf import DictConfig, OmegaConf
-
-from percep.choices import CONTENDERS, CONTROL_NAMES, CORRELATIONS, REGIONS, Loss, Measure, Source
+from percep.choices import CONTENDERS, CONTROL_NAMES, CORRELATIONS, FROM_NAMES, REGIONS, Loss, Measure, Source
 from percep.errors import InputError
 from percep.model_settings import check_model_settings
 
@@ -45,10 +45,18 @@ class ModelConfig:
 
 @dataclass
 class DataConfig:
-    """Which photographs, their path, how many at most, and how many processes read ahead."""
+    """Which photographs, their path and labels, how many at most, and how many processes read ahead.
+
+    What is said of labels are the arguments of `percep.labels.Labels.read`, or "filename" for `NameLabels`.
+    """
 
     source: str
     path: str | None
+    labels: str | None
+    name_column: str | None
+    label_column: str | None
+    target_column: str | None
+    first_class: int | None
     limit: int | None
     workers: int
 
@@ -58,14 +66,28 @@ class DataConfig:
             raise InputError(f"data.path is missing: data={self.source} needs data.path=PATH")
         if self.path is not None and self.source == "samples":
             raise InputError("data.path needs data=folder or data=image, as data=samples has no path")
+        self._check_labels()
         _require_at_least("data.workers", self.workers, 0)
         if self.limit is not None:
             _require_at_least("data.limit", self.limit, 1)
 
+    def _check_labels(self) -> None:
+        if self.labels is not None and self.source == "samples":
+            raise InputError("data.labels needs photographs of your own: the samples have labels")
+        if self.labels is not None and self.source == "imagefolder":
+            raise InputError(
+                "data=imagefolder takes labels from its folders: use data=folder with data.labels, at any depth"
+            )
+        for name in ("name_column", "label_column", "target_column", "first_class"):
+            if getattr(self, name) is not None and self.labels in (None, FROM_NAMES):
+                raise InputError(f"data.{name} is about a label file: give data.labels=FILE")
+        if self.first_class not in (None, 0, 1):
+            raise InputError(f"data.first_class must be 0 or 1, got {self.first_class}")
+
 
 @dataclass
 class BallConfig:
-    """How much SSIM is kept."""
+    """How much SSIM is kept: at least `floor` in any window, at least `mean` on average, or both."""
 
     floor: float | None
     mean: float | None
@@ -300,27 +322,13 @@ TASKS: dict[str, type[Config]] = {
     "info": InfoTask,
 }
 
-# ${unless:GIVEN,VALUE} in conf/: VALUE where GIVEN is null, and null otherwise.
-OmegaConf.register_new_resolver("unless", lambda given, value: value if given is None else None, replace=True)
 
-# What conf/task/NAME.yaml starts from.
-for _name, _task in TASKS.items():
-    ConfigStore.instance().store(name=f"{_name}_schema", node=_task)
-
-
-def validated(composed: DictConfig) -> Config:
-    """The configuration hydra composed, with every type and range checked.
-
-    Raises:
-        InputError: a value out of range, or no task.
-        omegaconf.errors.OmegaConfBaseException: an unknown or missing key, or a value of another type.
-    """
-    values = OmegaConf.to_container(composed, resolve=True)
-    task = composed.get("task")
-    _require_choice("task", task, tuple(TASKS))
-    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(TASKS[task]), values))
-    assert isinstance(config, Config)
-    return config
+def require_one_target(config: Config) -> None:
+    """Raises InputError where both the photographs and the attack have targets."""
+    if config.data.target_column is None:
+        return
+    if isinstance(config, AttackTask | MinimalTask | CompareTask | ExplainTask) and config.attack.target is not None:
+        raise InputError("data.target_column and attack.target both say what an attack is to reach: give one of them")
 
 
 def _require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

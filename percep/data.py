@@ -1,38 +1,41 @@
 """Photographs: where they are found, what they are labelled, and how their files become tensors."""
 
 import hashlib
-import io
-import re
-import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
+from percep.decoding import decode
 from percep.errors import InputError, UnavailableError
+from percep.files import SUFFIXES, Names, images, is_output, subfolders, without_suffix
+from percep.labels import Given, Labels, Missing, NameLabels
 from percep.models import Preprocessing
 
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-SHORTEST_SIDE = 11
-"""In pixels: the width of SSIM's window. A smaller photograph has no structure to compare."""
+MISSING_ROWS = 100
+"""Most labels without a photograph that have a row each; where there are more, one row says how many."""
 
 
 @dataclass(frozen=True)
 class Photograph:
-    """One photograph, read and preprocessed, or the reason why it could not be.
+    """One photograph, read and preprocessed, or the reason why it is not to be attacked.
 
     Attributes:
         name: unique in its sequence and safe as a file name on every system; without suffix.
         path: the file it comes from.
-        image: `(3, H, W)` float32 in `[0, 1]`, multiples of 1/255; None when the file is not usable.
+        image: `(C, H, W)` float32 in `[0, 1]`, multiples of 1/255; None where there is a problem.
         label: class index, or None when it is not known.
-        problem: one line saying why the file is not usable; None when it is.
+        target: class index that an attack is to reach, or None where none was given with the photograph.
+        problem: the status of a photograph that is not attacked, one line that begins with its kind: "unreadable:
+            REASON"; "unlabelled: REASON" where labels were given, but none of the model's classes for this photograph;
+            "missing: REASON" where there is a label without a photograph. None where it can be attacked.
     """
 
     name: str
@@ -40,6 +43,16 @@ class Photograph:
     image: Tensor | None
     label: int | None = None
     problem: str | None = None
+    target: int | None = None
+
+    def __repr__(self) -> str:
+        shape = "" if self.image is None else f", {'x'.join(map(str, self.image.shape))}"
+        known = [
+            f", {name}={value!r}"
+            for name in ("label", "target", "problem")
+            if (value := getattr(self, name)) is not None
+        ]
+        return f"Photograph({self.name!r}{shape}{''.join(known)})"
 
 
 @dataclass(frozen=True)
@@ -47,9 +60,9 @@ class Entry:
     """A photograph that is not decoded yet.
 
     Attributes:
-        name, path, label: as of a `Photograph`.
+        name, path, label, target: as of a `Photograph`.
         content: what its file holds, where that is inside an archive; None where `path` is to be read.
-        problem: known before it is decoded.
+        problem: as of a `Photograph`, where it is known before it is decoded.
     """
 
     name: str
@@ -57,18 +70,20 @@ class Entry:
     label: int | None
     content: bytes | None = None
     problem: str | None = None
+    target: int | None = None
 
     def read(self, preprocessing: Preprocessing) -> Photograph:
         """The photograph, or the reason why it is not usable."""
         image, problem = None, self.problem
         if problem is None:
+            mode = "L" if preprocessing.channels == 1 else "RGB"
             try:
-                image = _to_tensor(
-                    preprocessing(_decode(self.path if self.content is None else io.BytesIO(self.content)))
-                )
+                image = _to_tensor(preprocessing(decode(self.path if self.content is None else self.content, mode)))
             except InputError as error:
-                problem = str(error)
-        return Photograph(self.name, self.path, image, self.label, problem)
+                problem = f"unreadable: {error}"
+            except (MemoryError, OverflowError, ValueError) as error:  # of resizing it
+                problem = f"unreadable: too large to be read: {' '.join(str(error).split()) or type(error).__name__}"
+        return Photograph(self.name, self.path, image, self.label, problem, self.target)
 
 
 @dataclass(frozen=True)
@@ -76,7 +91,7 @@ class Survey:
     """What is known of photographs before they are read.
 
     Attributes:
-        digest: changes when the photographs do, as far as their names tell, or the sizes of archives.
+        digest: changes when the photographs do, as far as their names and labels tell, or the sizes of archives.
         count: how many there are; None where that is known only once they are read.
     """
 
@@ -106,11 +121,12 @@ class Source(Protocol):
     def __iter__(self) -> Iterator[Photograph]: ...
 
 
-def survey_of(names: Iterable[str]) -> Survey:
-    """A survey by the names of all photographs."""
+def survey_of(entries: Iterable[Entry]) -> Survey:
+    """A survey by the names, labels and problems of all photographs."""
     digest, count = hashlib.blake2b(digest_size=16), 0
-    for count, name in enumerate(names, start=1):  # noqa: B007
-        digest.update(name.encode("utf-8", "surrogateescape") + b"\0")
+    for count, entry in enumerate(entries, start=1):  # noqa: B007
+        known = (entry.name, entry.label, entry.target, entry.problem)
+        digest.update(repr(known).encode("utf-8", "surrogateescape") + b"\0")
     return Survey(digest.hexdigest(), count)
 
 
@@ -124,6 +140,9 @@ class Photographs:
     def __len__(self) -> int:
         return len(self.entries)
 
+    def __repr__(self) -> str:
+        return f"Photographs({len(self)})"
+
     def __iter__(self) -> Iterator[Photograph]:
         return (entry.read(self.preprocessing) for entry in self.entries)
 
@@ -136,11 +155,22 @@ class Photographs:
         return iter(self.entries)
 
     def survey(self) -> Survey:
-        return survey_of(entry.name for entry in self.entries)
+        return survey_of(self.entries)
 
     def first(self, count: int) -> "Photographs":
-        """The first `count` photographs, or all where there are fewer."""
-        return replace(self, entries=self.entries[:count])
+        """At most `count` photographs, as evenly as can be of all labels, of each the first; in the same order.
+
+        Labels without a photograph are left out.
+        """
+        seen: Counter[int | None] = Counter()
+        ranks = []
+        for place, entry in enumerate(self.entries):
+            if entry.problem is None or not entry.problem.startswith("missing"):
+                ranks.append((seen[entry.label], place))
+                seen[entry.label] += 1
+        return replace(
+            self, entries=tuple(self.entries[place] for place in sorted(p for _, p in sorted(ranks)[:count]))
+        )
 
 
 def samples(preprocessing: Preprocessing) -> Photographs:
@@ -154,45 +184,64 @@ def samples(preprocessing: Preprocessing) -> Photographs:
         raise UnavailableError("the sample photographs are part of the package foolbox: pip install 'percep[demo]'")
     root = Path(package.origin).parent / "data"
     files = sorted(root.glob("imagenet_*.jpg"))
-    return _photographs(root, files, [int(file.stem.split("_")[2]) for file in files], preprocessing)
+    return _photographs(root, files, [Given(int(file.stem.split("_")[2])) for file in files], preprocessing)
 
 
-def folder(path: str | Path, preprocessing: Preprocessing, class_index: Mapping[str, int]) -> Photographs:
-    """The photographs of a folder, sorted by path: of one subfolder per class, or loose and without labels.
+def folder(
+    path: str | Path,
+    preprocessing: Preprocessing,
+    class_index: Mapping[str, int],
+    labels: Labels | NameLabels | None = None,
+) -> Photographs:
+    """The photographs of a folder, sorted by path: of one subfolder per class, or loose; or any, labelled by a file.
+
+    A photograph is a file that ends in one of `SUFFIXES`. Hidden files and folders are left out, and so is the output
+    of a run.
 
     Args:
-        path: the folder. Its subfolders that hold images, at any depth, are classes.
+        path: the folder. Its subfolders that hold images, at any depth, are classes, unless there are `labels`.
         preprocessing: how a photograph becomes a classifier's input.
         class_index: class index by name, such as `Classifier.class_index`. A subfolder has one of its names,
             with spaces or underscores. Where none has, but there are as many as classes, they are the classes
             in sorted order, torchvision's `ImageFolder` convention.
+        labels: what the photographs are labelled; then no folder is a class. A photograph that they do not label has a
+            problem, "unlabelled: REASON". A label without a photograph is an entry at the end, "missing: REASON", or of
+            more than `MISSING_ROWS` a single one that counts them.
 
     Raises:
-        InputError: no such folder, no image in it, loose images beside class subfolders, or a subfolder that
-            is none of the classes.
+        InputError: no such folder, no image in it, loose images beside class subfolders, a subfolder that is none of
+            the classes, or labels whose indices can only be counted from another number.
     """
     root = Path(path)
     if not root.is_dir():
         raise InputError(f"{root} is not a folder: give the path of a folder of images")
-    loose = sorted(filter(is_image, root.iterdir()))
-    classes = {
-        subfolder.name: files
-        for subfolder in sorted(root.iterdir())
-        if subfolder.is_dir() and (files := sorted(filter(is_image, subfolder.rglob("*"))))
-    }
+    if is_output(root):
+        raise InputError(f"{root} is the output of a run: give a folder of photographs, such as {root / 'adversarial'}")
+    if labels is not None:
+        files = images(root)
+        if not files:
+            raise _no_images(root)
+        return _labelled(root, files, preprocessing, class_index, labels, all_known=True)
+    loose = images(root, deep=False)
+    classes = {subfolder.name: files for subfolder in subfolders(root) if (files := images(subfolder))}
     if loose and classes:
         raise InputError(f"{root} holds images beside the class folder {next(iter(classes))}: move one or the other")
     if loose:
-        return _photographs(root, loose, [None] * len(loose), preprocessing)
+        return _photographs(root, loose, [Given()] * len(loose), preprocessing)
     if not classes:
-        raise InputError(f"{root} holds no images, that is no files ending in {', '.join(SUFFIXES)}")
+        raise _no_images(root)
     indices = class_indices(list(classes), class_index)
-    labels = [indices[name] for name, files in classes.items() for _ in files]
-    return _photographs(root, [file for files in classes.values() for file in files], labels, preprocessing)
+    given = [Given(indices[name]) for name, files in classes.items() for _ in files]
+    return _photographs(root, [file for files in classes.values() for file in files], given, preprocessing)
 
 
-def image(path: str | Path, preprocessing: Preprocessing) -> Photographs:
-    """One photograph, without a label.
+def image(
+    path: str | Path,
+    preprocessing: Preprocessing,
+    class_index: Mapping[str, int] | None = None,
+    labels: Labels | NameLabels | None = None,
+) -> Photographs:
+    """One photograph, without a label or with that which labels give it.
 
     Raises:
         InputError: the file does not exist or is not a usable image; it is read to find out.
@@ -201,37 +250,58 @@ def image(path: str | Path, preprocessing: Preprocessing) -> Photographs:
     if not file.is_file():
         raise InputError(f"{file} is not a file: give the path of an image")
     try:
-        _decode(file)
+        decode(file)
     except InputError as error:
         raise InputError(f"{file}: {error}") from error
-    return _photographs(file.parent, [file], [None], preprocessing)
+    if labels is not None:
+        return _labelled(file.parent, [file], preprocessing, class_index or {}, labels, all_known=False)
+    return _photographs(file.parent, [file], [Given()], preprocessing)
+
+
+def _no_images(root: Path) -> InputError:
+    return InputError(f"{root} holds no images, that is no files ending in {', '.join(SUFFIXES)}")
+
+
+def _labelled(
+    root: Path,
+    files: Sequence[Path],
+    preprocessing: Preprocessing,
+    class_index: Mapping[str, int],
+    labels: Labels | NameLabels,
+    *,
+    all_known: bool,
+) -> Photographs:
+    paths, labelling, names = [file.relative_to(root).as_posix() for file in files], labels.of(class_index), Names()
+    found = _photographs(root, files, labelling.give(paths), preprocessing, names)
+    missing = missing_entries(labelling.missing(paths), root, names) if all_known else ()
+    return replace(found, entries=found.entries + tuple(missing))
+
+
+def missing_entries(missing: Sequence[Missing], root: Path, names: Names) -> Iterator[Entry]:
+    """An entry for each label without a photograph, or one that counts them where they are many."""
+    if len(missing) > MISSING_ROWS:
+        first = missing[0]
+        problem = f"missing: {len(missing)} labels without a photograph, the first is {first.name} in line {first.line}"
+        yield Entry(names("labels without a photograph"), root, None, problem=problem)
+        return
+    for one in missing:
+        problem = f"missing: a label in line {one.line} without a photograph in {root}"
+        yield Entry(names(without_suffix(one.name) or f"line {one.line}"), root / one.name, one.label, problem=problem)
 
 
 def _photographs(
-    root: Path, files: Iterable[Path], labels: Iterable[int | None], preprocessing: Preprocessing
+    root: Path,
+    files: Iterable[Path],
+    given: Iterable[Given],
+    preprocessing: Preprocessing,
+    names: Names | None = None,
 ) -> Photographs:
-    taken: set[str] = set()
+    names = Names() if names is None else names
     entries = []
-    for file, label in zip(files, labels, strict=True):
-        name = unique_name(file.relative_to(root).with_suffix("").as_posix(), taken)
-        entries.append(Entry(name, file, label))
+    for file, one in zip(files, given, strict=True):
+        name = names(without_suffix(file.relative_to(root).as_posix()))
+        entries.append(Entry(name, file, one.label, problem=one.problem, target=one.target))
     return Photographs(tuple(entries), preprocessing)
-
-
-def unique_name(stem: str, taken: set[str]) -> str:
-    """A file name made of `stem`; `taken` ignores case, as some file systems do, and gains the name."""
-    safe = re.sub(r"[^\w.-]+", "_", stem)[:60]
-    name, copy = safe, 1
-    while name.casefold() in taken:
-        copy += 1
-        name = f"{safe}-{copy}"
-    taken.add(name.casefold())
-    return name
-
-
-def is_image(path: Path) -> bool:
-    """Whether a path is that of a file that should be an image."""
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
 def class_indices(names: Sequence[str], class_index: Mapping[str, int]) -> dict[str, int]:
@@ -240,13 +310,15 @@ def class_indices(names: Sequence[str], class_index: Mapping[str, int]) -> dict[
     Raises:
         InputError: a name that is none of the classes.
     """
+    if not class_index and all(name.isdecimal() for name in names):  # of a model whose classes have no names
+        return {name: int(name) for name in names}
     known = {name.replace("_", " "): index for name, index in class_index.items()}
     strangers = [name for name in names if name.replace("_", " ") not in known]
     if not strangers:
         return {name: known[name.replace("_", " ")] for name in names}
     classes = len(set(class_index.values()))
     if len(strangers) == len(names) == classes:
-        return {name: index for index, name in enumerate(sorted(names))}
+        return {name: class_index.get(str(place), place) for place, name in enumerate(sorted(names))}
     listed = ", ".join(strangers[:3]) + (", ..." if len(strangers) > 3 else "")
     raise InputError(
         f"labels outside the model's classes: {listed}; "
@@ -254,45 +326,6 @@ def class_indices(names: Sequence[str], class_index: Mapping[str, int]) -> dict[
     )
 
 
-def _decode(content: Path | BinaryIO) -> Image.Image:
-    """The first frame of an image file as 8-bit RGB, upright, composed on white where it is transparent.
-
-    Raises:
-        InputError: the reason why the file is not usable, without its name.
-    """
-    try:
-        with warnings.catch_warnings(), Image.open(content) as file:
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            picture = _to_rgb(ImageOps.exif_transpose(file))
-    except InputError:
-        raise
-    except Image.UnidentifiedImageError as error:
-        raise InputError("not an image of a known format") from error
-    except Exception as error:  # whatever a damaged file makes of a decoder
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"damaged, or too large to be read: {reason}") from error
-    width, height = picture.size
-    if min(width, height) < SHORTEST_SIDE:
-        raise InputError(f"{width}x{height} pixels are too few: each side needs {SHORTEST_SIDE}")
-    return picture
-
-
-def _to_rgb(picture: Image.Image) -> Image.Image:
-    if picture.mode == "F" or picture.mode.startswith("I"):
-        picture = _to_8_bits(picture)
-    if picture.has_transparency_data:
-        layer = picture.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
-    return picture.convert("RGB")
-
-
-def _to_8_bits(picture: Image.Image) -> Image.Image:
-    """16-bit grey scaled to 8 bits, which Pillow's own conversion would cut off at 255."""
-    levels = np.asarray(picture)
-    if picture.mode == "F" or levels.min() < 0 or levels.max() > 65535:
-        raise InputError("pixels of more than 16 bits have no known range: convert the image to 8 or 16 bits")
-    return Image.fromarray(np.rint(levels / 257).astype(np.uint8))
-
-
 def _to_tensor(picture: Image.Image) -> Tensor:
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous().float() / 255
+    levels = np.array(picture)
+    return torch.from_numpy(levels.reshape(*levels.shape[:2], -1)).permute(2, 0, 1).contiguous().float() / 255

@@ -21,6 +21,7 @@ from percep.report import (
     save_summary,
     write_results,
 )
+from percep.report.verdict import accuracy_of
 from percep.scale.folder import Record, recorded
 from percep.scale.parts import Parts
 from percep.scale.whole import whole
@@ -50,11 +51,12 @@ def parts_of(folder: Path, task: str) -> Parts:
 
 
 def packed(panel: Panel) -> bytes:
-    """A panel as bytes."""
+    """A panel as bytes, its maps in single precision, of SSIM the worst channel: an overview shows no more."""
     values = asdict(panel)
+    values["ssim"] = (1 - panel.ssim).amax(0, keepdim=True)  # near 1 single precision would lose its digits
     for name, value in values.items():
         if isinstance(value, Tensor):  # of a batch: a view is saved with all that it is a view of
-            values[name] = value.cpu().clone()
+            values[name] = value.cpu().float().clone()
     for name in _IMAGES:
         values[name] = (values[name] * 255).round().to(torch.uint8)
     file = io.BytesIO()
@@ -63,9 +65,10 @@ def packed(panel: Panel) -> bytes:
 
 
 def unpacked(content: bytes) -> Panel:
-    """The panel that was packed, on the CPU."""
+    """The panel that was packed, on the CPU, its SSIM map with a single channel."""
     values = torch.load(io.BytesIO(content), weights_only=True)
     values |= {name: values[name].float() / 255 for name in _IMAGES}
+    values["ssim"] = 1 - values["ssim"].double()
     values |= {name: Prediction(**values[name]) for name in ("before", "after")}
     return Panel(**values)
 
@@ -79,7 +82,9 @@ def merge(folder: Path) -> Mapping[str, object]:
         folder: of a run of task=attack or task=minimal, finished or not.
 
     Returns:
-        What `percep.report.summarise` tells of the photographs.
+        What `percep.report.summarise` tells of the photographs; of how many they are, `planned`, None where that is not
+        known yet; the number of `classes`, and whether the model is right no more often than by chance, `at_chance`,
+        None without labels.
 
     Raises:
         InputError: no run, or a damaged part.
@@ -90,11 +95,14 @@ def merge(folder: Path) -> Mapping[str, object]:
     totals, shown = Totals(), _Shown()
     with whole(folder / "results.csv") as path:
         write_results(path, _rows(record, parts, totals, shown), parts.kinds[0])
-    summary = totals.summary()
+    planned = _planned(record, parts, totals)
+    counts = totals.counts
+    accuracy = accuracy_of(counts["correct_before"], counts["labelled"], counts["without_label"], record.classes)
+    summary = totals.summary() | {"planned": planned} | accuracy
     with whole(folder / "summary.json") as path:
         save_summary(path, summary, record.settings["seed"])
     with whole(folder / "report.html") as path:
-        facts = Facts(record.command, record.settings, _planned(record, parts, totals))
+        facts = Facts(record.command, record.settings, planned)
         save_report(path, facts, shown.rows, shown.exhibits, summary)
     if shown.panels:
         with whole(folder / "overview.png") as path:

@@ -1,8 +1,9 @@
 """A run: every photograph of a configuration attacked, saved, read back, certified and explained."""
 
+import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import cast
@@ -16,7 +17,9 @@ from percep.attacks.criteria import Loss, achieved
 from percep.certificate import Certificate, certify
 from percep.config import AttackTask, MinimalTask
 from percep.data import Photograph
+from percep.errors import InputError
 from percep.explain import (
+    Association,
     Associations,
     allocation_maps,
     associations,
@@ -26,7 +29,8 @@ from percep.explain import (
 )
 from percep.models import Classifier
 from percep.report import ImageRow, MinimalRow, Panel, Prediction, read_image, save_image, save_panel
-from percep.subjects import Predictions, drawn, load_subjects, predict, targets_of
+from percep.report.worst import worst_place
+from percep.subjects import Predictions, drawn, load_subjects, number_of_classes, predict, targets_of
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,9 @@ class Run:
         config: what to attack, and how.
         folder: an existing folder for the files.
 
+    Attributes:
+        classes: how many the model has.
+
     Raises:
         InputError: a model, checkpoint, device, path or label that is not usable.
         UnavailableError: weights or a device that cannot be had here.
@@ -52,6 +59,7 @@ class Run:
     def __init__(self, config: AttackTask | MinimalTask, folder: Path) -> None:
         self.config = config
         self.model, self.photographs = load_subjects(config)
+        self.classes = number_of_classes(self.model, config.device)
         self.attack: FrankWolfe | MinimalPerturbation
         self.floor: float | None = None
         self.mean: float | None = None
@@ -84,37 +92,37 @@ class Run:
             Whatever it says of an adversarial image was measured on the file.
 
         Raises:
-            InputError: a target that is not a class, or a network without a layer for Grad-CAM.
+            InputError: a label or target that is not a class, or a layer for Grad-CAM that the network does not have.
         """
         readable = [photograph for photograph in photographs if photograph.image is not None]
         torch.manual_seed(drawn(photographs[0].name if photographs else "", self.config.seed))
         batch = self._attack(readable) if readable else None
         numbers = count()
         return [
-            self._unreadable(photograph)
+            self._left_out(photograph)
             if batch is None or photograph.image is None
             else self._outcome(batch, next(numbers), shown)
             for photograph, shown in zip(photographs, pictured, strict=True)
         ]
 
-    def _unreadable(self, photograph: Photograph) -> Outcome:
+    def _left_out(self, photograph: Photograph) -> Outcome:
         label = photograph.label
         name = None if label is None else self.model.category(label)
         row = ImageRow if isinstance(self.attack, FrankWolfe) else MinimalRow
-        return Outcome(row(photograph.name, f"unreadable: {photograph.problem}", label, name))
+        return Outcome(row(photograph.name, str(photograph.problem), label, name))
 
     def _attack(self, photographs: Sequence[Photograph]) -> "_Batch":
         images = [photograph.image for photograph in photographs if photograph.image is not None]
         references = torch.stack(images).to(self.config.device)
         before = predict(self.model, references)
-        # Before the attack, so that a network without a layer for it is refused at once.
-        attention = gradcam(self.model, references, before.classes.clamp(min=0))
+        # Before the attack, so that a layer that is named and not there is refused at once.
+        attention, no_gradcam = self._gradcam(references, before.classes.clamp(min=0))
         given = [-1 if photograph.label is None else photograph.label for photograph in photographs]
         labels = torch.tensor(given, device=references.device)
-        labels = torch.where(labels < 0, before.classes, labels)
-        left = labels.clamp(min=0)  # neither labelled nor classified: the attack will call it not finite
+        # Without a label the prediction is to be left. Where there is none either, the attack will call it not finite.
+        left = torch.where(labels < 0, before.classes, labels).clamp(min=0)
         names = [photograph.name for photograph in photographs]
-        targets = targets_of(self.config.attack.target, left, before.logits.shape[1], names, self.config.seed)
+        targets = targets_of(photographs, self.config.attack.target, left, before.logits.shape[1], self.config.seed)
         start = time.perf_counter()
         result = self.attack(references, left, targets)
         seconds = (time.perf_counter() - start) / len(photographs)
@@ -129,6 +137,7 @@ class Run:
             references=references,
             saved=saved,
             labels=labels,
+            targets=targets,
             before=before,
             after=after,
             achieved=achieved(after.logits, left, targets),
@@ -137,9 +146,19 @@ class Run:
             seconds=seconds,
             ssim=ssim,
             gradcam=attention,
+            no_gradcam=no_gradcam,
             allocation=allocation_maps(result.spending, (saved.shape[-2], saved.shape[-1])),
-            associations=associations((1 - ssim).mean(1), attention, local_standard_deviation(references)),
+            associations=_associations(references, ssim, attention, no_gradcam),
         )
+
+    def _gradcam(self, references: Tensor, classes: Tensor) -> tuple[Tensor | None, str | None]:
+        """Grad-CAM, or why the network has none; the attack does not need it."""
+        try:
+            return gradcam(self.model, references, classes), None
+        except InputError as error:
+            if self.model.layer is not None:
+                raise
+            return None, str(error)
 
     def _save(self, photograph: Photograph, image: Tensor) -> Tensor:
         """The image as its file holds it."""
@@ -175,6 +194,7 @@ class _Batch:
     references: Tensor
     saved: Tensor
     labels: Tensor
+    targets: Tensor | None
     before: Predictions
     after: Predictions
     achieved: Tensor
@@ -182,7 +202,8 @@ class _Batch:
     result: AttackResult
     seconds: float
     ssim: Tensor
-    gradcam: Tensor
+    gradcam: Tensor | None
+    no_gradcam: str | None
     allocation: Tensor
     associations: Sequence[Associations]
 
@@ -190,6 +211,8 @@ class _Batch:
         label, label_name = _class(model, self.labels[i])
         before, before_name = _class(model, self.before.classes[i])
         after, after_name = _class(model, self.after.classes[i])
+        target, target_name = (None, None) if self.targets is None else _class(model, self.targets[i])
+        worst = worst_place(self.references[i], self.saved[i], self.ssim[i])
         perturbation = self.saved[i].double() - self.references[i].double()
         return ImageRow(
             name=self.names[i],
@@ -198,19 +221,24 @@ class _Batch:
             label_name=label_name,
             predicted_before=before,
             predicted_before_name=before_name,
+            target=target,
+            target_name=target_name,
             predicted_after=after,
             predicted_after_name=after_name,
             success=bool(self.achieved[i] & self.certificate.within[i]),
             certified=bool(self.certificate.within[i]),
             min_ssim=float(self.certificate.min_ssim[i]),
             mean_ssim=float(self.certificate.mean_ssim[i]),
+            worst_row=None if worst is None else worst.row,
+            worst_column=None if worst is None else worst.column,
+            worst_linf=None if worst is None else worst.change,
             l2=float(perturbation.norm()),
             linf=float(perturbation.abs().amax()),
             gap=float(self.result.gap[i]),
             gradient_calls=int(self.result.gradient_calls[i]),
             seconds=self.seconds,
             associations=self.associations[i],
-            zero_gradcam=not bool(self.gradcam[i].any()),
+            zero_gradcam=None if self.gradcam is None else not bool(self.gradcam[i].any()),
         )
 
     def panel(self, i: int, row: ImageRow, floor: float | None, mean: float | None) -> Panel:
@@ -219,7 +247,8 @@ class _Batch:
             original=self.references[i],
             adversarial=self.saved[i],
             ssim=self.ssim[i],
-            gradcam=self.gradcam[i],
+            gradcam=None if self.gradcam is None else self.gradcam[i],
+            no_gradcam=self.no_gradcam,
             allocation=self.allocation[i],
             before=Prediction(str(row.predicted_before_name), float(self.before.probabilities[i])),
             after=Prediction(str(row.predicted_after_name), float(self.after.probabilities[i])),
@@ -230,6 +259,18 @@ class _Batch:
             certified=bool(self.certificate.within[i]),
             status=row.status,
         )
+
+
+def _associations(
+    references: Tensor, ssim: Tensor, attention: Tensor | None, no_gradcam: str | None
+) -> Sequence[Associations]:
+    """Those with Grad-CAM are undefined, with the reason, where there is none."""
+    texture = local_standard_deviation(references)
+    found = associations((1 - ssim).mean(1), texture if attention is None else attention, texture)
+    if attention is not None:
+        return found
+    none = Association(math.nan, math.nan, no_gradcam)
+    return [replace(each, dissimilarity_gradcam=none, gradcam_texture=none) for each in found]
 
 
 def _class(model: Classifier, index: Tensor) -> tuple[int | None, str | None]:

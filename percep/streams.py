@@ -4,20 +4,18 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from copy import copy
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import Self
 from urllib.parse import urlparse
 
-from torchvision.datasets import ImageFolder
-from torchvision.datasets.folder import find_classes
-
-from percep.data import SUFFIXES, Entry, Photograph, Survey, class_indices, is_image, survey_of, unique_name
+from percep.archives import LocalArchive, Sample, read_stream
+from percep.data import Entry, Photograph, Survey, class_indices, missing_entries, survey_of
 from percep.errors import InputError
+from percep.files import Names, images, is_hidden, is_output, subfolders, without_suffix
+from percep.labels import Classes, Given, Labels, NameLabels
 from percep.models import Preprocessing
-
-# A tar archive ends in blocks of zeros; what follows them is read in pieces of this size.
-_BLOCK, _AT_ONCE = 512, 2**20
 
 
 def share(most: int, shards: int, shard: int) -> int:
@@ -25,18 +23,40 @@ def share(most: int, shards: int, shard: int) -> int:
     return most // shards + (shard < most % shards)
 
 
+def shares(most: int, sizes: Iterable[int]) -> list[int]:
+    """How many of `most` photographs shards of given sizes give, as evenly as can be; of a rest the first give it."""
+    known: list[int] = []
+    for size in sizes:
+        if sum(1 for one in known if one) == most:
+            break
+        known.append(size)
+    given = [0] * len(known)
+    left = most
+    while able := [shard for shard, size in enumerate(known) if given[shard] < size][:left]:
+        each = min(max(1, left // len(able)), *(known[shard] - given[shard] for shard in able))
+        for shard in able:
+            given[shard] += each
+        left -= each * len(able)
+    return given
+
+
 class Shards(ABC):
     """A `Source` of which one shard at most is known at a time. A photograph is named SHARD/NAME."""
 
-    def __init__(self, shards: Iterable[str], preprocessing: Preprocessing) -> None:
-        taken: set[str] = set()
-        self.shards = tuple(unique_name(name.lstrip("."), taken) for name in shards)
+    def __init__(self, names: Iterable[str], preprocessing: Preprocessing) -> None:
+        self.names = tuple(map(Names(), names))
         self.preprocessing = preprocessing
-        self.limit: int | None = None
+        self.limits: dict[int, int] | None = None
+
+    @property
+    def shards(self) -> tuple[str, ...]:
+        return self.names if self.limits is None else tuple(self.names[place] for place in self.limits)
 
     def shard(self, number: int) -> Iterator[Entry]:
-        entries = self._entries(number)
-        return entries if self.limit is None else islice(entries, share(self.limit, len(self.shards), number))
+        if self.limits is None:
+            return self._entries(number)
+        place, limit = list(self.limits.items())[number]
+        return islice(self._entries(place), limit)
 
     def __iter__(self) -> Iterator[Photograph]:
         for number in range(len(self.shards)):
@@ -44,23 +64,33 @@ class Shards(ABC):
                 yield entry.read(self.preprocessing)
 
     def first(self, count: int) -> Self:
-        """At most `count` photographs, the first of every shard."""
+        """At most `count` photographs, as evenly as can be of all shards, of each the first.
+
+        Shards that give none are left out, and so are labels without a photograph.
+        """
         limited = copy(self)
-        limited.limit, limited.shards = count, self.shards[:count]
+        shares = enumerate(self._shares(count))
+        limited.limits = {place: share for place, share in shares if share} or {0: count}
         return limited
 
     @abstractmethod
     def survey(self) -> Survey: ...
 
     @abstractmethod
-    def _entries(self, number: int) -> Iterator[Entry]: ...
+    def _entries(self, place: int) -> Iterator[Entry]:
+        """The photographs of a shard, by its place among all."""
+
+    @abstractmethod
+    def _shares(self, count: int) -> list[int]:
+        """How many of `count` photographs the shards give."""
 
 
 class ClassFolders(Shards):
     """A folder with a sub-folder per class, as `torchvision.datasets.ImageFolder` reads it; a shard is a class.
 
     Unlike there, labels are the model's: a sub-folder is named by a class's WordNet id, name or index, so that some of
-    ImageNet's folders are labelled as all of them are.
+    ImageNet's folders are labelled as all of them are. Hidden files and folders are left out, and so is the output of a
+    run; a folder without images is a class only where its name is that of one.
 
     Args:
         path: the folder.
@@ -69,126 +99,176 @@ class ClassFolders(Shards):
             many classes, they are the classes in sorted order.
 
     Raises:
-        InputError: no such folder, no sub-folder in it, or one that is none of the classes.
+        InputError: no such folder, no sub-folder in it, or one with images that is none of the classes.
     """
 
     def __init__(self, path: str | Path, preprocessing: Preprocessing, class_index: Mapping[str, int]) -> None:
         self.root = Path(path)
         if not self.root.is_dir():
             raise InputError(f"{self.root} is not a folder: give the path of a folder of class folders")
+        if is_output(self.root):
+            raise InputError(f"{self.root} is the output of a run: give a folder of class folders")
+        folders = [folder.name for folder in subfolders(self.root)]
         try:
-            names, _ = find_classes(self.root)
-        except FileNotFoundError as error:
-            raise InputError(f"{self.root} holds no class folders: use data=folder for loose images") from error
-        super().__init__(names, preprocessing)
-        self.classes = list(class_indices(names, class_index).items())
+            indices = class_indices(folders, class_index)
+        except InputError:
+            known = {name.replace("_", " ") for name in class_index}
+            folders = [name for name in folders if name.replace("_", " ") in known or images(self.root / name)]
+            indices = class_indices(folders, class_index) if folders else {}
+        if not folders:
+            raise InputError(f"{self.root} holds no class folders: use data=folder for loose images")
+        super().__init__(folders, preprocessing)
+        self.classes = list(indices.items())
 
     def survey(self) -> Survey:
-        return survey_of(entry.name for number in range(len(self.shards)) for entry in self.shard(number))
+        return survey_of(entry for number in range(len(self.shards)) for entry in self.shard(number))
 
-    def _entries(self, number: int) -> Iterator[Entry]:
-        folder, label = self.classes[number]
-        found = ImageFolder.make_dataset(
-            self.root, {folder: label}, is_valid_file=lambda file: is_image(Path(file)), allow_empty=True
-        )
-        taken: set[str] = set()
-        for file, _ in found:
-            path = Path(file)
-            stem = path.relative_to(self.root / folder).with_suffix("").as_posix()
-            yield Entry(f"{self.shards[number]}/{unique_name(stem, taken)}", path, label)
+    def _entries(self, place: int) -> Iterator[Entry]:
+        folder, label = self.classes[place]
+        names = Names()
+        for path in images(self.root / folder):
+            stem = without_suffix(path.relative_to(self.root / folder).as_posix())
+            yield Entry(f"{self.names[place]}/{names(stem)}", path, label)
+
+    def _shares(self, count: int) -> list[int]:
+        return shares(count, (len(images(self.root / folder)) for folder, _ in self.classes))
 
 
 class Archives(Shards):
-    """Tar archives in the layout of the webdataset library, which reads them; a shard is an archive.
+    """Tar archives in the layout of the webdataset library, which opens them; a shard is an archive.
 
     An image is `KEY.jpg` or another of `percep.data.SUFFIXES`, its label `KEY.cls`: a class's index, WordNet id or name
-    as text. An image without `KEY.cls` has no label.
+    as text. An image without `KEY.cls` has no label. Other members, hidden ones and those of macOS are left out.
+
+    The names in an archive on a disk are read first, so that their order does not matter; of one that is read from a
+    URL, an image's label has to come before it or next to it.
 
     Args:
         path: a folder of `.tar` files, or paths or URLs with brace patterns, such as `val-{000000..000049}.tar`.
         preprocessing: how a photograph becomes a classifier's input.
         class_index: class index by name, such as `Classifier.class_index`.
+        labels: what the images are labelled instead of by `KEY.cls`, by their paths in the archives, which may follow
+            the archive's name: `val-000000/KEY.jpg`. Labels without a photograph have problems, "missing: REASON", in a
+            shard of their own, unless the archives are not on a disk.
 
     Raises:
-        InputError: a path that is not a file, or a folder without `.tar` files.
+        InputError: a path that is not a file, a folder without `.tar` files, or labels whose indices can only be
+            counted from another number.
     """
 
-    def __init__(self, path: str, preprocessing: Preprocessing, class_index: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        path: str,
+        preprocessing: Preprocessing,
+        class_index: Mapping[str, int],
+        labels: Labels | NameLabels | None = None,
+    ) -> None:
         self.urls = _urls(path)
-        super().__init__((Path(urlparse(url).path).stem for url in self.urls), preprocessing)
-        self.class_index = {name.replace("_", " "): index for name, index in class_index.items()}
+        self.stems = [Path(url if _is_local(url) else urlparse(url).path).stem for url in self.urls]
+        self.are_local = all(map(_is_local, self.urls))
+        self.classes = Classes(class_index)
+        self.labels = labels
+        self.labelling = None if labels is None else labels.of(class_index)
+        tells_missing = labels is not None and self.are_local
+        super().__init__([*self.stems, *(["labels without a photograph"] if tells_missing else [])], preprocessing)
 
     def survey(self) -> Survey:
         digest = hashlib.blake2b(digest_size=16)
-        for url in self.urls[: len(self.shards)]:
+        places = range(len(self.urls)) if self.limits is None else self.limits
+        for url in (self.urls[place] for place in places if place < len(self.urls)):
             size = Path(url).stat().st_size if _is_local(url) else None
             digest.update(f"{url} {size}\n".encode("utf-8", "surrogateescape"))
+        if self.labels is not None:
+            digest.update(self.labels.digest.encode())
         return Survey(digest.hexdigest(), None)
 
-    def _entries(self, number: int) -> Iterator[Entry]:
-        url = self.urls[number]
-        taken: set[str] = set()
+    def _entries(self, place: int) -> Iterator[Entry]:
+        if place == len(self.urls):
+            yield from self._missing()
+            return
+        url, names = self.urls[place], Names()
         try:
-            for sample in _samples(url):
-                yield self._entry(sample, f"{self.shards[number]}/{unique_name(str(sample['__key__']), taken)}", url)
-        except Exception as error:  # whatever a damaged archive or a broken connection makes of the library
+            for sample, given in self._samples(place):
+                yield self._entry(sample, given, f"{self.names[place]}/{names(sample.key)}", url)
+        except Exception as error:  # whatever a damaged archive or a broken connection makes of its reader
             words = str(error.args[0] if error.args else error).partition(" @ ")[0]  # then comes the stream
             reason = " ".join(words.split()) or type(error).__name__
             raise InputError(f"{url} cannot be read to its end: {reason}") from error
 
-    def _entry(self, sample: Mapping[str, bytes], name: str, url: str) -> Entry:
-        images = [key for key in sample if f".{key.rpartition('.')[2]}" in SUFFIXES]
-        path = Path(url) / str(sample["__key__"])
-        label = problem = content = None
-        if len(images) == 1:
-            content = sample[images[0]]
+    def _samples(self, place: int) -> Iterator[tuple[Sample, Given | None]]:
+        """Samples, and what the labels beside the archives say of them."""
+        url = self.urls[place]
+        if not _is_local(url):
+            from webdataset.gopen import gopen  # noqa: PLC0415  takes a second
+
+            for sample in read_stream(gopen(url)):
+                given = None if self.labelling is None else self.labelling.give([self._path(place, sample)])[0]
+                yield sample, given
+            return
+        archive = LocalArchive(url)
+        if self.labelling is None:
+            yield from ((sample, None) for sample in archive)
         else:
-            problem = f"{len(images) or 'no'} images of this name in the archive"
-        if "cls" in sample:
-            text = sample["cls"].decode("utf-8", "replace").strip()
-            label = self.class_index.get(text.replace("_", " "))
-            if label is None:
-                problem = f"label {text[:40]!r} is none of the model's classes, by index from 0, name or WordNet id"
-        return Entry(name, path, label, content, problem)
+            labelled = self.labelling.give([self._path(place, sample) for sample in archive.samples])
+            yield from zip(archive, [*labelled, None], strict=False)  # one more, so that a damage at the end is met
 
+    def _path(self, place: int, sample: Sample) -> str:
+        return f"{self.stems[place]}/{sample.path}"
 
-def _samples(url: str) -> Iterator[Mapping[str, bytes]]:
-    from webdataset.tariterators import group_by_keys, tar_file_expander, url_opener  # noqa: PLC0415  takes a second
+    def _entry(self, sample: Sample, given: Given | None, name: str, url: str) -> Entry:
+        path, problem, content = Path(url) / sample.path, sample.problem, None
+        if given is None:
+            given = self._given(sample)
+        elif problem is not None and problem.startswith(("unlabelled", "missing")) and sample.image is not None:
+            problem = None
+        problem = problem or given.problem
+        if problem is None and sample.image is not None:
+            try:
+                content = sample.image.read()
+            except MemoryError:
+                problem = "unreadable: too large to be read"
+        return Entry(name, path, given.label, content, problem, given.target)
 
-    for source in url_opener([{"url": url}]):
-        stream = _ToTheEnd(source["stream"])
-        yield from group_by_keys(tar_file_expander([{**source, "stream": stream}]))
-        stream.finish()
+    def _given(self, sample: Sample) -> Given:
+        """What the labels of a sample in the archive say."""
+        if not sample.labels:
+            return Given()
+        linked = next((label.problem for label in sample.labels if label.problem is not None), None)
+        if linked is not None:
+            return Given(problem=f"unlabelled: its label is {linked}")
+        texts = {label.read().decode("utf-8-sig", "replace").strip() for label in sample.labels}
+        if len(texts) > 1:
+            return Given(problem=f"unlabelled: {len(texts)} labels of this name in the archive")
+        (text,) = texts
+        label = self.classes.find(text)
+        if label is None:
+            return Given(problem=f"unlabelled: label {text[:40]!r} is none of {self.classes.described}")
+        return Given(label)
 
+    def _missing(self) -> Iterator[Entry]:
+        assert self.labelling is not None
+        samples = ((place, sample) for place, url in enumerate(self.urls) for sample in LocalArchive(url).samples)
+        paths = [self._path(place, sample) for place, sample in samples if sample.image is not None]
+        for entry in missing_entries(self.labelling.missing(paths), Path(self.urls[0]).parent, Names()):
+            yield replace(entry, name=f"{self.names[-1]}/{entry.name}")
 
-class _ToTheEnd:
-    """A stream of a tar archive that notices when its end is missing, which Python's tarfile takes for an end."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self.stream = stream
-        self.tail = b""
-
-    def read(self, size: int) -> bytes:
-        content = self.stream.read(size)
-        self.tail = (self.tail + content)[-_BLOCK:]
-        return content
-
-    def finish(self) -> None:
-        while self.read(_AT_ONCE):
-            pass
-        self.stream.close()
-        if self.tail != bytes(_BLOCK):
-            raise InputError("the mark at the end of a tar archive is missing: it is cut off, or compressed")
+    def _shares(self, count: int) -> list[int]:
+        if not self.are_local:
+            return [share(count, len(self.urls), place) for place in range(len(self.urls))]
+        return shares(count, (len(LocalArchive(url).samples) for url in self.urls))
 
 
 def _urls(path: str) -> list[str]:
-    from webdataset.shardlists import expand_urls  # noqa: PLC0415
-
     if Path(path).is_dir():
-        urls = [str(file) for file in sorted(Path(path).glob("*.tar"))]
+        files = [file for file in sorted(Path(path).iterdir()) if file.suffix.lower() == ".tar" and file.is_file()]
+        urls = [str(file) for file in files if not is_hidden(file.name)]
         if not urls:
             raise InputError(f"{path} holds no .tar files")
         return urls
+    if Path(path).is_file():
+        return [path]
+    from webdataset.shardlists import expand_urls  # noqa: PLC0415
+
     urls = expand_urls(path)
     for url in urls:
         if _is_local(url) and not Path(url).is_file():
@@ -197,4 +277,4 @@ def _urls(path: str) -> list[str]:
 
 
 def _is_local(url: str) -> bool:
-    return not urlparse(url).scheme
+    return Path(url).is_file() or not urlparse(url).scheme

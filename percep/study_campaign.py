@@ -16,16 +16,17 @@ from percep.report.study_gallery import GALLERY_LIMIT, study_exhibits
 from percep.scale.batches import Batch, Batches, Finished
 from percep.scale.drive import drive, mending
 from percep.scale.folder import Record, claim
+from percep.scale.launch import SharedError
 from percep.scale.parts import Parts
-from percep.scale.processes import Processes, SharedError
+from percep.scale.processes import Processes
 from percep.scale.progress import Tally
 from percep.scale.whole import whole
 from percep.streams import share
 from percep.study import Examined, Kept
-from percep.study.passes import Examination, survey
+from percep.study.passes import Examination, require_gradcam, survey
 from percep.study.plans import Plan, plans_of
 from percep.study_merge import Pictured, VariantParts, merge_study, parts_of
-from percep.subjects import load_subjects, photographs_of
+from percep.subjects import load_subjects, number_of_classes, photographs_of
 
 
 class StudyCampaign:
@@ -56,6 +57,7 @@ class StudyCampaign:
     ) -> None:
         self.config, self.folder, self.processes = config, folder, processes
         self.model, self.photographs = processes.in_turn(lambda: load_subjects(config))
+        processes.in_turn(lambda: require_gradcam(self.model, config.device))
         self.plans = processes.in_turn(self._checked_plans)
         self.shards = len(self.photographs.shards)
         passes = 2 * len(self.plans)
@@ -101,8 +103,9 @@ class StudyCampaign:
 
     def _claim(self, command: str, settings: Mapping[str, object]) -> int | None:
         found = self.photographs.survey()
-        record = Record(command, settings, basis(self.model, found, self.config.device), self.shards, found.count)
-        claim(self.folder, record)
+        classes = number_of_classes(self.model, self.config.device)
+        depends = basis(self.model, found, self.config.device)
+        claim(self.folder, Record(command, settings, depends, self.shards, found.count, classes))
         return found.count
 
     def _run(self, plan: Plan) -> None:
@@ -195,7 +198,8 @@ class StudyCampaign:
             save_image(path, image)
         quota = share(GALLERY_LIMIT, self.shards, batch.shard)
         shown = {photograph.name for photograph in batch.photographs[: max(0, quota - batch.first)]}
-        exhibits = study_exhibits(examined, shown, self.model.category)
+        free = {photograph.name for photograph in batch.photographs if photograph.label is None}
+        exhibits = study_exhibits(examined, shown, self.model.category, free)
         return {name: Pictured(exhibit) for name, exhibit in exhibits.items()}
 
     def _finished(self, parts: Parts) -> Finished:

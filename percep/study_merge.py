@@ -7,17 +7,20 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from percep.config import ExplainTask, validated
+from percep.composition import validated
+from percep.config import ExplainTask
 from percep.errors import InputError
 from percep.report import Facts, save_summary
 from percep.report.study_gallery import StudyExhibit
 from percep.report.study_page import save_study_report
 from percep.report.study_plots import save_study_plots
-from percep.report.study_tables import STUDY_TABLES, summarise_study, write_study_table
+from percep.report.study_tables import STUDY_TABLES, study_accuracy, summarise_study, write_study_table
+from percep.report.verdict import lines_of, progress, remarks, warnings
 from percep.scale.folder import Record, recorded
 from percep.scale.parts import Parts
 from percep.scale.whole import whole
 from percep.study import Evidence, Findings, Kept, Variant, find
+from percep.study.findings import PENDING
 from percep.study.passes import Surveyed
 from percep.study.plans import Plan, claim_of, inference_of, plans_of
 
@@ -70,7 +73,7 @@ def merge_study(folder: Path) -> str:
         folder: of a run of task=explain, finished or not.
 
     Returns:
-        The verdict, and a sentence per criterion, a line each.
+        The verdict, a sentence per criterion, and what is to be said of labels, accuracy and an interruption.
 
     Raises:
         InputError: no study, a damaged part, or no photograph of the main variant that was turned.
@@ -89,7 +92,15 @@ def merge_study(folder: Path) -> str:
     for path, write in _outputs(folder, record, findings, exhibits).items():
         with whole(path) as temporary:
             write(temporary)
-    return "\n".join([findings.verdict, *(criterion.sentence for criterion in findings.criteria)])
+    known = study_accuracy(findings, record.classes)
+    done = _progress(findings, record.photographs)
+    sentences = [findings.verdict, *(criterion.sentence for criterion in findings.criteria), *remarks(known), done]
+    return lines_of(sentences, warnings(known))
+
+
+def _progress(findings: Findings, planned: int | None) -> str:
+    done = sum(status != PENDING for status in findings.statuses.values())
+    return progress({"images": done, "planned": len(findings.statuses) if planned is None else planned})
 
 
 def _outputs(
@@ -102,9 +113,11 @@ def _outputs(
     }
     return {
         **tables,
-        folder / "summary.json": lambda path: save_summary(path, summarise_study(findings), record.settings["seed"]),
+        folder / "summary.json": lambda path: save_summary(
+            path, summarise_study(findings, record.classes), record.settings["seed"]
+        ),
         folder / "plots.png": lambda path: save_study_plots(path, findings),
-        folder / "report.html": lambda path: save_study_report(path, facts, findings, exhibits),
+        folder / "report.html": lambda path: save_study_report(path, facts, findings, exhibits, record.classes),
     }
 
 
@@ -114,8 +127,10 @@ def _variant(folder: Path, plan: Plan, record: Record, exhibits: dict[str, Study
     if parts.problem.is_file():
         return Variant(plan.name, plan.model, problem=parts.problem.read_text(encoding="utf-8"))
     statuses: dict[str, str] = {}
-    for _, rows in parts.survey.columns(["name", "status"]):
+    labelled: dict[str, bool] = {}
+    for _, rows in parts.survey.columns(["name", "status", "labelled"]):
         statuses |= {row["name"]: row["status"] for row in rows}
+        labelled |= {row["name"]: row["labelled"] for row in rows if row["labelled"] is not None}
 
     def examined() -> Iterator[Kept]:
         for _, _, records in parts.examination:
@@ -127,4 +142,4 @@ def _variant(folder: Path, plan: Plan, record: Record, exhibits: dict[str, Study
 
     evidence = Evidence.of(examined())
     complete = len(parts.examination.finished().shards) == record.shards
-    return Variant(plan.name, plan.model, evidence, statuses, complete=complete)
+    return Variant(plan.name, plan.model, evidence, statuses, complete=complete, labelled=labelled)

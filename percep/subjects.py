@@ -9,8 +9,10 @@ from torch import Tensor
 
 from percep import data, models
 from percep.attacks.inputs import check_logits
+from percep.choices import FROM_NAMES
 from percep.config import Config, DataConfig
 from percep.data import Photograph, Photographs, Source
+from percep.labels import Labels, NameLabels
 from percep.models import Classifier
 from percep.streams import Archives, ClassFolders, Shards
 
@@ -44,13 +46,21 @@ def predict(model: Classifier, images: Tensor) -> Predictions:
     return Predictions(logits, torch.where(finite, logits.argmax(1), -1), logits.softmax(1).amax(1))
 
 
+@torch.no_grad()
+def number_of_classes(model: Classifier, device: str) -> int:
+    """How many logits a loaded model gives, whether its classes have names or not."""
+    assert model.preprocessing is not None  # a loaded model has one
+    side = model.preprocessing.crop
+    return int(model(torch.zeros(1, model.mean.shape[1], side, side, device=device)).shape[1])
+
+
 @dataclass(frozen=True)
 class Looked:
     """What is known of a photograph before it is attacked alone; None where it was not asked.
 
     Attributes:
-        status: why it is not attacked, "unreadable: reason", "not_finite", "misclassified" or "already_adversarial";
-            None where it is to be.
+        status: why it is not attacked: the problem of a `Photograph`, "not_finite", "misclassified" or
+            "already_adversarial"; None where it is to be.
         image: `(1, C, H, W)`, on the configuration's device.
         before: what the model says of it.
         label, target: `(1,)` int64; no target where none is asked for.
@@ -76,13 +86,13 @@ def look_at(photograph: Photograph, model: Classifier, config: Config, target: s
         InputError: a label or target that is not a class of the model.
     """
     if photograph.image is None:
-        return Looked(f"unreadable: {photograph.problem}")
+        return Looked(photograph.problem)
     image = photograph.image[None].to(config.device)
     before = predict(model, image)
     if before.classes < 0:
         return Looked("not_finite", image, before)
     label = before.classes if photograph.label is None else torch.full_like(before.classes, photograph.label)
-    goal = targets_of(target, label, before.logits.shape[1], [photograph.name], config.seed)
+    goal = targets_of([photograph], target, label, before.logits.shape[1], config.seed)
     check_logits(before.logits, 1, label, goal)
     status = None
     if before.classes != label:
@@ -92,20 +102,26 @@ def look_at(photograph: Photograph, model: Classifier, config: Config, target: s
     return Looked(status, image, before, label, goal)
 
 
-def targets_of(target: str | None, labels: Tensor, classes: int, names: Sequence[str], seed: int) -> Tensor | None:
-    """`(B,)` int64 targets as `attack.target` says: a class index, or "random" for any but the label.
+def targets_of(
+    photographs: Sequence[Photograph], target: str | None, labels: Tensor, classes: int, seed: int
+) -> Tensor | None:
+    """`(B,)` int64 targets: those of the photographs, or as `attack.target` says a class index, or any but the label.
 
     Args:
-        target: None for no targets.
+        photographs: all with targets of their own, or none. A random target depends on the photograph's name and the
+            seed, not on others.
+        target: the configuration's `attack.target`; None for no targets but the photographs' own.
         labels: `(B,)` int64 class indices.
         classes: how many there are.
-        names: of the photographs. A random target depends on the photograph's name and the seed, not on others.
         seed: of the run.
     """
+    own = [photograph.target for photograph in photographs if photograph.target is not None]
+    if own:
+        return torch.tensor(own, dtype=labels.dtype, device=labels.device)
     if target is None:
         return None
     if target == "random":  # any class but the label, each as likely
-        steps = torch.tensor([1 + drawn(name, seed) % max(classes - 1, 1) for name in names])
+        steps = torch.tensor([1 + drawn(one.name, seed) % max(classes - 1, 1) for one in photographs])
         return (labels + steps.to(labels.device)) % classes
     return torch.full_like(labels, int(target))
 
@@ -126,9 +142,24 @@ def photographs_of(config: DataConfig, model: Classifier) -> Source:
     elif config.source == "imagefolder":
         photographs = ClassFolders(config.path, preprocessing, model.class_index)
     elif config.source == "webdataset":
-        photographs = Archives(config.path, preprocessing, model.class_index)
+        photographs = Archives(config.path, preprocessing, model.class_index, labels_of(config))
     elif config.source == "folder":
-        photographs = data.folder(config.path, preprocessing, model.class_index)
+        photographs = data.folder(config.path, preprocessing, model.class_index, labels_of(config))
     else:
-        photographs = data.image(config.path, preprocessing)
+        photographs = data.image(config.path, preprocessing, model.class_index, labels_of(config))
     return photographs if config.limit is None else photographs.first(config.limit)
+
+
+def labels_of(config: DataConfig) -> Labels | NameLabels | None:
+    """The labels that a configuration gives, beside those of folders and archives; None where it gives none."""
+    if config.labels is None:
+        return None
+    if config.labels == FROM_NAMES:
+        return NameLabels()
+    return Labels.read(
+        config.labels,
+        name_column=config.name_column,
+        label_column=config.label_column,
+        target_column=config.target_column,
+        first_class=config.first_class,
+    )

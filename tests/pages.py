@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 
-from percep.config import validated
+from percep.composition import validated
 
 ROOT = Path(__file__).parent.parent
 LANGUAGES = {"python", "sh", "text", "console"}

@@ -8,10 +8,11 @@ from hydra import compose, initialize_config_dir
 from references import photograph
 from test_solvers import random_like
 
-from benchmarks import bars, plots, solvers, study_scaling, table
+from benchmarks import bars, default_ball, plots, solvers, study_scaling, table
 from benchmarks.cases import Case
 from benchmarks.timing import Timing, extrapolated, fastest, power_law, quartiles
 from percep import Window
+from percep.composition import validated
 
 
 def timing(case: str, side: int, solver: str, kind: str, target: float, seconds: float, reached: bool = True) -> Timing:
@@ -51,6 +52,20 @@ def test_a_run_of_the_harness_keeps_to_its_schema(smoke, tmp_path):
     assert {("dual", "gray"), ("admm", "strided"), ("SCS", "gray"), ("SCS", "photograph")} <= kinds
     (picture,) = plots.save(smoke, tmp_path)
     assert picture.stat().st_size > 10_000
+
+
+def test_the_default_ball_is_one_that_was_measured_and_fools_them_all():
+    result = json.loads((table.RESULTS / "default-ball.json").read_text())
+    lines = default_ball.summary(result["rows"])
+    assert lines == result["summary"] and lines[0]["ratio"] == 1
+    with initialize_config_dir(str(table.ROOT / "conf"), version_base="1.3"):
+        ball = validated(compose("config", ["output=unused"])).ball
+    assert ball.mean == result["mean"]
+    (own,) = (line for line in lines if line["floor"] == ball.floor)
+    assert own["successes"] == own["photographs"] == 20
+    assert own["least_min_ssim"] >= ball.floor > lines[0]["least_min_ssim"]
+    assert own["largest_change"] < lines[0]["largest_change"]
+    assert len(default_ball.table(lines).splitlines()) == 2 + len(default_ball.FLOORS)
 
 
 def test_the_scaling_of_the_study_is_what_the_documentation_shows():

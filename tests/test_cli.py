@@ -15,6 +15,8 @@ import pytest
 import torch
 from command import CLASSES, PREPROCESSING, SIDE, complaint, small_classifier
 from hydra import compose, initialize_config_dir
+from kornia.metrics import ssim
+from omegaconf import OmegaConf
 from PIL import Image
 
 import percep
@@ -22,10 +24,13 @@ import percep.run
 from percep import data, models
 from percep.app import main
 from percep.attacks.comparison import CONTENDERS, ROUNDING
-from percep.config import TASKS, AttackTask, validated
+from percep.composition import validated
+from percep.config import TASKS, AttackTask
 from percep.report import read_image
 
 ROOT = Path(percep.__file__).parents[1]
+FLOOR = 0.98
+"""Of the default ball."""
 
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
@@ -65,16 +70,23 @@ def test_the_table_is_true_of_the_saved_files() -> None:
     saved = torch.stack([read_image(Path(f"out/adversarial/{name}.png")) for name in table.name])
     certificate = percep.certify(references, saved, floor=0.5, mean=0.9)
     classifier = small_classifier()
-    assert list(table.label) == list(table.predicted_before) == classifier(references).argmax(1).tolist()
+    assert list(table.predicted_before) == classifier(references).argmax(1).tolist()
+    assert table.label.isna().all() and table.label_name.isna().all()  # none was given
     assert list(table.predicted_after) == classifier(saved).argmax(1).tolist()
     assert list(table.predicted_after_name) == [CLASSES[int(i)] for i in table.predicted_after]
     assert list(table.certified.astype(bool)) == certificate.within.tolist() == [True] * 3
-    assert list(table.success.astype(bool)) == list(table.predicted_after != table.label)
+    assert list(table.success.astype(bool)) == list(table.predicted_after != table.predicted_before)
     np.testing.assert_allclose(table.min_ssim, certificate.min_ssim, rtol=1e-12)
     np.testing.assert_allclose(table.mean_ssim, certificate.mean_ssim, rtol=1e-12)
     change = (saved.double() - references.double()).flatten(1)
     np.testing.assert_allclose(table.l2, change.norm(dim=1), rtol=1e-6)
     np.testing.assert_allclose(table.linf, change.abs().amax(1), rtol=1e-6)
+    for row, reference, image in zip(table.itertuples(), references.double(), saved.double(), strict=True):
+        values = ssim(reference[None], image[None], 11, eps=0)[0].amin(0)
+        place = int(row.worst_row), int(row.worst_column)
+        assert float(values[place]) == pytest.approx(row.min_ssim, abs=1e-9)
+        rows, columns = (slice(max(middle - 5, 0), middle + 6) for middle in place)
+        assert row.worst_linf == pytest.approx(float((image - reference)[:, rows, columns].abs().max()), abs=1e-9)
 
 
 @pytest.mark.usefixtures("small_model")
@@ -163,7 +175,8 @@ def test_an_interrupted_run_keeps_what_was_done(monkeypatch: pytest.MonkeyPatch)
         ("ball.floor=1.2", "ball.floor must lie in (0, 1), got 1.2"),
         ("ball.mean=0", "ball.mean must lie in (0, 1), got 0"),
         ("ball.mean=nan", "ball.mean must lie in (0, 1), got nan"),
-        ("ball.mean=null", "ball.floor, ball.mean or both"),
+        ("ball.mean=null ball.floor=null", "ball.floor, ball.mean or both"),
+        ("task=explain ball.mean=null", "ball.floor, ball.mean or both"),
         ("ball.floor=high", "ball.floor: Value 'high'"),
         ("-m ball.floor=1.2,1.3", "ball.floor must lie in (0, 1), got 1.2"),
         ("attack.steps=0", "attack.steps must be at least 1"),
@@ -175,7 +188,7 @@ def test_an_interrupted_run_keeps_what_was_done(monkeypatch: pytest.MonkeyPatch)
         ("task=defend", "Available options in 'task': attack"),
         (
             "model=resnet50",
-            "Available options in 'model': efficientnet_lite0 efficientnet_lite1 efficientnet_lite2",
+            "Available options in 'model': custom efficientnet_lite0 efficientnet_lite1 efficientnet_lite2",
         ),
         ("model=timm", "model.name is missing"),
         ("model=torchvision model.name=resnet51", "close names are resnet50"),
@@ -274,11 +287,37 @@ def test_the_shipped_configuration_is_valid() -> None:
         for name, task in TASKS.items():
             assert type(validated(compose("config", [f"task={name}"]))) is task
     assert isinstance(config, AttackTask)
-    assert (config.model.name, config.data.source, config.ball.mean) == (
-        "efficientnet_lite0",
-        "samples",
-        0.999,
-    )
+    assert (config.model.name, config.data.source) == ("efficientnet_lite0", "samples")
+    assert (config.ball.floor, config.ball.mean) == (FLOOR, 0.999)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "floor", "mean"),
+    [
+        ("", FLOOR, 0.999),
+        ("ball.floor=0.9", 0.9, None),
+        ("ball.mean=0.9999", None, 0.9999),
+        ("ball.floor=0.9 ball.mean=0.99", 0.9, 0.99),
+        ("ball.mean=null", FLOOR, None),
+        ("ball.floor=null", None, 0.999),
+        ("ball.floor=null ball.mean=0.99", None, 0.99),
+        ("ball.floor=0.9 ball.mean=null", 0.9, None),
+        ("ball={mean:0.99}", None, 0.99),
+        ("ball={floor:0.9}", 0.9, None),
+        ("task=explain", None, 0.999),
+        ("task=explain ball.floor=0.9", 0.9, None),
+        ("task=explain ball.floor=0.9 ball.mean=0.99", 0.9, 0.99),
+    ],
+)
+def test_a_level_that_is_given_alone_holds_alone(overrides: str, floor: float | None, mean: float | None) -> None:
+    with initialize_config_dir(str(ROOT / "percep" / "conf"), version_base="1.3"):
+        composed = compose("config", [*overrides.split(), "output=out"])
+    config = validated(composed)
+    assert (config.ball.floor, config.ball.mean) == (floor, mean)
+    # What is written down composes to the same ball again.
+    resolved = OmegaConf.create(OmegaConf.to_container(composed, resolve=True))
+    assert (resolved.ball.floor, resolved.ball.mean) == (floor, mean)
+    assert validated(resolved) == config
 
 
 def test_the_whole_configuration_is_packaged() -> None:

@@ -23,7 +23,8 @@ from percep import data
 from percep.explain import allocation_maps, ssim_maps
 from percep.models import Preprocessing
 from percep.report import Exhibit, Facts, ImageRow, MinimalRow, Panel, Prediction, exhibit, save_report, summarise
-from percep.report.html import verdict
+from percep.report.panel import cut_off
+from percep.report.verdict import verdict
 
 CHROMIUM, DRIVER = Path("/usr/bin/chromium"), Path("/usr/bin/chromedriver")
 FLAGS = (
@@ -274,7 +275,7 @@ class TestTable:
         heading.find_element(By.TAG_NAME, "button").click()
         assert cells(page, place)[5:7] == ["adversarial", "not finite"]
         orders = [other.get_attribute("aria-sort") for other in page.find_elements(By.CSS_SELECTOR, "thead th")]
-        assert sorted(orders) == ["ascending"] + ["none"] * 12
+        assert sorted(orders) == ["ascending"] + ["none"] * 13
 
     def test_images_without_pictures_are_in_it_with_their_reason(self, page):
         _, place = column(page, "Status")
@@ -332,7 +333,7 @@ class TestReading:
 
     def test_pictures_have_a_text_and_a_size_and_controls_a_label(self, page):
         pictures = page.find_elements(By.TAG_NAME, "img")
-        assert len(pictures) == 3 + 6 * 7
+        assert len(pictures) == 3 + 6 * 9
         for picture in pictures:
             assert picture.get_attribute("alt").strip()
             assert int(picture.get_attribute("width")) and int(picture.get_attribute("height"))
@@ -347,7 +348,7 @@ class TestReading:
 
     def test_the_focus_is_seen_everywhere(self, page):
         stops = (
-            1 + 3 + 6 * 2 + 1 + 13 + 6 + 1
+            1 + 3 + 6 * 2 + 1 + 14 + 6 + 1
         )  # skip link, sections, comparisons, table, its headings and links, command
         seen = set()
         for _ in range(stops):
@@ -363,8 +364,10 @@ class TestReading:
         assert dict(zip(figures[::2], figures[1::2], strict=True)) == {
             "Photographs": "8",
             "Unreadable": "1",
+            "Classified correctly": "6 of 6",
             "Mean SSIM, median": "0.912345",
-            "Least SSIM, median": "0.750000",
+            "Least SSIM of all": "0.750000",
+            "Largest change of all": "51/255",
             "Gradients, median": "12",
             "Seconds, median": "3.50",
         }
@@ -411,26 +414,6 @@ def seconds_to_load(browser: webdriver.Chrome, path: Path) -> float:
     return browser.execute_script("return performance.getEntriesByType('navigation')[0].loadEventEnd") / 1000
 
 
-@pytest.mark.parametrize(
-    ("rows", "words"),
-    [
-        ([ROWS[6]], "No photograph was classified correctly to begin with"),
-        ([row("a")], "1 of 1 correctly classified photograph is turned, all certified from the saved files"),
-        (
-            [row("a"), replace(row("b"), success=False)],
-            "1 of 2 correctly classified photographs are turned, all certified from the saved files",
-        ),
-        ([replace(row("a"), success=False)], "0 of 1 correctly classified photograph is turned"),
-        (
-            [MinimalRow(**vars(row("a")), found=0.9995, missed=0.9996)],
-            "1 of 1 correctly classified photograph is turned, at a median 1 − SSIM of 0.000500 in the saved files",
-        ),
-    ],
-)
-def test_the_verdict(rows, words):
-    assert verdict(summarise(rows)) == words
-
-
 def test_the_smallest_change_has_what_was_found_instead_of_a_ball(browser, tmp_path):
     found = MinimalRow(**vars(row("a")), found=0.99995, missed=0.99996)
     blind = MinimalRow("b", "not_finite")
@@ -442,6 +425,88 @@ def test_the_smallest_change_has_what_was_found_instead_of_a_ball(browser, tmp_p
     text = browser.find_element(By.TAG_NAME, "body").text
     assert "Certified" not in text and "Asked" not in text
     assert "The run was interrupted: 2 of 9 photographs were done." in text
+
+
+def test_the_worst_place_is_ringed_and_enlarged_before_and_after(browser, tmp_path):
+    """The window with the least SSIM is in the middle of the ring and inside the outline, at any width."""
+    original = torch.full((3, SIDE, SIDE), 100 / 255)
+    perturbation = torch.zeros(3, SIDE, SIDE)
+    perturbation[:, 10, 50] = 40  # the window's middle weighs most
+    picture = exhibit(panel("place", original, perturbation))
+    worst = picture.worst
+    assert (worst.row, worst.column, worst.change) == (10, 50, 40)
+    save_report(tmp_path / "report.html", replace(FACTS, planned=1), [row("place")], {"place": picture})
+    for width in (400, 1600):
+        show(browser, tmp_path / "report.html", width)
+        boxes = browser.execute_script(
+            """document.querySelector("article").style.contentVisibility = "visible";
+            const marked = [...document.querySelectorAll(".marked")];
+            return marked.map(figure => [figure.querySelector("img"), figure.querySelector("span")].map(element => {
+                const {left, top, width, height} = element.getBoundingClientRect();
+                return [left, top, width, height];
+            }));"""
+        )
+        before, after, ring = boxes  # the cuttings stand below the comparison, which comes first
+        (left, top, side, height), (x, y, across, down) = ring
+        assert x + across / 2 - left == pytest.approx(50.5 / SIDE * side, abs=1)
+        assert y + down / 2 - top == pytest.approx(10.5 / SIDE * height, abs=1)
+        for (left, top, side, _), (x, y, across, down) in (before, after):
+            pixel = side / worst.width
+            assert across == pytest.approx(11 * pixel, abs=2) and down == pytest.approx(11 * pixel, abs=2)
+            # Columns 31 to 63 are cut out, rows 0 to 32.
+            assert (x - left) / pixel == pytest.approx(45 - 31, abs=0.5)
+            assert (y - top) / pixel == pytest.approx(5, abs=0.5)
+            assert left >= 0 and left + side <= width
+    text = browser.find_element(By.TAG_NAME, "article").text
+    assert f"SSIM {cut_off(worst.ssim)} around row 10, column 50" in text
+    assert "changes of up to 40/255 in the window" in text
+    for source, wanted in ((worst.original, 100), (worst.adversarial, 140)):
+        content = base64.b64decode(source.partition(",")[2])
+        levels = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+        assert levels.shape == (33, 33, 3) and (levels[10, 50 - 31] == wanted).all()  # exact
+        assert (np.delete(levels.reshape(-1, 3), 10 * 33 + 19, 0) == 100).all()
+
+
+def test_a_network_without_grad_cam_has_its_reason_in_the_pictures_place(browser, tmp_path):
+    reason = "no layer <script>window.harmed = 1</script>"
+    picture = exhibit(replace(shown(), gradcam=None, no_gradcam=reason))
+    save_report(tmp_path / "report.html", FACTS, ROWS[:1], {ROWS[0].name: picture})
+    show(browser, tmp_path / "report.html")
+    absent = browser.find_element(By.CSS_SELECTOR, ".absent")
+    assert absent.text == reason and browser.execute_script("return window.harmed") is None
+    ssim_map = browser.find_element(By.CSS_SELECTOR, ".maps .marked img")
+    assert absent.size["height"] == pytest.approx(ssim_map.size["height"], abs=1)
+    assert not any(
+        image.get_attribute("alt").startswith("Grad-CAM") for image in browser.find_elements(By.TAG_NAME, "img")
+    )
+    assert "Colour scale of Grad-CAM" not in browser.page_source
+
+
+def test_a_run_at_chance_begins_with_a_warning(browser, tmp_path):
+    known = {"classes": 1000, "at_chance": True}
+    save_report(tmp_path / "report.html", FACTS, ROWS, {}, summarise(ROWS) | known)
+    show(browser, tmp_path / "report.html")
+    warning = browser.find_element(By.CSS_SELECTOR, "header .warning").text
+    assert "6 of 6 labelled photographs are classified correctly, of 1000 classes" in warning
+    assert "model.mean" in warning
+
+
+@pytest.mark.parametrize("side", [11, 28])
+def test_small_grey_images_are_drawn_pixel_by_pixel(browser, tmp_path, side):
+    generator = torch.Generator().manual_seed(0)
+    original = torch.randint(40, 200, (1, side, side), generator=generator) / 255
+    perturbation = torch.randint(-9, 10, (1, side, side), generator=generator).float()
+    picture = exhibit(panel("grey", original, perturbation))
+    assert (picture.worst.width, picture.worst.height) == (side, side)  # there is nothing to cut away
+    save_report(tmp_path / "report.html", replace(FACTS, planned=1), [row("grey")], {"grey": picture})
+    show(browser, tmp_path / "report.html", 400)
+    styles = browser.execute_script(
+        "return [...document.querySelectorAll('article img')].map(image => getComputedStyle(image).imageRendering)"
+    )
+    assert set(styles) == {"pixelated"}
+    content = base64.b64decode(picture.worst.adversarial.partition(",")[2])
+    levels = np.asarray(Image.open(io.BytesIO(content)).convert("RGB"))
+    assert (levels == (255 * original[0] + perturbation[0]).round().numpy()[..., None]).all()
 
 
 def test_a_run_without_pictures_has_its_table(browser, tmp_path):

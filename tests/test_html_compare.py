@@ -380,7 +380,7 @@ def test_a_run_interrupted_at_once_has_its_table(browser, tmp_path):
         (
             {"percep": [1e-5, 1e-5, math.inf], "ddn": [1e-6, math.inf, math.inf]},
             "percep is cheapest on saved images: a median 1 − mean SSIM of 1.00e-05 over 3 photographs, "
-            "and no other attack turned more than half of them",
+            "and no other attack succeeded on more than half of them",
         ),
         (
             {"percep": [1e-5], "ddn": [1e-5], "cw": [2e-5]},
@@ -388,14 +388,17 @@ def test_a_run_interrupted_at_once_has_its_table(browser, tmp_path):
         ),
         (
             {"percep": [math.inf] * 3, "ddn": [1e-5, math.inf, math.inf], "cw": [math.inf, math.inf, 1e-6]},
-            "No attack turned more than half of 3 photographs as saved images: ddn and cw turned most, 1",
+            "No attack succeeded on more than half of 3 photographs as saved images: ddn and cw succeeded on most, 1",
         ),
-        ({"percep": [math.inf] * 2, "ddn": [math.inf] * 2}, "No attack turned any of 2 photographs as a saved image"),
+        (
+            {"percep": [math.inf] * 2, "ddn": [math.inf] * 2},
+            "No attack succeeded on any of 2 photographs as a saved image",
+        ),
         (
             {"percep": [1e-5, 1e-5]},
-            "percep turned 2 of 2 photographs as saved images, at a median 1 − mean SSIM of 1.00e-05",
+            "percep succeeded on 2 of 2 photographs as saved images, at a median 1 − mean SSIM of 1.00e-05",
         ),
-        ({"percep": [1e-5, math.inf]}, "percep turned 1 of 2 photographs as saved images"),
+        ({"percep": [1e-5, math.inf]}, "percep succeeded on 1 of 2 photographs as saved images"),
         ({}, "No photograph has been under every attack"),
     ],
 )

@@ -60,3 +60,43 @@ def test_others_count_and_the_first_process_shows(capfd: pytest.CaptureFixture[s
     assert capfd.readouterr().err == ""
     first.add(1, 0)
     assert " 5/10 " in _shown(first, capfd)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "done", "words"),
+    [
+        (100.0, 50, " 150/1,000 0.50/s 0 turned 0:28:20"),
+        (10.0, 850, " 950/1,000 85.00/s 0 turned 0:00:01"),
+        (36000.0, 36, " 136/1,000 0.001/s 0 turned 10 days, 0:00:00"),
+        (100.0, 900, " 1,000/1,000 9.00/s 0 turned 0:00:00"),
+        (100.0, 0, " 100/1,000 0.00/s 0 turned -:--:--"),
+    ],
+)
+def test_the_time_left_is_what_remains_at_the_rate_beside_it(
+    seconds: float, done: int, words: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever happened lately: the last photographs may have been faster than the rest."""
+    now = [5.0]
+    monkeypatch.setattr("percep.scale.progress.monotonic", lambda: now[0])
+    tally = Tally(Processes(0, 1, dist.HashStore()), "attack", 1)
+    tally.count = 1000
+    tally.add_found(100, 0)
+    with tally.shown():
+        now[0] += seconds
+        tally.add(done, 0)
+    assert words in " ".join(capfd.readouterr().err.split())
+
+
+def test_a_number_that_is_not_known_has_no_time_left(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr("percep.scale.progress.monotonic", lambda: now[0])
+    tally = Tally(Processes(0, 1, dist.HashStore()), "attack", 4)
+    with tally.shown():
+        now[0] = 10.0
+        tally.add(5, 0)
+    assert " 5/? 0.50/s 0 turned -:--:--" in " ".join(capfd.readouterr().err.split())
+    with tally.shown():
+        tally.add_shard(5)
+    assert " 5/about 20 0.50/s 0 turned 0:00:30" in " ".join(capfd.readouterr().err.split())

@@ -10,14 +10,21 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
+from percep import certify
+from percep.attacks.baselines import BASELINES
+from percep.attacks.comparison import ROUNDING, Outcome
 from percep.errors import InputError
 from percep.explain import Association, Associations, allocation_maps, ssim_maps
 from percep.report import (
     ImageRow,
     Panel,
     Prediction,
+    curves,
+    exhibit,
     read_image,
     save_image,
     save_overview,
@@ -27,9 +34,12 @@ from percep.report import (
     versions,
     write_results,
 )
+from percep.report.comparison import save_curves
 from percep.report.drawing import amplification, ssim_colours
 from percep.report.panel import certificate_line
-from percep.report.sheet import printable
+from percep.report.plot import DARK, LIGHT
+from percep.report.sheet import Sheet, printable
+from percep.report.worst import cut, worst_place
 
 
 def levels(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -132,9 +142,51 @@ class TestPanel:
         with Image.open(tmp_path / "overview.png") as picture:
             assert picture.width == 1442
 
+    def test_where_there_is_no_grad_cam_its_reason_is_written(self, tmp_path, panel, monkeypatch):
+        written: list[str] = []
+        text = Sheet.text
+
+        def listen(page, left, middle, words, **style):
+            written.append(words)
+            text(page, left, middle, words, **style)
+
+        monkeypatch.setattr(Sheet, "text", listen)
+        reason = "the network has no convolutional stage in front of its pooling, so no layer for Grad-CAM " * 2
+        without = replace(panel, gradcam=None, no_gradcam=reason + "日\n")
+        save_panel(tmp_path / "panel.png", without)
+        assert reason in " ".join(written) + " "
+        save_overview(tmp_path / "overview.png", [without, panel])
+        cell = (28 + 448 + 24 + 4, 122 + 448 + 42 + 4)  # of Grad-CAM
+        with Image.open(tmp_path / "panel.png") as picture:
+            assert picture.getpixel(cell) == (242, 242, 242)[: len(picture.getpixel(cell))] + (255,) * (
+                len(picture.getpixel(cell)) - 3
+            )
+
+    def test_a_ring_is_around_the_least_ssim(self, tmp_path, panel):
+        ssim = torch.full((3, 56, 56), 0.99, dtype=torch.float64)
+        ssim[1, 40, 12] = 0.5
+        ringed = replace(panel, ssim=ssim)
+        assert (ringed.worst.row, ringed.worst.column, ringed.worst.ssim) == (40, 12, 0.5)
+        save_panel(tmp_path / "ring.png", ringed)
+        save_panel(tmp_path / "none.png", replace(ringed, adversarial=panel.original))  # nothing was changed
+        assert replace(ringed, adversarial=panel.original).worst is None
+        pixels = [
+            np.asarray(Image.open(tmp_path / name).convert("RGB")).astype(int) for name in ("ring.png", "none.png")
+        ]
+        cell = (slice(612, 612 + 448), slice(28, 28 + 448))
+        changed = np.argwhere((pixels[0][cell] != pixels[1][cell]).any(-1))
+        middle = (np.array([40, 12]) + 0.5) * 8
+        distances = np.hypot(*(changed + 0.5 - middle).T)
+        assert distances.min() > 6 and distances.max() < 16 and len(changed) > 100
+        np.testing.assert_allclose(changed.mean(0) + 0.5, middle, atol=1)
+
     def test_an_overview_needs_a_panel(self, tmp_path):
         with pytest.raises(InputError, match="at least one"):
             save_overview(tmp_path / "overview.png", [])
+
+    def test_its_repr_fits_on_a_screen(self, panel):
+        assert "tensor" not in repr(panel) and len(repr(panel)) < 600 and "photograph.jpg" in repr(panel)
+        assert len(repr(exhibit(panel))) < 900
 
     def test_a_certificate_is_never_rounded_up(self, panel):
         line = certificate_line(replace(panel, min_ssim=0.98999999, mean_ssim=0.9999999))
@@ -164,6 +216,65 @@ class TestPanel:
             assert 1 - value == pytest.approx(float(label), abs=1e-12)
         brightness = colours[..., :3].sum(-1).ravel()
         assert (np.diff(brightness) >= 0).all() and brightness[-1] > 2 > brightness[0]
+
+
+class TestWorstPlace:
+    @settings(max_examples=60, deadline=None)
+    @given(st.integers(11, 40), st.integers(11, 40), st.sampled_from([1, 3]), st.integers(0, 2**31))
+    def test_it_is_the_window_with_the_least_ssim(self, height, width, channels, seed):
+        original = levels(channels, height, width, seed=seed)
+        adversarial = levels(channels, height, width, seed=seed + 1)
+        ssim = ssim_maps(original[None], adversarial[None])[0]
+        found = worst_place(original, adversarial, ssim)
+        assert found.ssim == float(ssim.min()) == float(ssim[:, found.row, found.column].min())
+        certificate = certify(original[None], adversarial[None])  # shares no code with the map
+        assert found.ssim == pytest.approx(float(certificate.min_ssim), abs=1e-9)
+        change = (adversarial - original).abs().amax(0)
+        near = [
+            float(change[row, column])
+            for row in range(height)
+            for column in range(width)
+            if max(abs(row - found.row), abs(column - found.column)) <= 5
+        ]
+        assert found.change == pytest.approx(max(near))
+
+    def test_equal_images_have_none(self):
+        image = levels(3, 16, 16)
+        assert worst_place(image, image, torch.ones(3, 16, 16)) is None
+
+    @given(st.integers(0, 99), st.integers(1, 100), st.integers(1, 40))
+    def test_a_cutting_is_inside_the_image_around_its_middle(self, middle, length, size):
+        middle = middle % length
+        part = cut(middle, length, size)
+        assert 0 <= part.start <= middle < part.stop <= length
+        assert part.stop - part.start == min(size, length)
+
+
+class TestCurves:
+    def test_more_baselines_than_hues_can_be_told_apart(self, monkeypatch):
+        for theme in (LIGHT, DARK):
+            pairs = len(theme.hues) * len(set(curves._MARKERS))
+            for count in (len(BASELINES), 12, 25, pairs):
+                names = [f"attack{place}" for place in range(count)]
+                monkeypatch.setattr(curves, "BASELINES", tuple(names))
+                styles = [curves.line_style(name, theme) for name in names]
+                assert len({(style["color"], style["marker"]) for style in styles}) == count
+                dashed = curves.line_style(names[-1] + ROUNDING, theme)
+                assert dashed["color"] == styles[-1]["color"] and dashed["linestyle"] != styles[-1]["linestyle"]
+            names.append("one more")  # has a style that was there before, not an error
+            monkeypatch.setattr(curves, "BASELINES", tuple(names))
+            assert curves.line_style("one more", theme)["color"] in theme.hues
+
+    def test_they_are_drawn(self, tmp_path, monkeypatch):
+        names = [f"attack{place}" for place in range(14)]
+        monkeypatch.setattr(curves, "BASELINES", tuple(names))
+        outcome = Outcome("", "", 1e-4, 1e-4, 1e-4, None, 1, 1, 1.0)
+        rows = {
+            name: [replace(outcome, attack=name, saved_cost=1e-4 * (1 + place))] for place, name in enumerate(names)
+        }
+        save_curves(tmp_path / "curves.png", rows, 10)
+        with Image.open(tmp_path / "curves.png") as picture:
+            assert picture.format == "PNG"
 
 
 def association(pearson: float) -> Association:

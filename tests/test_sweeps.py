@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_dir
 from submitit.slurm.slurm import SlurmExecutor, _make_sbatch_string
 
 import percep
-import percep.config  # the schemas of the configuration
+import percep.composition  # the schemas of the configuration
 
 ROOT = Path(percep.__file__).parents[1]
 COMMAND = [sys.executable, "-m", "percep", "-m", "hydra/launcher=submitit_local", "data=samples", "data.limit=2"]

@@ -13,6 +13,7 @@ from percep.report.tables import (
     versions,
     write_results,
 )
+from percep.report.verdict import console_lines
 
 __all__ = [
     "Exhibit",
@@ -22,6 +23,7 @@ __all__ = [
     "Panel",
     "Prediction",
     "Totals",
+    "console_lines",
     "exhibit",
     "read_image",
     "save_image",

@@ -1,7 +1,7 @@
 """Attacks side by side: every outcome as a table, a summary, and the share of images adversarial at each cost."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from statistics import median
 
@@ -14,6 +14,7 @@ from percep.report.curves import Kind, draw_curves
 from percep.report.panel import Prediction
 from percep.report.plot import LIGHT
 from percep.report.tables import save_summary, write_csv
+from percep.report.verdict import accuracy_of
 
 _INFINITE = float("inf")
 
@@ -24,9 +25,11 @@ class ComparisonRow:
 
     Attributes:
         name: the photograph's name.
-        status: "attacked", "misclassified", "already_adversarial" (its label is the target), "not_finite" or
-            "unreadable: reason".
-        label: class index the photograph should have, with its name.
+        status: "attacked", "misclassified" (it has a label, which the prediction is not), "already_adversarial" (its
+            class is the target), "not_finite", or the problem of a `percep.data.Photograph`.
+        label: class index the photograph should have, with its name; None where no label was given.
+        predicted_before: the model's prediction on the photograph, with its name, which an untargeted attack is to
+            leave.
         target: class index to be reached; None for an untargeted attack.
         outcome: what the attack did; None where there was none.
     """
@@ -35,6 +38,8 @@ class ComparisonRow:
     status: str
     label: int | None = None
     label_name: str | None = None
+    predicted_before: int | None = None
+    predicted_before_name: str | None = None
     target: int | None = None
     outcome: Outcome | None = None
 
@@ -51,8 +56,8 @@ class ComparedImages:
         target: the name of the class to be reached; None for an untargeted attack.
     """
 
-    original: Tensor
-    adversarial: Tensor
+    original: Tensor = field(repr=False)
+    adversarial: Tensor = field(repr=False)
     before: Prediction
     after: Prediction
     target: str | None = None
@@ -63,8 +68,8 @@ def write_comparison(path: Path, rows: Sequence[ComparisonRow]) -> None:
 
     What is unknown, and the infinite cost of an attack without success, is an empty cell.
     """
-    own = [field.name for field in fields(ComparisonRow) if field.name != "outcome"]
-    results = [field.name for field in fields(Outcome)]
+    own = [each.name for each in fields(ComparisonRow) if each.name != "outcome"]
+    results = [each.name for each in fields(Outcome)]
     records = [
         {name: getattr(row, name) for name in own}
         | {name: _finite(getattr(row.outcome, name)) for name in results if row.outcome is not None}
@@ -73,14 +78,32 @@ def write_comparison(path: Path, rows: Sequence[ComparisonRow]) -> None:
     write_csv(path, records, [*own, *results])
 
 
-def write_comparison_summary(path: Path, rows: Sequence[ComparisonRow], seed: int) -> None:
-    """Writes `summary.json`: the number of photographs by status, a `summary` per attack, the seed and `versions()`.
+def accuracy(rows: Sequence[ComparisonRow], classes: int | None) -> dict[str, object]:
+    """What is known of the model's accuracy, as `percep.report.verdict` takes it.
+
+    Args:
+        rows: of every photograph under every attack.
+        classes: of the model, where known.
+
+    Returns:
+        `labelled`, photographs with a label and a prediction; `correct_before` of them, None where there is no label;
+        `without_label`, those with a prediction and no label; `classes`; `at_chance`.
+    """
+    photographs = {row.name: row for row in rows if row.predicted_before is not None}.values()
+    labelled = [row.label == row.predicted_before for row in photographs if row.label is not None]
+    return accuracy_of(sum(labelled), len(labelled), len(photographs) - len(labelled), classes)
+
+
+def write_comparison_summary(path: Path, rows: Sequence[ComparisonRow], seed: int, classes: int | None = None) -> None:
+    """Writes `summary.json`: the number of photographs by status, `accuracy`, a `summary` per attack, the seed and
+    `versions()`.
 
     An infinite cost is null.
     """
     statuses = {row.name: row.status.partition(":")[0] for row in rows}
     content = {
         "photographs": {status: list(statuses.values()).count(status) for status in dict.fromkeys(statuses.values())},
+        **accuracy(rows, classes),
         "attacks": [
             {name: _finite(value) for name, value in summary(found).items()} for found in by_attack(rows).values()
         ],

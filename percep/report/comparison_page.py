@@ -12,12 +12,13 @@ from matplotlib.ticker import PercentFormatter
 
 from percep.attacks.comparison import OURS, Outcome
 from percep.report.columns import UNKNOWN, Column, number, words, yes_or_no
-from percep.report.comparison import ComparisonRow, by_attack, ranked, summary
+from percep.report.comparison import ComparisonRow, accuracy, by_attack, ranked, summary
 from percep.report.comparison_gallery import GALLERY_LIMIT, ComparisonGallery
 from percep.report.curves import Kind, draw_curves, line_style
 from percep.report.embedded import ssim_legend
 from percep.report.page import Facts, save_page
 from percep.report.plot import Plot, Theme, plot
+from percep.report.verdict import remarks, warnings
 
 Summary = Mapping[str, Any]
 
@@ -26,7 +27,12 @@ _KEY = (44, 14)
 
 
 def save_comparison_report(
-    path: Path, facts: Facts, rows: Sequence[ComparisonRow], gallery: ComparisonGallery, attacks: Sequence[str]
+    path: Path,
+    facts: Facts,
+    rows: Sequence[ComparisonRow],
+    gallery: ComparisonGallery,
+    attacks: Sequence[str],
+    classes: int | None = None,
 ) -> None:
     """Writes the page: verdict, attacks, curves, gallery, a table that sorts, and how to repeat the run.
 
@@ -38,7 +44,9 @@ def save_comparison_report(
         rows: of every photograph under every attack, in order.
         gallery: their pictures.
         attacks: the names of all attacks of the run.
+        classes: of the model, where known.
     """
+    known = accuracy(rows, classes)
     done = _done(rows, len(attacks))
     found = by_attack(row for row in rows if row.name in done)
     summaries = ranked(summary(outcomes) for outcomes in found.values())
@@ -57,6 +65,8 @@ def save_comparison_report(
         "comparison.html",
         facts,
         verdict=comparison_verdict(summaries),
+        warnings=warnings(known),
+        remarks=remarks(known),
         done=len(done),
         rounded=_rounded(summaries),
         figures=_figures(rows, found, summaries),
@@ -88,18 +98,19 @@ def comparison_verdict(summaries: Sequence[Summary]) -> str:
     first = [row for row in summaries if _standing(row) == _standing(best)]
     names = _listed([row["attack"] for row in first])
     if best["resaved_success"] == 0:
-        return f"No attack turned any of {over} as a saved image"
+        return f"No attack succeeded on any of {over} as a saved image"
     if len(summaries) == 1:
-        turned = f"{best['attack']} turned {_successes(best)} of {over} as saved images"
-        return turned if cost == math.inf else f"{turned}, at a median 1 − mean SSIM of {_cost(cost)}"
+        succeeded = f"{best['attack']} succeeded on {_successes(best)} of {over} as saved images"
+        return succeeded if cost == math.inf else f"{succeeded}, at a median 1 − mean SSIM of {_cost(cost)}"
     if cost == math.inf:
-        sentence = f"No attack turned more than half of {over} as saved images: {names} turned most, {_successes(best)}"
+        most = f"{names} succeeded on most, {_successes(best)}"
+        sentence = f"No attack succeeded on more than half of {over} as saved images: {most}"
     elif len(first) > 1:
         sentence = f"{names} are equally cheap on saved images: a median 1 − mean SSIM of {_cost(cost)} over {over}"
     else:
         second = summaries[1]
         against = (
-            "and no other attack turned more than half of them"
+            "and no other attack succeeded on more than half of them"
             if second["resaved_cost"] == math.inf
             else f"against {_cost(second['resaved_cost'])} for the next best, {second['attack']}"
         )
@@ -132,7 +143,7 @@ def _done(rows: Sequence[ComparisonRow], attacks: int) -> set[str]:
 
 
 def _rounded(summaries: Sequence[Summary]) -> str:
-    """The cheapest attack without percep's rounding; empty where none turned more than half."""
+    """The cheapest attack without percep's rounding; empty where none succeeded on more than half."""
     if not summaries:
         return ""
     best = min(summaries, key=lambda row: row["saved_cost"])
@@ -233,6 +244,7 @@ def _names(rows: Sequence[ComparisonRow]) -> tuple[Column, ...]:
     return (
         Column("Photograph", lambda row: row.name),
         Column("Label", lambda row: row.label_name),
+        Column("Before", lambda row: row.predicted_before_name),
         *([Column("Target", lambda row: row.target, numeric=True)] if targeted else []),
         Column("Attack", lambda row: row.outcome and row.outcome.attack),
         Column("Status", lambda row: row.status, words),

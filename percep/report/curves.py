@@ -16,15 +16,20 @@ _MARKED = 5
 
 
 def line_style(attack: str, theme: Theme) -> dict[str, Any]:
-    """How an attack is drawn: colour and marker are its baseline's; one that rounds inside is dashed and hollow."""
+    """How an attack is drawn: colour and marker are its baseline's; one that rounds inside is dashed and hollow.
+
+    There may be more baselines than hues: these begin anew with other markers, so that as many baselines as there are
+    pairs of the two can be told apart.
+    """
     if attack == OURS:
         return {"color": theme.ink, "linewidth": 2.75}
     rounding = attack.endswith(ROUNDING)
     place = BASELINES.index(attack.removesuffix(ROUNDING))
-    colour = theme.hues[place]
+    turn, hue = divmod(place, len(theme.hues))
+    colour = theme.hues[hue]
     return {
         "color": colour,
-        "marker": _MARKERS[place],
+        "marker": _MARKERS[(hue + turn) % len(_MARKERS)],
         "markersize": 5,
         "markerfacecolor": "none" if rounding else colour,
         "linestyle": (0, (4, 2)) if rounding else "-",

@@ -7,7 +7,7 @@ pictures and lays them over the compressed original, so that compression never l
 import base64
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from matplotlib.colors import LogNorm
@@ -16,9 +16,12 @@ from torch import Tensor
 
 from percep.report.drawing import ATTENTION_SCALE, amplification, amplified, dissimilarity, photograph
 from percep.report.sheet import ColourScale
+from percep.report.worst import REACH, cut, worst_place
 
 # WebP qualities at which 500 attacked photographs of 224x224 stay below 60 MB.
 _PHOTOGRAPH, _DRAWING = 80, 60
+_CUTTING = 6 * REACH + 3
+"""Side of a cutting around a window, in pixels: three times the window's."""
 
 # Shared by all images, so that they can be compared; 1 - SSIM, and multiples of the even share.
 SSIM_SCALE = ColourScale(
@@ -29,6 +32,42 @@ SSIM_SCALE = ColourScale(
 BUDGET_SCALE = ColourScale(
     LogNorm(0.1, 100, clip=True), "viridis", {0.1: "0.1×", 1.0: "1×", 10.0: "10×", 100.0: "100×"}
 )
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A rectangle on a picture, in percent of its sides."""
+
+    left: float
+    top: float
+    width: float
+    height: float
+
+
+@dataclass(frozen=True)
+class Worst:
+    """The window with the least SSIM, and what is around it, without loss.
+
+    Attributes:
+        row, column: the pixel in its middle.
+        ssim: of the worst channel there.
+        change: the largest change in the window, in levels of 255.
+        width, height: of the cuttings, in pixels.
+        original, adversarial: cuttings of the two images as data URIs.
+        window: where the window is on a cutting.
+        place: where it is on the whole image.
+    """
+
+    row: int
+    column: int
+    ssim: float
+    change: int
+    width: int
+    height: int
+    original: str = field(repr=False)
+    adversarial: str = field(repr=False)
+    window: Mark
+    place: Mark
 
 
 @dataclass(frozen=True)
@@ -43,17 +82,19 @@ class Layers:
         difference: the perturbation amplified by `factor`.
         largest: the largest change, in levels of 255.
         ssim: the SSIM map, on the scale that all share.
+        worst: where SSIM is least; None where nothing was changed.
     """
 
     width: int
     height: int
-    original: str
-    brighter: str
-    darker: str
-    difference: str
+    original: str = field(repr=False)
+    brighter: str = field(repr=False)
+    darker: str = field(repr=False)
+    difference: str = field(repr=False)
     factor: int
     largest: int
-    ssim: str
+    ssim: str = field(repr=False)
+    worst: Worst | None
 
 
 def layers(original: Tensor, adversarial: Tensor, ssim: Tensor) -> Layers:
@@ -75,7 +116,39 @@ def layers(original: Tensor, adversarial: Tensor, ssim: Tensor) -> Layers:
         factor=factor,
         largest=int(np.abs(levels).max()),
         ssim=drawing(SSIM_SCALE.colours(dissimilarity(ssim))),
+        worst=_worst(original, adversarial, ssim),
     )
+
+
+def _worst(original: Tensor, adversarial: Tensor, ssim: Tensor) -> Worst | None:
+    found = worst_place(original, adversarial, ssim)
+    if found is None:
+        return None
+    height, width = original.shape[-2:]
+    rows, columns = cut(found.row, height, _CUTTING), cut(found.column, width, _CUTTING)
+    window = found.box(height, width)
+    everything = (slice(0, height), slice(0, width))
+    return Worst(
+        row=found.row,
+        column=found.column,
+        ssim=found.ssim,
+        change=round(255 * found.change),
+        width=columns.stop - columns.start,
+        height=rows.stop - rows.start,
+        original=_webp_uri(_encoded(photograph(original[:, rows, columns]))),
+        adversarial=_webp_uri(_encoded(photograph(adversarial[:, rows, columns]))),
+        window=_mark(window, (rows, columns)),
+        place=_mark(window, everything),
+    )
+
+
+def _mark(box: tuple[slice, slice], picture: tuple[slice, slice]) -> Mark:
+    (top, height), (left, width) = (
+        (100 * (inner.start - outer.start) / size, 100 * (inner.stop - inner.start) / size)
+        for inner, outer in zip(box, picture, strict=True)
+        for size in (outer.stop - outer.start,)
+    )
+    return Mark(*(round(value, 2) for value in (left, top, width, height)))
 
 
 def drawing(colours: np.ndarray) -> str:

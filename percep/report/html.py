@@ -1,8 +1,9 @@
 """The report of a run: what came of every photograph, for people."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from percep.report.columns import UNKNOWN, Column, number, ssim, words, yes_or_no
 from percep.report.drawing import gradcam_colours
@@ -17,9 +18,10 @@ from percep.report.embedded import (
 )
 from percep.report.page import Facts, save_page
 from percep.report.panel import Panel, Prediction, asked_line
-from percep.report.tables import ImageRow, MinimalRow, summarise
+from percep.report.tables import LEFT_OUT, ImageRow, MinimalRow, summarise
+from percep.report.verdict import progress, verdict, warnings
 
-__all__ = ["Exhibit", "Facts", "exhibit", "save_report", "verdict"]
+__all__ = ["Exhibit", "Facts", "exhibit", "save_report"]
 
 
 @dataclass(frozen=True)
@@ -27,14 +29,16 @@ class Exhibit(Layers):
     """The pictures of one image as data URIs, and what is written beside them; a tenth of a megabyte.
 
     Attributes:
-        gradcam, allocation: the maps, each on the scale that all exhibits share.
+        gradcam, allocation: the maps, each on the scale that all exhibits share; a network may have no Grad-CAM.
+        no_gradcam: why there is no Grad-CAM.
         spent: whether anything of the budget was spent.
         before, after: the predictions on the original and on the adversarial image.
         asked: the levels asked for, in words.
     """
 
-    gradcam: str
-    allocation: str
+    gradcam: str | None = field(repr=False)
+    no_gradcam: str | None
+    allocation: str = field(repr=False)
     spent: bool
     before: Prediction
     after: Prediction
@@ -45,7 +49,8 @@ def exhibit(panel: Panel) -> Exhibit:
     """Encodes a panel; the tensors need not be kept."""
     return Exhibit(
         **vars(layers(panel.original, panel.adversarial, panel.ssim)),
-        gradcam=drawing(gradcam_colours(panel.original, panel.gradcam)[0]),
+        gradcam=None if panel.gradcam is None else drawing(gradcam_colours(panel.original, panel.gradcam)[0]),
+        no_gradcam=panel.no_gradcam,
         allocation=drawing(BUDGET_SCALE.colours(panel.allocation.double().cpu().numpy())),
         spent=bool(panel.allocation.any()),
         before=panel.before,
@@ -59,7 +64,7 @@ def save_report(
     facts: Facts,
     rows: Sequence[ImageRow],
     exhibits: Mapping[str, Exhibit],
-    summary: Mapping[str, object] | None = None,
+    summary: Mapping[str, Any] | None = None,
 ) -> None:
     """Writes the page: verdict, gallery, a table that sorts, and how to repeat the run.
 
@@ -72,6 +77,7 @@ def save_report(
     """
     summary = summarise(rows) if summary is None else summary
     findings = _findings(rows)
+    attention = any(exhibit.gradcam is not None for exhibit in exhibits.values())
     pictured = [row.name for row in rows if row.name in exhibits]
     save_page(
         path,
@@ -82,38 +88,28 @@ def save_report(
         anchors={name: f"photograph-{number}" for number, name in enumerate(pictured, start=1)},
         images=summary["images"],
         verdict=verdict(summary),
+        progress=progress({**summary, "planned": facts.planned}),
+        warnings=warnings(summary),
         figures=_figures(summary),
-        legends=[ssim_legend(), gradcam_legend(), budget_legend()],
+        legends=[ssim_legend(), *([gradcam_legend()] if attention else []), budget_legend()],
         findings=findings,
-        columns=(*_NAMES, *findings, _SECONDS),
+        columns=(*_NAMES, *([_TARGET] if any(row.target is not None for row in rows) else []), *findings, _SECONDS),
     )
 
 
-def verdict(summary: Mapping[str, object]) -> str:
-    """A run, as `summarise` tells it, in a sentence without its full stop."""
-    correct, successes, certified = (summary[key] for key in ("correct_before", "successes", "certified"))
-    if not correct:
-        return "No photograph was classified correctly to begin with"
-    plural = "photograph is" if correct == 1 else "photographs are"
-    turned = f"{successes} of {correct} correctly classified {plural} turned"
-    if not successes:
-        return turned
-    found = summary.get("one_minus_found")
-    if isinstance(found, dict):
-        return f"{turned}, at a median 1 − SSIM of {number(found['median'])} in the saved files"
-    return f"{turned}, {'all' if certified == successes else certified} certified from the saved files"
-
-
-def _figures(summary: Mapping[str, object]) -> list[tuple[str, str]]:
+def _figures(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     medians = summary["medians"]
-    assert isinstance(medians, dict)
     cost, gradients = medians["one_minus_mean_ssim"], medians["gradient_calls"]
-    unreadable = [("Unreadable", f"{summary['unreadable']}")] if summary["unreadable"] else []
+    least, largest = summary["least_ssim"], summary["largest_change"]
+    correct = summary["correct_before"]
+    left_out = [(name.capitalize(), f"{summary[name]}") for name in LEFT_OUT if summary[name]]
     return [
         ("Photographs", f"{summary['images']}"),
-        *unreadable,
+        *left_out,
+        ("Classified correctly", "no labels" if correct is None else f"{correct} of {summary['labelled']}"),
         ("Mean SSIM, median", ssim(None if cost is None else 1 - cost)),
-        ("Least SSIM, median", ssim(medians["min_ssim"])),
+        ("Least SSIM of all", ssim(None if least is None else least["ssim"])),
+        ("Largest change of all", UNKNOWN if largest is None else f"{largest['levels']}/255"),
         ("Gradients, median", UNKNOWN if gradients is None else f"{gradients:g}"),
         ("Seconds, median", number(medians["seconds"])),
     ]
@@ -123,12 +119,17 @@ def _cost(ssim: float | None) -> float | None:
     return None if ssim is None else 1 - ssim
 
 
+def _place(row: ImageRow) -> str | None:
+    return None if row.worst_row is None else f"row {row.worst_row}, column {row.worst_column}"
+
+
 _NAMES = (
     Column("Photograph", lambda row: row.name),
     Column("Label", lambda row: row.label_name),
     Column("Before", lambda row: row.predicted_before_name),
     Column("After", lambda row: row.predicted_after_name),
 )
+_TARGET = Column("Target", lambda row: row.target_name)
 _STATUS = Column("Status", lambda row: row.status, words)
 _CERTIFICATE = (Column("Certified", lambda row: row.certified, yes_or_no),)
 _SEARCH = (
@@ -138,6 +139,7 @@ _SEARCH = (
 _MEASURES = (
     Column("Mean SSIM", lambda row: row.mean_ssim, ssim, numeric=True),
     Column("Least SSIM", lambda row: row.min_ssim, ssim, numeric=True),
+    Column("Worst place", _place),
     Column("L2", lambda row: row.l2, number, numeric=True),
     Column("L∞", lambda row: row.linf, number, numeric=True),
     Column("Gap", lambda row: row.gap, number, numeric=True),

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from percep.errors import InputError
 from percep.report.drawing import (
     allocation_colours,
@@ -25,7 +27,8 @@ _TITLES = ("Original", "Adversarial", "Perturbation", "SSIM", "Grad-CAM", "Budge
 def save_overview(path: Path, panels: Sequence[Panel]) -> None:
     """Writes a PNG 1442 pixels wide, a row per panel, with the six pictures of `save_panel` side by side.
 
-    Each map keeps a scale of its own, so compare places along a row, not brightness down a column.
+    A ring is around the least SSIM. Each map keeps a scale of its own, so compare places along a row, not brightness
+    down a column.
 
     Raises:
         InputError: no panels.
@@ -45,14 +48,20 @@ def save_overview(path: Path, panels: Sequence[Panel]) -> None:
             right = lefts[-1] + _SIDE
             page.text(right - 16, line, certificate_line(panel), size=10, colour=MUTED, align="right")
             page.text(right, line, "●", size=10, colour=certificate_colour(panel), align="right")
-            pictures = (
+            pictures: tuple[np.ndarray | None, ...] = (
                 photograph(panel.original),
                 photograph(panel.adversarial),
                 amplified(perturbation, factor),
                 ssim_colours(panel.ssim)[0],
-                gradcam_colours(panel.original, panel.gradcam)[0],
+                None if panel.gradcam is None else gradcam_colours(panel.original, panel.gradcam)[0],
                 allocation_colours(panel.allocation)[0],
             )
-            for left, colours in zip(lefts, pictures, strict=True):
-                page.image(colours, Box(left, top, _SIDE, _SIDE))
+            for title, left, colours in zip(_TITLES, lefts, pictures, strict=True):
+                box = Box(left, top, _SIDE, _SIDE)
+                if colours is None:
+                    page.notice(box, panel.no_gradcam or "", size=9)
+                    continue
+                drawn = page.image(colours, box)
+                if title == "SSIM" and panel.worst is not None:
+                    page.ring(drawn, panel.worst.row, panel.worst.column, panel.ssim.shape[-2:])
             page.tag(lefts[2] + 6, top + _SIDE - 6, f"× {factor}")

@@ -1,9 +1,10 @@
 """A picture laid out in pixels, with the same bytes for the same content."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from textwrap import wrap
 from typing import Literal, NamedTuple
 from unicodedata import category
 
@@ -20,6 +21,9 @@ MUTED = "#5f5f68"
 
 _FONT = "DejaVu Sans"
 _DPI = 100
+_RING = 15
+"""Diameter in points."""
+_EMPTY = 0.95
 _DIGIT = 9
 """Width of a character of a colour bar's label in pixels, rounded up."""
 
@@ -74,13 +78,40 @@ class Sheet:
         self._axes.set_autoscale_on(False)
         self._axes.set(xlim=(0, width), ylim=(height, 0))
 
-    def image(self, colours: np.ndarray, box: Box) -> None:
-        """Draws `(H, W, 3 or 4)` colours in `[0, 1]`, as large as they fit into `box` and centred in it."""
+    def image(self, colours: np.ndarray, box: Box) -> Box:
+        """Draws `(H, W, 3 or 4)` colours in `[0, 1]`, as large as they fit into `box` and centred in it; where."""
         height, width = colours.shape[:2]
         scale = min(box.width / width, box.height / height)
         left = box.left + (box.width - scale * width) / 2
         top = box.top + (box.height - scale * height) / 2
-        self._stretch(colours, Box(left, top, scale * width, scale * height))
+        drawn = Box(left, top, scale * width, scale * height)
+        self._stretch(colours, drawn)
+        return drawn
+
+    def ring(self, picture: Box, row: int, column: int, shape: Sequence[int]) -> None:
+        """A ring around a pixel of an image of `shape` (rows, columns) that was drawn in the box `picture`."""
+        x = picture.left + (column + 0.5) / shape[1] * picture.width
+        y = picture.top + (row + 0.5) / shape[0] * picture.height
+        for colour, width in (("black", 3.6), ("white", 1.8)):
+            self._axes.plot(
+                [x], [y], "o", markersize=_RING, markerfacecolor="none", markeredgecolor=colour, markeredgewidth=width
+            )
+
+    def notice(self, box: Box, text: str, *, size: float) -> None:
+        """A box in light grey with a text of several lines in its middle, where there is no picture."""
+        self._stretch(np.full((1, 1, 3), _EMPTY), box)
+        lines = wrap(" ".join(text.split()), int(box.width / (0.9 * size)), break_on_hyphens=False)
+        pitch = 2 * size
+        middle = box.top + box.height / 2 - pitch * (len(lines) - 1) / 2
+        for place, line in enumerate(lines):
+            self.text(
+                box.left + box.width / 2,
+                middle + place * pitch,
+                printable(line, len(line)),
+                size=size,
+                colour=MUTED,
+                align="center",
+            )
 
     def text(
         self,

@@ -34,19 +34,19 @@ class StudyExhibit(Layers):
     """The pictures of a photograph.
 
     Attributes:
-        label: the name of its class.
+        label: the name of its class; None where no label was given.
         before, after: the predictions on the original and on the saved adversarial image.
         maps: of the perturbation, then of the classifier.
     """
 
-    label: str
+    label: str | None
     before: Prediction
     after: Prediction
     maps: tuple[DrawnMap, ...]
 
 
 def study_exhibits(
-    examined: Examined, names: Collection[str], category: Callable[[int], str]
+    examined: Examined, names: Collection[str], category: Callable[[int], str], without_label: Collection[str] = ()
 ) -> dict[str, StudyExhibit]:
     """The pictures of a batch by the names of its photographs, encoded, so that no tensor need be kept.
 
@@ -54,11 +54,12 @@ def study_exhibits(
         examined: the batch.
         names: of the photographs that are to be shown.
         category: the name of a class by its index.
+        without_label: names of the photographs whose label is the network's own prediction.
     """
     return {
         name: StudyExhibit(
             **vars(layers(examined.references[i], examined.saved[i], examined.ssim[i])),
-            label=category(int(examined.labels[i])),
+            label=None if name in without_label else category(int(examined.labels[i])),
             before=_prediction(examined.logits_before[i], category),
             after=_prediction(examined.logits_after[i], category),
             maps=_maps(name, examined, i),

@@ -12,12 +12,20 @@ from percep.report.embedded import budget_legend, gradcam_legend, ssim_legend
 from percep.report.page import Facts, save_page
 from percep.report.study_gallery import StudyExhibit
 from percep.report.study_plots import study_plots
+from percep.report.study_tables import study_accuracy
+from percep.report.verdict import remarks, warnings
 from percep.study import Findings
 from percep.study.criteria import words as named
 from percep.study.findings import PENDING
 
 
-def save_study_report(path: Path, facts: Facts, findings: Findings, exhibits: Mapping[str, StudyExhibit]) -> None:
+def save_study_report(
+    path: Path,
+    facts: Facts,
+    findings: Findings,
+    exhibits: Mapping[str, StudyExhibit],
+    classes: int | None = None,
+) -> None:
     """Writes the page: verdict, criteria, variants, plots, gallery, tables, and how to repeat the run.
 
     Args:
@@ -25,13 +33,17 @@ def save_study_report(path: Path, facts: Facts, findings: Findings, exhibits: Ma
         facts: of the run.
         findings: of the study.
         exhibits: the pictures of photographs that were turned, by name.
+        classes: of the network, where known.
     """
+    known = study_accuracy(findings, classes)
     turned = sum(status == "turned" for status in findings.statuses.values())
     save_page(
         path,
         "study.html",
         facts,
         verdict=findings.verdict,
+        warnings=warnings(known),
+        remarks=remarks(known),
         figures=_figures(findings),
         criteria=findings.criteria,
         variants=findings.sweep,

@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 from percep.report.tables import write_csv
+from percep.report.verdict import accuracy_of
 from percep.study import (
     AssociationRow,
     CausalRow,
@@ -43,14 +44,22 @@ def write_study_table(path: Path, name: str, findings: Findings) -> None:
         write_csv(path, records, columns, append=True)
 
 
-def summarise_study(findings: Findings) -> dict[str, object]:
-    """The verdict, the claim, every variant by the criteria, and the main variant's key figures."""
+def study_accuracy(findings: Findings, classes: int | None) -> dict[str, object]:
+    """What is known of the network's accuracy in the main variant, as `percep.report.comparison.accuracy` tells it."""
+    given = [name for name, labelled in findings.labelled.items() if labelled]
+    correct = sum(findings.statuses[name] != "misclassified" for name in given)
+    return accuracy_of(correct, len(given), len(findings.labelled) - len(given), classes)
+
+
+def summarise_study(findings: Findings, classes: int | None = None) -> dict[str, object]:
+    """The verdict, the claim, every variant by the criteria, the main variant's `study_accuracy` and key figures."""
     statuses = [status.partition(":")[0] for status in findings.statuses.values()]
     return {
         "verdict": findings.verdict,
         "complete": all(row.complete for row in findings.sweep),
         "claim": asdict(findings.claim),
         "photographs": {status: statuses.count(status) for status in dict.fromkeys(statuses)},
+        **study_accuracy(findings, classes),
         "variants": [
             {
                 "name": row.name,

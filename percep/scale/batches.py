@@ -1,8 +1,7 @@
 """Photographs in batches that do not depend on how many processes share them."""
 
-import signal
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 
 import numpy as np
@@ -10,7 +9,8 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from percep.data import Entry, Photograph, Source
-from percep.errors import InputError
+from percep.errors import InputError, UnavailableError
+from percep.scale.readers import left_to_the_parent
 
 
 @dataclass(frozen=True)
@@ -41,9 +41,7 @@ class Batch:
         """The photographs with their images."""
         images = iter(() if self.levels is None else torch.from_numpy(self.levels).float() / 255)
         return [
-            photograph
-            if photograph.problem is not None
-            else Photograph(photograph.name, photograph.path, next(images), photograph.label)
+            photograph if photograph.problem is not None else replace(photograph, image=next(images))
             for photograph in self.photographs
         ]
 
@@ -89,7 +87,7 @@ class Batches(IterableDataset[Batch]):
 
     def loader(self, workers: int) -> Iterable[Batch]:
         """The batches, read ahead by so many processes; in this one, when they are asked for, by none."""
-        return DataLoader(self, batch_size=None, num_workers=workers, worker_init_fn=_left_to_the_parent)
+        return _Reading(DataLoader(self, batch_size=None, num_workers=workers, worker_init_fn=left_to_the_parent))
 
     def __iter__(self) -> Iterator[Batch]:
         worker = get_worker_info()
@@ -116,9 +114,35 @@ class Batches(IterableDataset[Batch]):
             photograph = entry.read(self.source.preprocessing)
             if photograph.image is not None:
                 levels.append((photograph.image * 255).round().to(torch.uint8).numpy())
-            photographs.append(Photograph(photograph.name, photograph.path, None, photograph.label, photograph.problem))
+            photographs.append(replace(photograph, image=None))
         first = number * self.size
         return Batch(shard, number, first, tuple(photographs), np.stack(levels) if levels else None, last)
+
+
+class _Reading:
+    """Batches that a data loader reads.
+
+    Raises:
+        UnavailableError: while iterating, a process that reads ahead has died.
+    """
+
+    def __init__(self, loader: Iterable[Batch]) -> None:
+        self.loader = loader
+
+    def __iter__(self) -> Iterator[Batch]:
+        return _said(iter(self.loader))
+
+
+def _said(batches: Iterator[Batch]) -> Iterator[Batch]:
+    try:
+        yield from batches
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise UnavailableError(
+            "a process that reads ahead has died, for want of memory perhaps: give fewer of them with data.workers, "
+            "or 0 for none, and run the same command again"
+        ) from error
 
 
 def _chunks(entries: Iterable[Entry], size: int) -> Iterator[tuple[list[Entry], bool]]:
@@ -130,8 +154,3 @@ def _chunks(entries: Iterable[Entry], size: int) -> Iterator[tuple[list[Entry], 
             held = []
         held.append(entry)
     yield held, True
-
-
-def _left_to_the_parent(worker: int) -> None:
-    """An interrupted terminal reaches every process; the one that reads from a worker will end it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,12 +1,15 @@
 """The work of one process: its batches, one by one, each ending as a part."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing import active_children
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 from percep.errors import InputError, UnavailableError
 from percep.scale.batches import Batch, Batches
+from percep.scale.launch import SharedError
 from percep.scale.parts import Parts
-from percep.scale.processes import SharedError
 from percep.scale.progress import Tally
 
 
@@ -31,13 +34,16 @@ def drive(
 
     Raises:
         SharedError: the work has raised an `InputError` or `UnavailableError` in some process, which ends it in all.
+        UnavailableError: a process that reads ahead has died.
         OSError: a part cannot be written.
     """
     problems: list[str] = []
     failure: tuple[int, int, str] | None = None
     failures = f"failures {parts.folder}"
+    others = active_children()
     reading = iter(batches.loader(workers))  # which starts the workers, before the display starts a thread
-    with tally.shown():
+    readers = [process for process in active_children() if process not in others]
+    with _ended_with_this(readers), tally.shown():
         for batch in reading:
             if batch.problem is not None:
                 problems.append(batch.problem)
@@ -59,6 +65,22 @@ def drive(
     if first is not None:
         raise SharedError(first[2])
     return [problem for problems, _ in found for problem in problems]
+
+
+@contextmanager
+def _ended_with_this(readers: Sequence[BaseProcess]) -> Iterator[None]:
+    """Ends the processes that read ahead when an exception ends the work: they might be in the middle of a batch."""
+    try:
+        yield
+    except BaseException as error:
+        for reader in readers:
+            reader.terminate()
+        if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker"):
+            raise UnavailableError(
+                "a process that reads ahead has died, for want of memory perhaps: run the same command again, which "
+                "continues, with fewer data.workers"
+            ) from error
+        raise
 
 
 def mending(problems: Sequence[str]) -> str:

@@ -25,6 +25,7 @@ class Record:
         basis: what results depend on beside the settings, by name: versions, weights, photographs.
         shards: how many the photographs are in.
         photographs: how many there are, where that is known.
+        classes: of the model.
     """
 
     command: str
@@ -32,6 +33,7 @@ class Record:
     basis: Mapping[str, str]
     shards: int
     photographs: int | None
+    classes: int | None = None
 
 
 def is_free(folder: Path) -> bool:

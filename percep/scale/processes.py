@@ -2,7 +2,6 @@
 
 import atexit
 import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -14,21 +13,14 @@ from typing import TypeVar
 import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
-from percep.errors import PercepError, UnavailableError
+from percep.errors import UnavailableError
+from percep.scale.launch import ElsewhereError, several
 
 T = TypeVar("T")
 
 # A process waits at the end for the slowest; torchrun ends it if another has died.
 _PATIENCE = timedelta(days=30)
 _runs = count()
-
-
-class ElsewhereError(PercepError):
-    """What went wrong in another process, which says so itself."""
-
-
-class SharedError(PercepError):
-    """What went wrong in one of the processes, raised in each; the first one says so."""
 
 
 @dataclass(frozen=True)
@@ -109,18 +101,6 @@ def join(device: str) -> Processes:
     return Processes(rank, world, dist.PrefixStore(f"run{next(_runs)}", store))
 
 
-def several() -> bool:
-    """Whether this process was started as one of several: by torchrun, or as a task of a submitit job."""
-    _from_submitit()
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
-
-
-def silent(error: Exception) -> bool:
-    """Whether this process leaves it to another one to report an error."""
-    met_by_all = isinstance(error, SharedError) or not dist.is_initialized()
-    return isinstance(error, ElsewhereError) or (os.environ.get("RANK", "0") != "0" and met_by_all)
-
-
 @contextmanager
 def _together() -> Iterator[None]:
     try:
@@ -138,17 +118,6 @@ def _group(backend: str) -> tuple[dist.Store, int, int]:
     dist.init_process_group(backend, store=group, rank=rank, world_size=world, timeout=_PATIENCE)
     atexit.register(_leave)
     return store, rank, world
-
-
-def _from_submitit() -> None:
-    """Tasks of one submitit job are processes of one run."""
-    if "submitit" not in sys.modules or "SUBMITIT_EXECUTOR" not in os.environ or "RANK" in os.environ:
-        return
-    from submitit import JobEnvironment  # noqa: PLC0415  an optional package
-    from submitit.helpers import TorchDistributedEnvironment  # noqa: PLC0415
-
-    if JobEnvironment().num_tasks > 1:
-        TorchDistributedEnvironment().export(set_cuda_visible_devices=False)
 
 
 def _leave() -> None:

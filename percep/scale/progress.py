@@ -1,17 +1,28 @@
 """One display of what all processes of a run have done."""
 
 import threading
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from time import monotonic
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from percep.scale.processes import Processes
 
 _EVERY = 0.5
 """Seconds between two looks at the counters."""
+
+
+class Screen(Console):
+    """stderr, whose end ends the run: rich would take it for an exit without a reason."""
+
+    def __init__(self) -> None:
+        super().__init__(stderr=True)
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
 
 
 class Tally:
@@ -56,16 +67,19 @@ class Tally:
             yield
             return
         with _display(transient=not self.lasting) as display:
-            self._start = self._start or time.monotonic()
-            bar = display.add_task(self.title, total=self.count, completed=self.processes.count("done"), note="")
+            self._start = monotonic() if self._start is None else self._start
+            bar = display.add_task(
+                self.title, total=self.count, completed=self.processes.count("done"), note="", left=""
+            )
             over = threading.Event()
 
             def look() -> None:
                 self._look(display, bar)
 
             def watch() -> None:
-                while not over.wait(_EVERY):
-                    look()
+                with suppress(BrokenPipeError):  # which this process's own thread meets as well
+                    while not over.wait(_EVERY):
+                        look()
 
             watcher = threading.Thread(target=watch, daemon=True)
             watcher.start()
@@ -79,10 +93,12 @@ class Tally:
     def _look(self, display: Progress, bar: TaskID) -> None:
         assert self._start is not None
         done, total = self.processes.count("done"), self._total()
-        rate = (done - self._before) / max(time.monotonic() - self._start, 1e-9)
+        rate = (done - self._before) / max(monotonic() - self._start, 1e-9)
         known = f"{total:,}" if self.count is not None else "?" if total is None else f"about {total:,}"
-        note = f"{done:,}/{known}  {rate:.2f}/s  {self.processes.count('turned'):,} turned"
-        display.update(bar, completed=done, total=total, note=note)
+        speed = f"{rate:.2g}" if 0 < rate < 0.1 else f"{rate:.2f}"
+        note = f"{done:,}/{known}  {speed}/s  {self.processes.count('turned'):,} turned"
+        left = "-:--:--" if total is None or not rate else str(timedelta(seconds=round((total - done) / rate)))
+        display.update(bar, completed=done, total=total, note=note, left=left)
 
     def _total(self) -> int | None:
         finished = self.processes.count("shards")
@@ -96,7 +112,7 @@ def _display(transient: bool) -> Progress:
         TextColumn("{task.description}"),
         BarColumn(),
         TextColumn("{task.fields[note]}", markup=False),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
+        TextColumn("{task.fields[left]}", markup=False),
+        console=Screen(),
         transient=transient,
     )

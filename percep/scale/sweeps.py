@@ -1,10 +1,8 @@
 """Sweeps whose runs are jobs of a cluster, by hydra's submitit launcher."""
 
-import os
 import shutil
 import sys
 from collections.abc import Sequence
-from importlib import metadata
 
 from percep.errors import UnavailableError
 
@@ -18,6 +16,8 @@ def check_launcher(arguments: Sequence[str]) -> None:
     named = {argument.partition("=")[2] for argument in arguments if argument.startswith("hydra/launcher=")}
     if not named & {"slurm", "submitit_local", "submitit_slurm"}:
         return
+    from importlib import metadata  # noqa: PLC0415  a tenth of what hydra takes
+
     try:
         metadata.version("hydra-submitit-launcher")
     except metadata.PackageNotFoundError as error:
@@ -26,11 +26,6 @@ def check_launcher(arguments: Sequence[str]) -> None:
         raise UnavailableError(
             "SLURM's srun and sbatch are not on this machine: hydra/launcher=submitit_local needs none"
         )
-
-
-def is_job() -> bool:
-    """Whether this process is a job that a launcher waits for."""
-    return "SUBMITIT_EXECUTOR" in os.environ
 
 
 def job_failures() -> tuple[type[Exception], ...]:

@@ -1,6 +1,6 @@
 """What the evidence says: every table of a study, the criteria of each variant, and the verdict."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -46,6 +46,7 @@ class Variant:
         evidence: of the photographs that were turned.
         problem: why the variant could not be run, or None.
         complete: every photograph that was to be attacked was.
+        labelled: whether a label was given, of every photograph that the network has a finite prediction of.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Variant:
     statuses: dict[str, str] = field(default_factory=dict)
     problem: str | None = None
     complete: bool = False
+    labelled: Mapping[str, bool] = field(default_factory=dict)
 
     @property
     def turned(self) -> int:
@@ -62,7 +64,7 @@ class Variant:
 
     @property
     def correct(self) -> int:
-        """How many were classified correctly to begin with."""
+        """How many were classified correctly to begin with, or have no label."""
         return sum(status in ("turned", "not_found") for status in self.statuses.values())
 
 
@@ -98,6 +100,7 @@ class Findings:
         regions, curves: per photograph, of the main variant.
         zero: how many maps of each kind were zero everywhere.
         statuses: of every photograph.
+        labelled: whether a label was given, as of a `Variant`, the main one.
     """
 
     verdict: str
@@ -111,6 +114,7 @@ class Findings:
     curves: list[CurveRow]
     zero: dict[str, int]
     statuses: dict[str, str]
+    labelled: Mapping[str, bool]
 
 
 def find(variants: Iterable[Variant], claim: Claim, shares: Sequence[float], inference: Inference) -> Findings:
@@ -157,6 +161,7 @@ def find(variants: Iterable[Variant], claim: Claim, shares: Sequence[float], inf
         curves=evidence.curves,
         zero=evidence.zero,
         statuses=main.statuses,
+        labelled=main.labelled,
     )
 
 

@@ -26,7 +26,9 @@ class Surveyed:
     Attributes:
         name: of the photograph.
         status: why it is not attacked, or `PENDING`. What follows is known of those that are pending only.
-        label, target: class indices; no target where none is asked for.
+        label, target: class indices; the model's prediction where no label was given, no target where none is asked
+            for.
+        labelled: whether a label was given; known of all that the model has a finite prediction of.
         attention: block means of Grad-CAM.
     """
 
@@ -35,6 +37,22 @@ class Surveyed:
     label: int | None = None
     target: int | None = None
     attention: BlockMap | None = None
+    labelled: bool | None = None
+
+
+def require_gradcam(model: Classifier, device: str) -> None:
+    """Refuses a model that a study cannot be made of, before anything is computed.
+
+    Raises:
+        InputError: the network has no layer for Grad-CAM.
+    """
+    assert model.preprocessing is not None  # a loaded model has one
+    side = model.preprocessing.crop
+    blank = torch.zeros(1, model.mean.shape[1], side, side, device=device)
+    try:
+        gradcam(model, blank, torch.zeros(1, dtype=torch.int64, device=device))
+    except InputError as error:
+        raise InputError(f"task=explain needs Grad-CAM: {error}") from error
 
 
 def survey(photographs: Iterable[Photograph], model: Classifier, config: ExplainTask) -> list[Surveyed]:
@@ -48,12 +66,13 @@ def survey(photographs: Iterable[Photograph], model: Classifier, config: Explain
 
 def _surveyed(photograph: Photograph, model: Classifier, config: ExplainTask) -> Surveyed:
     looked = look_at(photograph, model, config, config.attack.target)
+    labelled = None if looked.label is None else photograph.label is not None
     if looked.status is not None:
-        return Surveyed(photograph.name, looked.status)
+        return Surveyed(photograph.name, looked.status, labelled=labelled)
     assert looked.image is not None and looked.label is not None
     blocks = block_means(gradcam(model, looked.image, looked.label), config.study.block)[0]
     target = None if looked.target is None else int(looked.target)
-    return Surveyed(photograph.name, PENDING, int(looked.label), target, BlockMap.of(blocks))
+    return Surveyed(photograph.name, PENDING, int(looked.label), target, BlockMap.of(blocks), labelled)
 
 
 class Examination:
@@ -91,7 +110,7 @@ class Examination:
         if len(blocks) < 2:
             raise InputError(
                 f"a study compares photographs: it needs two that {plan.model} classifies correctly, "
-                f"found {len(blocks)} of {count}"
+                f"or without a label, found {len(blocks)} of {count}"
             )
         generator = torch.Generator().manual_seed(config.seed)
         self.another = another_images(torch.stack(blocks), generator)
@@ -121,7 +140,7 @@ class Examination:
         subjects = []
         for place in pending:
             if photographs[place].image is None:  # it was there a moment ago
-                kept[place] = replace(kept[place], status=f"unreadable: {photographs[place].problem}")
+                kept[place] = replace(kept[place], status=str(photographs[place].problem))
             else:
                 subjects.append(place)
         if not subjects:

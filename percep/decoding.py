@@ -1,0 +1,154 @@
+"""Files as pictures: of any format that Pillow reads, upright, in 8 bits."""
+
+import io
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, PngImagePlugin
+
+from percep.errors import InputError
+
+SHORTEST_SIDE = 11
+"""In pixels: the width of SSIM's window. A smaller photograph has no structure to compare."""
+
+_ORIENTATION = 0x0112  # the tag of EXIF; how its values from 2 on are undone:
+_UPRIGHT = (
+    Image.Transpose.FLIP_LEFT_RIGHT,
+    Image.Transpose.ROTATE_180,
+    Image.Transpose.FLIP_TOP_BOTTOM,
+    Image.Transpose.TRANSPOSE,
+    Image.Transpose.ROTATE_270,
+    Image.Transpose.TRANSVERSE,
+    Image.Transpose.ROTATE_90,
+)
+_PNG = b"\x89PNG\r\n\x1a\n"
+# Of the chunks that a PNG can be decoded without, those that say what is transparent and what is upright.
+_PNG_KEPT = {b"tRNS", b"eXIf"}
+_PNG_TEXTS = {b"XML:com.adobe.xmp", b"Raw profile type exif"}
+
+
+def decode(content: Path | bytes, mode: str = "RGB") -> Image.Image:
+    """The first frame of an image file in 8 bits, upright, composed on white where it is transparent.
+
+    What a picture does not need to be shown costs none: where its orientation cannot be read it stays as it is, and
+    texts and colour profiles of any size in a PNG are passed over.
+
+    Args:
+        content: a file, or what it holds.
+        mode: "RGB", or "L" for grey.
+
+    Raises:
+        InputError: the reason why the file is not usable, without its name.
+    """
+    if isinstance(content, Path):
+        if content.is_dir():
+            raise InputError("a folder that cannot be listed")
+        if content.exists() and not content.is_file():
+            raise InputError("not a file that can be read")
+    try:
+        try:
+            picture = _opened(content, mode)
+        except Exception:  # a text, perhaps
+            bare = _without_texts(content)
+            if bare is None:
+                raise
+            picture = _opened(bare, mode)
+    except InputError:
+        raise
+    except Image.UnidentifiedImageError as error:
+        raise InputError("not an image of a known format") from error
+    except Exception as error:  # whatever a damaged file makes of a decoder
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"damaged, or too large to be read: {reason}") from error
+    width, height = picture.size
+    if min(width, height) < SHORTEST_SIDE:
+        raise InputError(f"{width}x{height} pixels are too few: each side needs {SHORTEST_SIDE}")
+    return picture
+
+
+def _opened(content: Path | bytes, mode: str) -> Image.Image:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of metadata; what they are about is either not needed or a problem
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        with Image.open(content if isinstance(content, Path) else io.BytesIO(content)) as file:
+            file.load()
+            return _in_8_bits(_upright(file), file.format, mode)
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    try:
+        orientation = picture.getexif().get(_ORIENTATION)
+        turn = None if orientation not in range(2, 9) else _UPRIGHT[int(orientation) - 2]  # type: ignore[arg-type]
+    except Exception:  # whatever damaged tags make of their reader
+        return picture
+    return picture if turn is None else picture.transpose(turn)
+
+
+def _in_8_bits(picture: Image.Image, file_format: str | None, mode: str) -> Image.Image:
+    if picture.mode == "F" or picture.mode.startswith("I"):
+        picture = _from_16_bits(picture, file_format)
+    if picture.has_transparency_data:
+        layer = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+    # Whatever it is made of, grey is the luma of RGB.
+    return picture if picture.mode == mode else picture.convert("RGB").convert(mode)
+
+
+def _from_16_bits(picture: Image.Image, file_format: str | None) -> Image.Image:
+    """16-bit grey scaled to 8 bits, which Pillow's own conversion would cut off at 255."""
+    levels = np.asarray(picture)
+    # Pillow has no other mode for a PGM of 16 bits, which it scales to 65535.
+    if picture.mode == "F" or (picture.mode == "I" and file_format != "PPM"):
+        kind = "floating-point" if picture.mode == "F" else "signed or 32-bit"
+        raise InputError(f"{kind} pixels have no known range: convert the image to 8 or 16 bits")
+    if 0 < levels.max() <= 255:
+        raise InputError(
+            f"16-bit pixels of at most {levels.max()} of 65535 are near black: convert the image to 8 bits"
+        )
+    return Image.fromarray(np.rint(levels / 257).astype(np.uint8))
+
+
+def _without_texts(content: Path | bytes) -> bytes | None:
+    """A PNG without what it can be decoded without; None where the content is no PNG."""
+    if isinstance(content, Path):
+        with content.open("rb") as file:
+            if file.read(len(_PNG)) != _PNG:
+                return None
+        content = content.read_bytes()
+    return _PNG + b"".join(_chunks(content)) if content.startswith(_PNG) else None
+
+
+def _chunks(content: bytes) -> Iterator[bytes]:
+    place = len(_PNG)
+    while place < len(content):
+        length, kind = struct.unpack_from(">I4s", content, place) if place + 8 <= len(content) else (0, b"")
+        chunk = content[place : place + length + 12]
+        place += length + 12
+        needed = not kind[:1].islower()
+        if needed or ((kind in _PNG_KEPT or _says_orientation(kind, chunk[8:-4])) and _is_sound(chunk)):
+            yield chunk
+
+
+def _is_sound(chunk: bytes) -> bool:
+    return struct.pack(">I", zlib.crc32(chunk[4:-4])) == chunk[-4:]
+
+
+def _says_orientation(kind: bytes, content: bytes) -> bool:
+    """Whether a text may hold the orientation, and is one that Pillow would read."""
+    keyword, _, text = content.partition(b"\0")
+    if keyword not in _PNG_TEXTS or len(text) > PngImagePlugin.MAX_TEXT_CHUNK:
+        return False
+    if kind == b"iTXt":
+        return text[:1] == b"\0"  # not compressed
+    if kind != b"zTXt":
+        return kind == b"tEXt"
+    try:
+        inflate = zlib.decompressobj()
+        inflate.decompress(text[1:], PngImagePlugin.MAX_TEXT_CHUNK)
+    except zlib.error:
+        return False
+    return not inflate.unconsumed_tail

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -201,4 +202,5 @@ def _say(result: str, folder: Path) -> None:
 
 
 def _print(*lines: str) -> None:
-    print(*lines, sep="\n", flush=True)
+    encoding = sys.stdout.encoding or "utf-8"  # which may not have all characters of a folder's name
+    print("\n".join(lines).encode(encoding, "backslashreplace").decode(encoding), flush=True)

@@ -1,6 +1,7 @@
 """What each task does of a valid configuration: a folder with a report, adversarial photographs and tables."""
 
 import shlex
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -184,4 +185,5 @@ def _say(result: str, folder: Path) -> None:
 
 
 def _print(*lines: str) -> None:
-    print(*lines, sep="\n", flush=True)
+    encoding = sys.stdout.encoding or "utf-8"  # which may not have all characters of a folder's name
+    print("\n".join(lines).encode(encoding, "backslashreplace").decode(encoding), flush=True)

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -138,6 +139,21 @@ def test_a_model_that_answers_nan_for_one_photograph(monkeypatch: pytest.MonkeyP
 def test_a_model_that_answers_nan_always(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(models, "load", lambda name, **_: small_classifier(blind_below=2))
     assert list(_run().status.drop("c")) == ["not_finite"] * 3
+
+
+@pytest.mark.usefixtures("small_model")
+@pytest.mark.parametrize("name", ["photos (1)", "2024_01_15", "it's a=b, [c] $d", "日本\udcff"])
+def test_the_command_of_a_run_repeats_it(name: str) -> None:
+    Path("photos").rename(name)
+    _run(f"data.path={name}", "data.limit=2", "attack.steps=1", output=f"{name} out/a,b")
+    recorded = json.loads(Path(f"{name} out/a,b/run.json").read_text())
+    assert recorded["settings"]["data"]["path"] == name
+    _, *arguments = shlex.split(recorded["command"])
+    assert main([*arguments, "output=again"]) == 0
+    again = json.loads(Path("again/run.json").read_text())
+    assert again["settings"] | {"output": ""} == recorded["settings"] | {"output": ""}
+    assert again["command"] == recorded["command"]
+    assert again["basis"]["photographs"] == recorded["basis"]["photographs"]
 
 
 @pytest.mark.usefixtures("small_model")

@@ -123,11 +123,15 @@ def test_a_process_killed_while_it_writes_loses_nothing_finished(undisturbed: Pa
     same("out", undisturbed)
 
 
-def test_what_a_killed_run_has_finished_is_merged_on_demand(undisturbed: Path) -> None:
+def test_what_a_killed_run_has_finished_is_merged_on_demand(
+    undisturbed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     command = (*ARGUMENTS, "output=out")
     finish(start(1, *command, before=die_while_writing(3)))
     assert not Path("out/results.csv").exists()
+    capsys.readouterr()
     assert main(["task=merge", "output=out"]) == 0
+    assert capsys.readouterr().out.startswith("4 of 11 photographs are done\n")
     pd.testing.assert_frame_equal(table("out"), table(undisturbed)[:4], check_exact=True)
     assert "The run was interrupted: 4 of 11 photographs were done." in Path("out/report.html").read_text()
     run(1, *command)

@@ -1,7 +1,9 @@
 """The smallest budget: closed forms on linear models, the honesty of the interval, and every odd model."""
 
+import hypothesis.strategies as st
 import pytest
 import torch
+from hypothesis import given, settings
 from references import photograph
 from test_attacks import Linear, Moody, saved
 from torch import Tensor, nn
@@ -9,6 +11,7 @@ from torch import Tensor, nn
 from percep import InputError, Program, SSIMBall, Window, certify, solve
 from percep.attacks import AttackStatus, MinimalPerturbation, quantise
 from percep.attacks.cost import Cost
+from percep.attacks.criteria import margin
 from percep.solvers.conjugate_gradients import conjugate_gradients
 
 LABEL = torch.tensor([0])
@@ -30,7 +33,7 @@ def test_the_closed_form_of_the_mean_ball(lead):
     x = saved(dtype=torch.float64)
     model = Linear(x, 2, lead)
     exact = cheapest(x, gradient_of(model, x), lead)
-    result = MinimalPerturbation(model, gradients=40, eight_bit=False)(x, LABEL)
+    result = MinimalPerturbation(model, gradients=40, levels=None)(x, LABEL)
     assert result.status == (AttackStatus.ADVERSARIAL,)
     # The quadratic form is exact to first order in the perturbation's own variance.
     assert 1 - float(result.found) == pytest.approx(exact, rel=1e-2)
@@ -43,7 +46,7 @@ def test_the_floor_of_the_exact_program(floor):
     gradient = gradient_of(Linear(x), x)
     program = Program(SSIMBall(x, floor=floor), gradient)
     reach = float(solve(program, "oracle", tol=1e-6).objective)
-    result = MinimalPerturbation(Linear(x, 2, reach), measure="floor", gradients=60, eight_bit=False)(x, LABEL)
+    result = MinimalPerturbation(Linear(x, 2, reach), measure="floor", gradients=60, levels=None)(x, LABEL)
     assert result.success.tolist() == [True]
     # The program splits the floor between S1 and S2 in advance, so the search may need less, and never 1% more.
     assert 1 - float(result.found) <= 1.01 * (1 - floor)
@@ -58,7 +61,7 @@ def test_eight_bits_cost_little_where_a_perturbation_is_dense_and_are_what_files
     model = Linear(x[:1], 3, lead)
     labels = model(x).argmax(1)
     result = MinimalPerturbation(model, gradients=30)(x, labels)
-    floats = MinimalPerturbation(model, gradients=30, eight_bit=False)(x, labels)
+    floats = MinimalPerturbation(model, gradients=30, levels=None)(x, labels)
     assert result.success.tolist() == floats.success.tolist() == [True] * 3
     torch.testing.assert_close(result.images, quantise(result.images), rtol=0, atol=0)
     assert model(result.images).argmax(1).tolist() == result.labels_after.tolist()
@@ -226,3 +229,159 @@ def test_bad_calls_are_refused():
         MinimalPerturbation(model, top_k=3)(x, LABEL)
     with pytest.raises(InputError, match="train mode"):
         MinimalPerturbation(Linear(x).train())(x, LABEL)
+
+
+def confident(count: int = 4) -> tuple[Tensor, Tensor]:
+    """Noise images `(count, 1, 16, 16)` and the weights of four classes, far apart on them."""
+    generator = torch.Generator().manual_seed(0)
+    x = quantise(torch.rand(count, 1, 16, 16, generator=generator))
+    return x, torch.randn(4, 256, generator=generator)
+
+
+SQUASHED = {
+    "softmax": lambda logits: logits.softmax(1),
+    "sigmoid": torch.sigmoid,
+    "tanh": lambda logits: torch.tanh(logits / 4),
+}
+
+
+@pytest.mark.parametrize(
+    ("squash", "scale", "dtype"),
+    [
+        ("softmax", 3, torch.float32),
+        ("softmax", 30, torch.float64),  # certain to all digits, with a gradient left in the logarithms
+        ("softmax", 300, torch.float32),  # without any gradient at the references
+        ("sigmoid", 1, torch.float32),
+        ("tanh", 3, torch.float64),
+    ],
+)
+def test_answers_on_saturating_outputs_are_those_on_logits_to_a_factor_of_two(squash, scale, dtype):
+    x, weight = confident()
+    x, weight = quantise(x.to(dtype)), weight.to(dtype)
+
+    def logits(images: Tensor) -> Tensor:
+        return scale * (images - 0.5).flatten(1) @ weight.T
+
+    def squashed(images: Tensor) -> Tensor:
+        return SQUASHED[squash](logits(images))
+
+    labels = logits(x).argmax(1)
+    plain = MinimalPerturbation(logits, gradients=40)(x, labels)
+    result = MinimalPerturbation(squashed, gradients=40)(x, labels)
+    assert plain.success.all() and result.success.all()
+    assert bool((1 - result.found <= 2 * (1 - plain.found)).all())
+    assert int(result.gradient_calls.max()) <= 40
+
+
+class Staircase(nn.Module):
+    """Logits of a linear model in steps: a gradient on the ramps, none on the treads or beyond `flat` of the lead."""
+
+    def __init__(self, x: Tensor, flat: float, tread: float) -> None:
+        super().__init__()
+        self.inner, self.flat, self.tread = Linear(x, 3, 1.0), flat, tread
+        self.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits = self.inner(images).clamp(-self.flat, self.flat)
+        steps = (logits / self.tread).floor() * self.tread
+        return steps + (2 * (logits - steps)).clamp(0, self.tread)
+
+
+@settings(max_examples=6, deadline=None)
+@given(st.floats(0.2, 2.0), st.floats(0.05, 0.6), st.integers(1, 12), st.sampled_from([256, 16, None]))
+def test_no_answer_is_worse_than_a_bisection_of_its_own_ray(flat, tread, gradients, levels):
+    x = quantise(saved(2)[..., :16, :16].contiguous(), levels)
+    model = Staircase(x[:1], flat, tread)
+    labels = model(x).argmax(1)
+    result = MinimalPerturbation(model, gradients=gradients, levels=levels)(x, labels)
+    assert int(result.gradient_calls.max()) <= gradients
+    low, high = torch.zeros(2), torch.ones(2)
+    for _ in range(14):
+        middle = (low + high) / 2
+        images = quantise(x + middle[:, None, None, None] * (result.images - x), levels)
+        adversarial = model(images).argmax(1) != labels
+        low, high = torch.where(adversarial, low, middle), torch.where(adversarial, middle, high)
+    images = quantise(x + high[:, None, None, None] * (result.images - x), levels)
+    bisected = 1 - certify(x, images).mean_ssim
+    better = (model(images).argmax(1) != labels) & result.success
+    assert bool((1 - result.found <= 1.001 * bisected)[better].all())
+
+
+def test_a_point_without_a_gradient_is_not_the_end():
+    x = saved(2)
+    model = Staircase(x[:1], 1.0, 2.0)
+    labels = model(x).argmax(1)
+
+    def broken(images: Tensor) -> Tensor:
+        """NaN where the image is far from its reference, as where half precision overflows."""
+        logits = model(images)
+        far = (images - x[:1]).flatten(1).norm(dim=1, keepdim=True) > 2
+        return torch.where(far, torch.nan, logits)
+
+    result = MinimalPerturbation(broken, gradients=30)(x[:1], labels[:1])
+    assert result.status == (AttackStatus.ADVERSARIAL,)
+    assert 1 - float(result.found) <= 2 * (1 - float(MinimalPerturbation(model.inner)(x[:1], labels[:1]).found))
+
+
+def margins_of(networks: list[nn.Module], scale: float):
+    """An ensemble's sum of margins and its gradient, in units of its own."""
+
+    def gradient(images: Tensor, labels: Tensor, targets: Tensor | None) -> tuple[Tensor, Tensor]:
+        inputs = images.requires_grad_()
+        values = sum(margin(network(inputs), labels, targets) for network in networks)
+        return scale * values.detach(), scale * torch.autograd.grad(values.sum(), inputs)[0]
+
+    return gradient
+
+
+class Ensemble(nn.Module):
+    """The mean of small convolutional networks' logits."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.members = nn.ModuleList(
+                nn.Sequential(nn.Conv2d(3, 8, 5, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 14 * 14, 5))
+                for _ in range(count)
+            )
+        self.eval().requires_grad_(False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return 4 * torch.stack([member(images) for member in self.members]).mean(0)
+
+
+@pytest.mark.parametrize("judge", ["mean", "one"])
+def test_an_ensemble_s_sum_of_margins_succeeds_where_the_judge_s_own_gradient_does(judge):
+    x = saved(4)
+    ensemble = Ensemble(3)
+    model = ensemble if judge == "mean" else ensemble.members[0]
+    labels = model(x).argmax(1)
+    plain = MinimalPerturbation(model, gradients=30)(x, labels)
+    assert plain.success.all()
+    results = [
+        MinimalPerturbation(model, gradients=30, gradient=margins_of(list(ensemble.members), scale))(x, labels)
+        for scale in (1.0, 1e3, 1e-3)
+    ]
+    for result in results:
+        assert result.success.all() and int(result.gradient_calls.max()) <= 30
+        assert bool((1 - result.found >= 0.5 * (1 - plain.found)).all())
+        torch.testing.assert_close(1 - result.found, 1 - results[0].found, rtol=0.05, atol=0)
+
+
+def test_the_judge_s_own_gradient_at_any_scale_is_as_good_as_without_one():
+    x = saved(3)
+    model = Ensemble(1)
+    labels = model(x).argmax(1)
+    plain = MinimalPerturbation(model, gradients=30)(x, labels)
+    result = MinimalPerturbation(model, gradients=30, gradient=margins_of([model], 1e3))(x, labels)
+    assert bool((1 - result.found <= 1.3 * (1 - plain.found)).all())
+
+
+@pytest.mark.parametrize("levels", [2, 16, 256, 4096, 65536, None])
+def test_every_number_of_levels_has_its_lattice(levels):
+    x = quantise(saved(dtype=torch.float64 if levels == 65536 else torch.float32), levels)
+    model = Linear(x, 3, lead=0.5)
+    result = MinimalPerturbation(model, gradients=15, levels=levels)(x, LABEL)
+    assert result.success.tolist() == [True] and int(model(result.images).argmax(1)) != 0
+    torch.testing.assert_close(result.images, quantise(result.images, levels), rtol=0, atol=0)

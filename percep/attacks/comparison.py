@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from percep.attacks.lattice import quantise
 from percep.attacks.minimal import MinimalPerturbation
 from percep.attacks.resave import cheapest_saved, pulled_back
 from percep.attacks.result import AttackResult
+from percep.attacks.surroundings import Network
 from percep.certificate import certify
 from percep.choices import CONTENDERS, OURS, ROUNDING
 from percep.errors import InputError
@@ -45,7 +47,7 @@ class Outcome:
 
 
 def contender(
-    name: str, model: Callable[[Tensor], Tensor], gradients: int
+    name: str, model: Callable[[Tensor], Any], gradients: int
 ) -> tuple[Callable[[Tensor, Tensor, Tensor | None], AttackResult], str]:
     """An attack by its name in `CONTENDERS`, and where it comes from.
 
@@ -77,7 +79,7 @@ class Attempt:
 
 def attempt(
     name: str,
-    model: Callable[[Tensor], Tensor],
+    model: Callable[[Tensor], Any],
     image: Tensor,
     label: Tensor,
     target: Tensor | None = None,
@@ -118,7 +120,7 @@ def attempt(
 
 def outcomes(
     name: str,
-    model: Callable[[Tensor], Tensor],
+    model: Callable[[Tensor], Any],
     images: Tensor,
     labels: Tensor,
     targets: Tensor | None = None,
@@ -141,9 +143,9 @@ def success_curve(costs: Sequence[float]) -> tuple[list[float], list[float]]:
     return ranked, [(place + 1) / len(costs) for place in range(len(ranked))]
 
 
-def _met(model: Callable[[Tensor], Tensor], image: Tensor, label: Tensor, target: Tensor | None) -> bool:
+def _met(model: Callable[[Tensor], Any], image: Tensor, label: Tensor, target: Tensor | None) -> bool:
     with torch.no_grad():
-        return bool(achieved(model(image), label, target)[0])
+        return bool(achieved(Network(model, together=False)(image), label, target)[0])
 
 
 def _cost(reference: Tensor, image: Tensor, success: bool) -> float:

@@ -13,6 +13,29 @@ GradientFunction = Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tenso
 """`(images, labels, targets)` to what is to be increased, `(B,)`, and its gradients `(B, C, H, W)`."""
 
 _TINY = 1e-12
+# How far from 1 probabilities may add up to that were computed in half precision.
+_ROUNDING = 1e-2
+
+
+def probabilities(outputs: Tensor) -> Tensor:
+    """`(B,)` bool: rows of `(B, K)` outputs that are not negative and add up to 1, up to half precision's rounding."""
+    return (outputs >= 0).all(1) & ((outputs.sum(1) - 1).abs() <= _ROUNDING)
+
+
+def scores(outputs: Tensor, distributed: Tensor) -> Tensor:
+    """`(B, K)` logits of a model's outputs: of rows of probabilities their logarithms, other rows as they are.
+
+    The logarithm of a softmax is its logits less a number that no margin, cross-entropy or ratio of differences sees.
+    It keeps the gradient that a softmax loses close to 0 and 1, until a probability is below the dtype's range.
+
+    Args:
+        outputs: `(B, K)`.
+        distributed: `(B,)` bool, of which images the model's outputs are probabilities.
+    """
+    if not bool(distributed.any()):
+        return outputs
+    logarithms = outputs.clamp_min(torch.finfo(outputs.dtype).tiny).log()
+    return torch.where((distributed & (outputs >= 0).all(1))[:, None], logarithms, outputs)
 
 
 def margin(logits: Tensor, labels: Tensor, targets: Tensor | None, top_k: int = 1) -> Tensor:

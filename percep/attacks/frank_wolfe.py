@@ -2,16 +2,17 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
-from percep.attacks.criteria import GradientFunction, Loss, margin
-from percep.attacks.inputs import check_images
-from percep.attacks.lattice import lattice_optimum
+from percep.attacks.criteria import GradientFunction, Loss
+from percep.attacks.inputs import Classes, check_images
+from percep.attacks.lattice import lattice_optimum, require_levels, to_lattice
 from percep.attacks.objective import Objective
 from percep.attacks.result import AttackResult, AttackStatus
+from percep.attacks.surroundings import own_modes, plain
 from percep.ball import SSIMBall
 from percep.errors import InputError
 from percep.program import Program, Solution
@@ -21,17 +22,20 @@ from percep.windows import Window
 
 @dataclass(frozen=True)
 class FrankWolfe:
-    """Frank-Wolfe over the SSIM ball (Pochimireddy et al., IEEE JSTSP 2022), judged on saved 8-bit images.
+    """Frank-Wolfe over the SSIM ball (Pochimireddy et al., IEEE JSTSP 2022), judged on images as they are saved.
 
-    Each step takes the loss's gradient at the 8-bit image of the current perturbation, adds it to the running
+    Each step takes the loss's gradient at the saved image of the current perturbation, adds it to the running
     average of gradients with Frank-Wolfe's weight `2 / (t + 2)`, and solves the linear program over the ball for
     that average. Averaging gradients rather than their solutions (dual averaging, Nesterov, Math. Program. 2009) takes
-    as many steps, and leaves the multipliers of the perturbation, by which it is brought to the 8-bit
-    lattice inside the true ball (`lattice_optimum`). An image whose saved version is adversarial is finished. With a
-    mean, the ellipsoid is expanded at the reference.
+    as many steps, and leaves the multipliers of the perturbation, by which it is brought to the lattice of grey
+    levels inside the true ball (`lattice_optimum`). An image whose saved version is adversarial is finished. With a
+    mean, the ellipsoid is expanded at the reference. Where an image beyond the reference has no gradient, the next step
+    looks at one halfway back.
 
     Attributes:
-        model: maps `(B, C, H, W)` images in [0, 1] to `(B, K)` logits; a module must be in eval mode.
+        model: maps `(B, C, H, W)` images in [0, 1] to `(B, K)` logits, or to probabilities, whose logarithms are
+            taken; every module in it must be in eval mode. Nothing of it is changed, and it alone runs under the
+            caller's `torch.autocast`.
         floor: least SSIM in any window, in (0, 1), or None.
         mean: least mean SSIM, in (0, 1), or None. At least one of floor and mean is needed.
         steps: most gradients per image and run.
@@ -44,9 +48,11 @@ class FrankWolfe:
         gradient: a function of `(images, labels, targets)` that gives what is to be increased, `(B,)`, and its
             gradient, instead of the loss of the model: an ensemble, an expectation over transformations. `model`
             remains the judge.
+        levels: grey levels of the images: 256 for files of 8 bits, 65536 for 16 bits, any other integer from 2 on, or
+            None for images in floating point.
     """
 
-    model: Callable[[Tensor], Tensor]
+    model: Callable[[Tensor], Any]
     floor: float | None = None
     mean: float | None = None
     steps: int = 10
@@ -56,6 +62,7 @@ class FrankWolfe:
     restarts: int = 0
     top_k: int = 1
     gradient: GradientFunction | None = None
+    levels: int | None = 256
 
     def __post_init__(self) -> None:
         if self.floor is None and self.mean is None:
@@ -70,32 +77,38 @@ class FrankWolfe:
             raise InputError(f"loss must be one of {', '.join(get_args(Loss))}, got {self.loss!r}")
         if self.restarts and self.gradient is not None:
             raise InputError("restarts follow single classes of the model: they need its own gradient")
+        require_levels(self.levels)
 
-    def __call__(self, images: Tensor, labels: Tensor, targets: Tensor | None = None) -> AttackResult:
-        """Attacks a batch.
+    def __call__(self, images: Tensor, labels: Classes, targets: Classes | None = None) -> AttackResult:
+        """Attacks a batch, in the images' precision, under any mode of torch's; no random number is drawn.
 
         Args:
-            images: `(B, C, H, W)` floating point in [0, 1], multiples of 1/255 so that a saved reference is
-                the reference. An image with NaN or infinity gets the status `not_finite`.
-            labels: `(B,)` int64 class indices, to be left.
-            targets: `(B,)` int64 class indices, to be reached; None for an untargeted attack.
+            images: `(B, C, H, W)` float32 or float64 in [0, 1], of so many `levels` (multiples of 1/255 for 256), so
+                that a saved reference is the reference. An image with NaN or infinity gets the status `not_finite`.
+            labels: `(B,)` class indices, to be left: a tensor, an array or a list of integers.
+            targets: `(B,)` class indices, to be reached; None for an untargeted attack.
 
         Raises:
-            InputError: images outside [0, 1] or off the 8-bit lattice, labels or targets outside the model's
-                classes or of a wrong shape, a module in train mode.
+            InputError: images outside [0, 1] or off the lattice of levels, labels or targets outside the model's
+                classes, of a wrong shape or not integers, a module in train mode, answers that hold no logits.
         """
-        check_images(images, eight_bit=True)
-        ball = SSIMBall(images, self.floor, self.mean, self.window)
+        check_images(images, self.levels)
         objective = Objective(self.model, self.gradient, self.loss, self.top_k, labels, targets, images)
-        run = _Run(self, ball, objective)
-        runs = 1 + (self.restarts if targets is None else 0)
-        for number in range(runs):
-            run.restart(number)
-            for step in range(self.steps):
-                if not run.advance(step):
-                    break
-            run.judge()
-        return run.result()
+        with own_modes():
+            ball = SSIMBall(plain(images), self.floor, self.mean, self.window)
+            run = _Run(self, ball, objective)
+            runs = 1 + (self.restarts if targets is None else 0)
+            for number in range(runs):
+                run.restart(number)
+                for step in range(self.steps):
+                    if not run.advance(step):
+                        break
+                run.judge()
+            return run.result()
+
+
+# An image whose loss has no gradient may have one towards another class.
+_OPEN = (AttackStatus.NOT_FOUND, AttackStatus.NO_GRADIENT)
 
 
 class _Run:
@@ -124,7 +137,7 @@ class _Run:
         if number == 0:
             return
         self.active = torch.tensor(
-            [i for i, s in enumerate(self.status) if s is AttackStatus.NOT_FOUND and len(self.likely[i]) >= number],
+            [i for i, s in enumerate(self.status) if s in _OPEN and len(self.likely[i]) >= number],
             dtype=torch.int64,
             device=self.before.device,
         )
@@ -155,47 +168,55 @@ class _Run:
 
     def _step(self, step: int, gradient: Tensor) -> bool:
         """The next perturbation of the active images, from their gradients."""
+        images = self.active
         finite = torch.isfinite(gradient).flatten(1).all(1)
-        moving = (gradient != 0).flatten(1).any(1)
-        for place in torch.nonzero(~(finite & moving)).flatten().tolist():
-            self.status[int(self.active[place])] = (
-                AttackStatus.NO_GRADIENT if bool(finite[place]) else AttackStatus.NOT_FINITE
-            )
-        kept = torch.nonzero(finite & moving).flatten()
-        self.active, gradient = self.active[kept], gradient[kept]
+        usable = finite & (gradient != 0).flatten(1).any(1)
+        beyond = (self.candidate[images] != self.ball.reference[images]).flatten(1).any(1)
+        rows = zip(images.tolist(), usable.tolist(), finite.tolist(), strict=True)
+        for image, followed, known in rows:
+            if followed and self.status[image] is AttackStatus.NO_GRADIENT:
+                self.status[image] = AttackStatus.NOT_FOUND
+            elif not followed and self.gradient_calls[image] == 1:
+                self.status[image] = AttackStatus.NO_GRADIENT if known else AttackStatus.NOT_FINITE
+        kept = torch.nonzero(usable | beyond).flatten()
+        self.active, gradient, usable = images[kept], gradient[kept], usable[kept]
         if self.solution is not None:
             self.solution = self.solution.select(kept)
         if not len(self.active):
             return False
+        taken = usable.reshape(-1, 1, 1, 1)
         # Of the size of the first gradient, so that a loss whose gradients vary in size is averaged over directions.
-        size = gradient.flatten(1).norm(dim=1).reshape(-1, 1, 1, 1)
-        pull = torch.lerp(self.average[self.active], gradient / size, 2 / (step + 2))
+        average = self.average[self.active]
+        pull = torch.where(taken, torch.lerp(average, _unit(gradient), 2 / (step + 2)), average)
         self.average[self.active] = pull
         ball = self.ball.select(self.active)
         warm_start = self.solution if ball.floor is not None else None
         self.solution = solve(Program(ball, pull), tol=self.attack.tol, warm_start=warm_start)
         self.gap[self.active] = self.solution.gap
         assert self.solution.multipliers is not None
-        self.candidate[self.active] = lattice_optimum(ball, pull, self.solution.multipliers, self.solution.delta)
+        levels = self.attack.levels
+        moved = lattice_optimum(ball, pull, self.solution.multipliers, self.solution.delta, levels)
+        if not bool(usable.all()):
+            halfway = (self.candidate[self.active] - ball.reference) / 2
+            moved = torch.where(taken, moved, to_lattice(ball, halfway, levels))
+        self.candidate[self.active] = moved
         return True
 
     def judge(self) -> None:
         """Looks at the last candidates, without a gradient."""
         if not len(self.active):
             return
-        with torch.no_grad():
-            logits = self.objective.logits(self.candidate[self.active], self.active)
+        logits = self.objective.logits(self.candidate[self.active], self.active)
         self.forward_calls[self.active] += 1
         self.active = self.active[self._settle(logits)]
 
     def _settle(self, logits: Tensor) -> Tensor:
         """Records what the model says of the active candidates; which of them go on."""
         images = self.active
-        labels, targets = self.objective.goals(images)
         finite = torch.isfinite(logits).all(1)
         prediction = torch.where(finite, torch.nan_to_num(logits).argmax(1), -1)
         met = self.objective.achieved(logits, images)
-        value = torch.where(finite, margin(torch.nan_to_num(logits), labels, targets, self.attack.top_k), -torch.inf)
+        value = torch.where(finite, self.objective.margin(torch.nan_to_num(logits), images), -torch.inf)
         better = value > self.best_margin[images]
         improved = images[better]
         self.best[improved] = self.candidate[improved]
@@ -207,11 +228,12 @@ class _Run:
             if bool(met[place]):
                 fresh = bool(first[place])
                 self.status[image] = AttackStatus.ALREADY_ADVERSARIAL if fresh else AttackStatus.ADVERSARIAL
-            elif not bool(finite[place]):
+            elif bool(first[place]) and not bool(finite[place]):
                 self.status[image] = AttackStatus.NOT_FINITE
             elif bool(first[place]) and self.attack.restarts:
-                self.likely[image] = self.objective.likely(logits[place], int(labels[place]), self.attack.restarts)
-        return finite & ~met
+                label = int(self.objective.labels[image])
+                self.likely[image] = self.objective.likely(logits[place], label, self.attack.restarts)
+        return (finite | ~first) & ~met
 
     def result(self) -> AttackResult:
         attack = self.attack
@@ -229,3 +251,15 @@ class _Run:
             mean=attack.mean,
             window=attack.window,
         )
+
+
+def _unit(gradient: Tensor) -> Tensor:
+    """Gradients `(B, C, H, W)` of length 1, those too whose length a dtype's range does not hold; 0 stays 0."""
+    size = gradient.flatten(1).norm(dim=1).reshape(-1, 1, 1, 1)
+    odd = (size == 0) | ~torch.isfinite(size)
+    if bool(odd.any()):
+        largest = gradient.abs().flatten(1).amax(1).reshape(-1, 1, 1, 1)
+        gradient = torch.where(odd & (largest > 0), gradient / torch.where(largest > 0, largest, 1.0), gradient)
+        size = torch.where(odd, gradient.flatten(1).norm(dim=1).reshape(-1, 1, 1, 1), size)
+        size = torch.where(size > 0, size, 1.0)
+    return gradient / size

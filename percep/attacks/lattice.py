@@ -1,15 +1,13 @@
-"""Perturbed images on the 8-bit lattice, inside the ball as they are saved."""
+"""Perturbed images on the lattice of grey levels, inside the ball as they are saved."""
 
 import torch
 from torch import Tensor
 
 from percep.ball import SSIMBall
+from percep.errors import InputError
 from percep.program import Multipliers
 from percep.solvers.quadratic import WindowQuadratic, per_image
 from percep.ssim import C1, C2, Losses, ssim_losses
-
-LEVEL = 1 / 255
-"""The step of the 8-bit lattice."""
 
 # SSIM losses of float32 images are good to about 1e-4 of themselves, so this much of a budget stays unused.
 _RESERVE = 1e-3
@@ -17,21 +15,41 @@ _RESERVE = 1e-3
 _BALANCING, _RAISING = 4, 28
 _RAISED = 1.15
 _RETREATS = 60
+# Values are taken for a level within this share of a step, and levels are not told apart from this share on.
+_NEAR, _FARTHEST = 1e-2, 1 / 2
 _TINY = 1e-30
 
 
-def quantise(images: Tensor) -> Tensor:
-    """The nearest multiples of 1/255 in `[0, 1]`: what an 8-bit file holds."""
-    return (images.clamp(0, 1) * 255).round() / 255
+def quantise(images: Tensor, levels: int | None = 256) -> Tensor:
+    """The nearest images in `[0, 1]` of so many grey levels, multiples of `1 / (levels - 1)`: what a file holds.
+
+    Args:
+        images: floating point, of any shape; values outside [0, 1] are clamped.
+        levels: 256 for files of 8 bits, 65536 for 16 bits, any other number from 2 on, or None, which only clamps.
+
+    Raises:
+        InputError: levels below 2, or more of them than the images' dtype can tell apart.
+    """
+    clamped = images.clamp(0, 1)
+    if levels is None:
+        return clamped
+    require_levels(levels, images.dtype)
+    return (clamped * (levels - 1)).round() / (levels - 1)
 
 
-def to_level(delta: Tensor, reference: Tensor) -> Tensor:
-    """The nearest perturbation between 8-bit images, for a reference that is one."""
-    return (delta.clamp(-reference, 1 - reference) / LEVEL).round() * LEVEL
+def to_level(delta: Tensor, reference: Tensor, levels: int | None = 256) -> Tensor:
+    """The nearest perturbation between images of so many levels, for a reference that is one."""
+    clamped = delta.clamp(-reference, 1 - reference)
+    if levels is None:
+        return clamped
+    level = 1 / (levels - 1)
+    return (clamped / level).round() * level
 
 
-def descend(quadratic: WindowQuadratic, pull: Tensor, delta: Tensor, reference: Tensor) -> Tensor:
-    """Lowers `<d, M d> / 2 - <pull, d>` over perturbations between 8-bit images.
+def descend(
+    quadratic: WindowQuadratic, pull: Tensor, delta: Tensor, reference: Tensor, levels: int | None = 256
+) -> Tensor:
+    """Lowers `<d, M d> / 2 - <pull, d>` over perturbations between images of so many levels.
 
     It minimises over the lattice the separable function that lies above this one and touches it at `delta`, so the
     value does not rise. One product with M.
@@ -40,14 +58,17 @@ def descend(quadratic: WindowQuadratic, pull: Tensor, delta: Tensor, reference: 
         quadratic: M.
         pull: `(B, C, H, W)`.
         delta: where to start, on the lattice.
-        reference: `(B, C, H, W)` in [0, 1], multiples of 1/255.
+        reference: `(B, C, H, W)` in [0, 1], of so many levels.
+        levels: as in `quantise`.
     """
     residual = pull - quadratic.product(delta)
-    return to_level(delta + residual / quadratic.majorizer.clamp_min(_TINY), reference)
+    return to_level(delta + residual / quadratic.majorizer.clamp_min(_TINY), reference, levels)
 
 
-def lattice_optimum(ball: SSIMBall, pull: Tensor, prices: Multipliers, delta: Tensor) -> Tensor:
-    """8-bit images inside the true ball with a large `<pull, y - x>`: `(B, C, H, W)`.
+def lattice_optimum(
+    ball: SSIMBall, pull: Tensor, prices: Multipliers, delta: Tensor, levels: int | None = 256
+) -> Tensor:
+    """Images of so many levels inside the true ball with a large `<pull, y - x>`: `(B, C, H, W)`.
 
     The Lagrangian of the program over the ball is lowered on the lattice, so that a rounding is chosen by what it
     does to the objective against what its windows charge, while the prices of the constraints follow the true SSIM
@@ -56,15 +77,16 @@ def lattice_optimum(ball: SSIMBall, pull: Tensor, prices: Multipliers, delta: Te
     exceed the program's optimum. What cannot be had by prices is left to `to_lattice`.
 
     Args:
-        ball: the ball of references that are multiples of 1/255.
+        ball: the ball of references of so many levels.
         pull: `(B, C, H, W)`, finite, the linear term of a program.
         prices: the multipliers of its solution.
         delta: its solution.
+        levels: as in `quantise`.
     """
     reference, window = ball.reference, ball.window
     size = (int(delta.shape[-2]), int(delta.shape[-1]))
     luminance, contrast, mean = prices.luminance, prices.contrast, prices.mean
-    delta = to_level(delta, reference)
+    delta = to_level(delta, reference, levels)
     best, best_gain = torch.zeros_like(delta), torch.zeros_like(per_image(delta))
     for round_ in range(_BALANCING + _RAISING):
         mean_price: Tensor | float = 0.0 if luminance is None else luminance
@@ -72,7 +94,7 @@ def lattice_optimum(ball: SSIMBall, pull: Tensor, prices: Multipliers, delta: Te
         if mean is not None and (weights := ball.ellipsoid) is not None:
             mean_price, variance_price = mean_price + mean * weights.luminance, variance_price + mean * weights.contrast
         assert isinstance(mean_price, Tensor) and isinstance(variance_price, Tensor)
-        delta = descend(WindowQuadratic(window, size, mean_price, variance_price), pull, delta, reference)
+        delta = descend(WindowQuadratic(window, size, mean_price, variance_price), pull, delta, reference, levels)
         floor_ratio, mean_ratio = _ratios(ball, ssim_losses(reference, reference + delta, window))
         inside = torch.ones_like(best_gain, dtype=torch.bool)
         for ratio in (floor_ratio, mean_ratio):
@@ -89,26 +111,27 @@ def lattice_optimum(ball: SSIMBall, pull: Tensor, prices: Multipliers, delta: Te
             luminance, contrast = luminance * factor, contrast * factor
         if mean_ratio is not None and mean is not None:
             mean = mean * _factor(mean_ratio, rising)
-    retreated = to_lattice(ball, delta) - reference
-    return quantise(reference + torch.where(per_image(pull * retreated) > best_gain, retreated, best))
+    retreated = to_lattice(ball, delta, levels) - reference
+    return quantise(reference + torch.where(per_image(pull * retreated) > best_gain, retreated, best), levels)
 
 
-def to_lattice(ball: SSIMBall, delta: Tensor) -> Tensor:
-    """8-bit images inside the true ball, near `reference + delta`: `(B, C, H, W)`.
+def to_lattice(ball: SSIMBall, delta: Tensor, levels: int | None = 256) -> Tensor:
+    """Images of so many levels inside the true ball, near `reference + delta`: `(B, C, H, W)`.
 
     Rounding moves every pixel by up to half a level, which dark flat windows feel. In windows that fall below the
     floor the pixels that add to the loss shrink; a mean that is missed shrinks all of them; then everything is
     rounded again. With nothing left, the image is its reference, which is inside.
 
     Args:
-        ball: the ball of references that are multiples of 1/255.
+        ball: the ball of references of so many levels.
         delta: `(B, C, H, W)`, finite.
+        levels: as in `quantise`.
     """
     reference, window = ball.reference, ball.window
     size = (int(delta.shape[-2]), int(delta.shape[-1]))
-    best = quantise(reference)
+    best = quantise(reference, levels)
     for _ in range(_RETREATS):
-        rounded = to_level(delta, reference)
+        rounded = to_level(delta, reference, levels)
         losses = ssim_losses(reference, reference + rounded, window)
         floor_ratio, mean_ratio = _ratios(ball, losses)
         shrink = torch.ones_like(delta)
@@ -128,7 +151,26 @@ def to_lattice(ball: SSIMBall, delta: Tensor) -> Tensor:
         if not bool(shrunk.any()):
             break
         delta = torch.where(shrunk, shrink * delta, delta)
-    return quantise(best)
+    return quantise(best, levels)
+
+
+def require_levels(levels: int | None, dtype: torch.dtype | None = None) -> None:
+    """Raises InputError for levels that are neither None nor an integer from 2 on that a dtype can tell apart."""
+    if levels is None:
+        return
+    if isinstance(levels, bool) or not isinstance(levels, int) or levels < 2:
+        raise InputError(f"levels must be an integer of 2 or more (256 for 8 bits), or None for floats, got {levels!r}")
+    if dtype is not None and level_tolerance(levels, dtype) >= _FARTHEST:
+        raise InputError(f"{dtype} does not tell {levels} levels apart: give images.double(), or levels=None")
+
+
+def level_tolerance(levels: int, dtype: torch.dtype) -> float:
+    """How far from an integer `(levels - 1) * value` may be for a value that is one of the levels.
+
+    A level is rounded when it is divided by `levels - 1` and again when it is multiplied, each time by half of the
+    dtype's epsilon at most, and twice as much is allowed for a level that was made by other arithmetic.
+    """
+    return max(_NEAR, 2 * torch.finfo(dtype).eps * (levels - 1))
 
 
 def _ratios(ball: SSIMBall, losses: Losses) -> tuple[Tensor | None, Tensor | None]:

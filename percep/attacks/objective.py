@@ -1,17 +1,31 @@
 """What an attack asks of a model: logits, the goal's value and its gradient, and whether the goal is met."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from percep.attacks.criteria import GradientFunction, Loss, achieved, lead, loss
-from percep.attacks.inputs import check_classes, check_logits, check_model
+from percep.attacks.criteria import GradientFunction, achieved, lead, loss, margin, probabilities, scores
+from percep.attacks.inputs import Classes, check_logits, class_indices
+from percep.attacks.surroundings import Network, plain
+from percep.choices import Loss
 from percep.errors import InputError
+from percep.precision import under_current_autocast
 
 
 class Objective:
     """A batch's model, labels and targets. Methods take the indices `images` of the images they are about.
+
+    It is made in the caller's surroundings, in which the model and the caller's gradient function run.
+
+    Args:
+        model: maps `(n, C, H, W)` images to `(n, K)` logits.
+        gradient: the caller's own gradient function, or None.
+        name: of the loss.
+        top_k: of the goal.
+        labels, targets: one class index per image.
+        images: the batch, whose number and device are meant.
 
     Raises:
         InputError: a module in train mode, labels or targets of a wrong shape or type.
@@ -19,19 +33,24 @@ class Objective:
 
     def __init__(
         self,
-        model: Callable[[Tensor], Tensor],
+        model: Callable[[Tensor], Any],
         gradient: GradientFunction | None,
         name: Loss,
         top_k: int,
-        labels: Tensor,
-        targets: Tensor | None,
+        labels: Classes,
+        targets: Classes | None,
         images: Tensor,
     ) -> None:
-        check_model(model)
-        check_classes(len(images), labels, targets)
-        self.model, self.own, self.name, self.top_k = model, gradient, name, top_k
-        self.labels = labels.to(images.device)
-        self.targets = None if targets is None else targets.to(images.device)
+        batch, device = len(images), images.device
+        self.network = Network(model, together=batch > 1)
+        self.own = None if gradient is None else under_current_autocast(gradient)
+        self.name, self.top_k = name, top_k
+        with torch.inference_mode(False):
+            self.labels = plain(class_indices("labels", labels, batch, device))
+            self.targets = None if targets is None else plain(class_indices("targets", targets, batch, device))
+            # Known of an image from its first logits, which are those of its reference.
+            self._seen = torch.zeros(batch, dtype=torch.bool, device=device)
+            self._distributed = self._seen.clone()
 
     def logits(self, inputs: Tensor, images: Tensor) -> Tensor:
         """The model's `(n, K)` logits, checked; with a graph where `inputs` require a gradient.
@@ -39,10 +58,14 @@ class Objective:
         Raises:
             InputError: logits of another shape, labels, targets or top_k that do not fit them.
         """
-        logits = self.model(inputs)
+        logits = self.network(inputs)
         check_logits(logits, len(images), *self.goals(images))
         if logits.shape[1] <= self.top_k:
             raise InputError(f"top_k must be below the number of classes, {logits.shape[1]}, got {self.top_k}")
+        new = ~self._seen[images]
+        if bool(new.any()):
+            self._distributed[images[new]] = probabilities(logits.detach()[new])
+            self._seen[images] = True
         return logits
 
     def differentiate(
@@ -50,23 +73,39 @@ class Objective:
     ) -> tuple[Tensor, Tensor]:
         """What is to be increased, `(m,)`, and its gradient `(m, C, H, W)`; 0 where nothing depends on the input.
 
+        With a gradient function of the caller's the value is the model's margin, and the gradient of unknown length.
+
         Args:
             inputs: `(n, C, H, W)`, requiring a gradient unless the attack has a gradient function.
             logits: `(n, K)` of all inputs, in their graph.
             images: `(n,)` indices of the inputs' images.
             kept: `(m,)`, places of the inputs that are meant.
             rivals: `(m,)`, a class to be led past the label instead, or -1.
+
+        Raises:
+            InputError: a gradient function's gradient that is not of its images' shape.
         """
         labels, targets = self.goals(images[kept])
         if self.own is not None:
-            values, gradient = self.own(inputs.detach()[kept], labels, targets)
-            return values.detach(), gradient.detach()
-        values = loss(self.name, logits[kept], labels, targets, self.top_k)
-        values = torch.where(rivals >= 0, lead(logits[kept], labels, rivals.clamp_min(0)), values)
+            shown = inputs.detach()[kept]
+            _, gradient = self.own(shown, labels, targets)
+            if not isinstance(gradient, Tensor) or gradient.shape != shown.shape:
+                found = tuple(gradient.shape) if isinstance(gradient, Tensor) else type(gradient).__name__
+                raise InputError(
+                    f"the gradient function must give (values, gradients {tuple(shown.shape)}), got {found}"
+                )
+            return self.margin(logits.detach()[kept], images[kept]), plain(gradient).to(shown)
+        outputs = scores(logits[kept], self._distributed[images[kept]])
+        values = loss(self.name, outputs, labels, targets, self.top_k)
+        values = torch.where(rivals >= 0, lead(outputs, labels, rivals.clamp_min(0)), values)
         if not values.requires_grad:
             return values, torch.zeros_like(inputs[kept])
         (gradient,) = torch.autograd.grad(values.sum(), inputs, materialize_grads=True, allow_unused=True)
         return values.detach(), gradient[kept]
+
+    def margin(self, logits: Tensor, images: Tensor) -> Tensor:
+        """`(n,)`, the margin of the goal, positive where it is met."""
+        return margin(scores(logits, self._distributed[images]), *self.goals(images), self.top_k)
 
     def achieved(self, logits: Tensor, images: Tensor) -> Tensor:
         """`(n,)` bool, whether the goal is met."""

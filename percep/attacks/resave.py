@@ -1,6 +1,7 @@
 """Float perturbations of any attack, saved as 8-bit images with percep's rounding: the rivals' best chance."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -8,6 +9,7 @@ from torch import Tensor
 from percep.attacks.cost import Cost, Measure
 from percep.attacks.criteria import achieved
 from percep.attacks.lattice import descend, quantise, to_lattice, to_level
+from percep.attacks.surroundings import Network
 from percep.ball import SSIMBall
 from percep.windows import Window
 
@@ -17,7 +19,7 @@ _STRETCHES = (1.0, 2.0, 4.0, 8.0)
 
 @torch.no_grad()
 def cheapest_saved(
-    model: Callable[[Tensor], Tensor],
+    model: Callable[[Tensor], Any],
     reference: Tensor,
     images: Tensor,
     labels: Tensor,
@@ -39,6 +41,7 @@ def cheapest_saved(
     Returns:
         The images, their references where nothing adversarial was found, and `(B,)` bool, where it was.
     """
+    network = Network(model, together=len(images) > 1)
     cost = Cost(reference, Window.gaussian(), measure)
     delta = images - reference
     quadratic = cost.quadratic(delta)
@@ -57,7 +60,7 @@ def cheapest_saved(
         length = torch.ones_like(best_cost)
         for _ in range(_BISECTIONS):
             tried = quantise(reference + rounding(length.reshape(-1, 1, 1, 1)))
-            met = achieved(model(tried), labels, targets)
+            met = achieved(network(tried), labels, targets)
             price = cost.of(cost.losses(tried))
             better = met & (price < best_cost)
             best = torch.where(better.reshape(-1, 1, 1, 1), tried, best)
@@ -69,7 +72,7 @@ def cheapest_saved(
 
 @torch.no_grad()
 def pulled_back(
-    model: Callable[[Tensor], Tensor],
+    model: Callable[[Tensor], Any],
     reference: Tensor,
     images: Tensor,
     labels: Tensor,
@@ -81,11 +84,12 @@ def pulled_back(
     Tried are the cheapest image on the ray, by the worst window, and perturbations once, twice, four and eight times
     as long that retreat only where windows fall below the floor (`lattice.to_lattice`).
     """
+    network = Network(model, together=len(images) > 1)
     saved, found = cheapest_saved(model, reference, images, labels, targets, "floor")
     cost = Cost(reference, Window.gaussian(), "floor")
     success = found & (cost.of(cost.losses(saved)) <= 1 - floor)
     ball = SSIMBall(reference, floor=floor)
     for stretch in _STRETCHES:
         tried = to_lattice(ball, stretch * (images - reference))
-        success |= achieved(model(tried), labels, targets)
+        success |= achieved(network(tried), labels, targets)
     return success

@@ -1,15 +1,23 @@
 """What an attack answers, image by image."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from percep.certificate import certify
 from percep.ssim import ssim_losses
+from percep.summaries import counted, middle, save_pngs, table
 from percep.windows import Window
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class AttackStatus(StrEnum):
@@ -22,22 +30,22 @@ class AttackStatus(StrEnum):
     ALREADY_ADVERSARIAL = "already_adversarial"
     """The reference itself satisfies the goal; it is returned unchanged."""
     NO_GRADIENT = "no_gradient"
-    """Nothing was found, and the loss's gradient is zero everywhere: a constant, saturated or masked model."""
+    """Nothing was found, and the loss has no gradient at the reference: a constant, saturated or masked model."""
     NOT_FINITE = "not_finite"
-    """The image, the model's output or its gradient held NaN or infinity."""
+    """The image, or the model's output or gradient on it, held NaN or infinity."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class AttackResult:
     """One entry per image; tensors live on the images' device.
 
-    `FrankWolfe` answers with 8-bit images inside a ball, `MinimalPerturbation` with 8-bit images unless it is told
-    otherwise, baselines with what their libraries give: floats, mostly. Only a ball has a certificate beyond the pixel
-    range, and only programs have a gap.
+    `FrankWolfe` answers with images inside a ball and `MinimalPerturbation` with any, of as many grey levels as they
+    are told; baselines with what their libraries give: floats, mostly. Only a ball has a certificate beyond the pixel
+    range, and only programs have a gap. `print` shows one line, `to_pandas` a row per image, `save` writes files.
 
     Attributes:
         images: `(B, C, H, W)` in `[0, 1]`; 8-bit images are multiples of 1/255, exactly what a file holds. The best
-            image found, or the reference where nothing better was.
+            image found, or the reference where nothing better was; 0 where the reference is not finite.
         success: `(B,)` bool, `images` is adversarial and inside the ball.
         labels_before: `(B,)` int64, the model's prediction on the reference (-1 where it is not finite).
         labels_after: `(B,)` int64, the model's prediction on `images` (-1 where it is not finite).
@@ -81,7 +89,7 @@ class AttackResult:
         floor: float | None = None,
         mean: float | None = None,
         window: Window | None = None,
-    ) -> "AttackResult":
+    ) -> AttackResult:
         """What an attack knows, and what is measured on its images.
 
         Args:
@@ -111,8 +119,55 @@ class AttackResult:
             spending=losses.luminance + losses.contrast,
         )
 
+    def __repr__(self) -> str:
+        """Counts of the statuses, and of the successes the median cost and number of gradients."""
+        found = self.success & torch.isfinite(self.mean_ssim)
+        count = len(self.status)
+        return (
+            f"{type(self).__name__}({count} image{'s' * (count != 1)}: {counted(self.status)}; "
+            f"{int(self.success.sum())} fooled, "
+            f"median 1 - mean SSIM {middle(1 - self.mean_ssim[found])}, "
+            f"median gradients {middle(self.gradient_calls[found].double())})"
+        )
 
-@dataclass(frozen=True)
+    def to_pandas(self) -> pd.DataFrame:
+        """A row per image, with the columns of a run's `results.csv` where they have the same meaning.
+
+        `status`, `predicted_before`, `predicted_after` (-1 where the model's output is not finite), `success`,
+        `certified`, `min_ssim`, `mean_ssim`, `gap`, `gradient_calls`, `forward_calls`.
+        """
+        return table(
+            {
+                "status": [str(state) for state in self.status],
+                "predicted_before": self.labels_before,
+                "predicted_after": self.labels_after,
+                "success": self.success,
+                "certified": self.certified,
+                "min_ssim": self.min_ssim,
+                "mean_ssim": self.mean_ssim,
+                "gap": self.gap,
+                "gradient_calls": self.gradient_calls,
+                "forward_calls": self.forward_calls,
+            }
+        )
+
+    def save(self, folder: str | Path) -> None:
+        """Writes `images` as `0000.png`, `0001.png`, ... and `results.csv`, the table with its column `file`.
+
+        Args:
+            folder: made where it is missing; files of these names are replaced. An image whose reference is not finite
+                has no file.
+
+        Raises:
+            InputError: images that an 8-bit PNG does not hold: between its levels, or not of 1 or 3 channels.
+        """
+        names = save_pngs(Path(folder), self.images, torch.isfinite(self.mean_ssim).tolist())
+        rows = self.to_pandas()
+        rows.insert(0, "file", names)
+        rows.to_csv(Path(folder) / "results.csv", index=False)
+
+
+@dataclass(frozen=True, repr=False)
 class MinimalResult(AttackResult):
     """A search's answer as an interval: adversarial at `found`, not found at `missed`.
 
@@ -125,3 +180,7 @@ class MinimalResult(AttackResult):
 
     found: Tensor
     missed: Tensor
+
+    def to_pandas(self) -> pd.DataFrame:
+        """The table of an `AttackResult`, and `found` and `missed`."""
+        return super().to_pandas().assign(found=self.found.tolist(), missed=self.missed.tolist())

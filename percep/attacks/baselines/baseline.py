@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,9 +12,10 @@ from percep.attacks.baselines.counting import Counted, NotFiniteError
 from percep.attacks.baselines.epsilon_search import PROBES
 from percep.attacks.baselines.peer import Peer, Task
 from percep.attacks.criteria import achieved
-from percep.attacks.inputs import check_classes, check_images, check_logits, check_model
+from percep.attacks.inputs import Classes, check_images, check_logits, class_indices
 from percep.attacks.lattice import quantise
 from percep.attacks.result import AttackResult, AttackStatus
+from percep.attacks.surroundings import Network, own_modes, plain
 from percep.choices import BASELINES, ROUNDING_BASELINES
 from percep.errors import InputError
 from percep.windows import Window
@@ -44,7 +46,8 @@ class Baseline:
 
     Attributes:
         name: one of `BASELINES`.
-        model: maps `(B, C, H, W)` images in [0, 1] to `(B, K)` logits; a module must be in eval mode.
+        model: maps `(B, C, H, W)` images in [0, 1] to `(B, K)` logits; every module in it must be in eval mode. Nothing
+            of it is changed, and it alone runs under the caller's `torch.autocast`.
         gradients: most gradients per image, at least 20.
         eight_bit: judge images as rounded to 8 bits, inside the attack; "cw" and "fmn" cannot.
 
@@ -54,7 +57,7 @@ class Baseline:
     """
 
     name: str
-    model: Callable[[Tensor], Tensor]
+    model: Callable[[Tensor], Any]
     gradients: int = 200
     eight_bit: bool = False
     _peer: Peer = field(init=False, repr=False, compare=False)
@@ -73,13 +76,13 @@ class Baseline:
         """Whose attack this is: library, version and the settings used."""
         return self._peer.origin
 
-    def __call__(self, images: Tensor, labels: Tensor, targets: Tensor | None = None) -> AttackResult:
-        """Attacks a batch. Random starts follow `torch.manual_seed`.
+    def __call__(self, images: Tensor, labels: Classes, targets: Classes | None = None) -> AttackResult:
+        """Attacks a batch. Random starts follow `torch.manual_seed`: one number is drawn from the global generator.
 
         Args:
             images: `(B, C, H, W)` float32 in [0, 1]. An image with NaN or infinity gets the status `not_finite`.
-            labels: `(B,)` int64 class indices, to be left.
-            targets: `(B,)` int64 class indices, to be reached; None for an untargeted attack.
+            labels: `(B,)` class indices, to be left: a tensor, an array or a list of integers.
+            targets: `(B,)` class indices, to be reached; None for an untargeted attack.
 
         Returns:
             The result. Its images are the library's, clamped to [0, 1], floats unless `eight_bit`; the reference
@@ -90,8 +93,8 @@ class Baseline:
                 colours; labels or targets outside the model's classes or of a wrong shape; targets for an attack
                 that takes none; a module in train mode, or with fewer classes than the attack needs.
         """
-        check_model(self.model)
-        finite = check_images(images, eight_bit=False)
+        network = Network(self.model, together=False)
+        finite = check_images(images, None)
         Window.gaussian().grid(*images.shape[-2:])
         if images.dtype != torch.float32:
             raise InputError(f"the libraries of baselines compute in float32, got images in {images.dtype}")
@@ -101,24 +104,30 @@ class Baseline:
             raise InputError(
                 f"{self.name} needs sides of {self._peer.side} pixels or more, got {tuple(images.shape[-2:])}"
             )
-        check_classes(images.shape[0], labels, targets)
+        batch, device = len(images), images.device
+        labels = class_indices("labels", labels, batch, device)
+        targets = None if targets is None else class_indices("targets", targets, batch, device)
         if targets is not None and not self._peer.targeted:
             raise InputError(f"{self.name} has no targeted mode in {self._peer.release}")
-        device = images.device
-        references = torch.where(finite[:, None, None, None], images.detach(), 0.0)
-        labels, targets = labels.to(device), None if targets is None else targets.to(device)
         seed = int(torch.randint(2**31, ()))
-        trials = []
-        for image, sound in enumerate(finite.tolist()):
-            one = slice(image, image + 1)
-            target = None if targets is None else targets[one]
-            trial = _Trial(Task(Counted(self.model, device), references[one], labels[one], target))
-            if sound:
-                with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-                    torch.manual_seed(seed)
-                    trial.run(self._peer, labels, targets)
-            trials.append(trial)
-        return _result(references, finite, trials)
+        with own_modes(gradients=True):
+            references = torch.where(finite[:, None, None, None], plain(images), 0.0)
+            trials = []
+            for image, sound in enumerate(finite.tolist()):
+                one = slice(image, image + 1)
+                target = None if targets is None else plain(targets[one])
+                trial = _Trial(Task(Counted(network, device), references[one], plain(labels[one]), target))
+                if sound:
+                    with torch.random.fork_rng(devices=_seeded()):
+                        torch.manual_seed(seed)
+                        trial.run(self._peer, labels, targets)
+                trials.append(trial)
+            return _result(references, plain(finite), trials)
+
+
+def _seeded() -> list[int]:
+    """The GPUs whose generators `torch.manual_seed` resets: all of them, wherever the images are."""
+    return list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
 
 
 class _Trial:

@@ -28,7 +28,7 @@ class Counted(nn.Module):
         forward_calls: the other forward passes.
     """
 
-    def __init__(self, model: Callable[[Tensor], Tensor], device: torch.device) -> None:
+    def __init__(self, model: Callable[[Tensor], Any], device: torch.device) -> None:
         super().__init__()
         self.answer = partial(model)  # a module as such would be registered
         self.anchor = nn.Parameter(torch.empty(0, device=device), requires_grad=False)

@@ -11,7 +11,7 @@ from torch import Tensor
 from percep.attacks.cost import Measure
 from percep.attacks.criteria import Loss
 from percep.attacks.frank_wolfe import FrankWolfe
-from percep.attacks.integrations import unavailable
+from percep.attacks.integrations import kept_modes, unavailable
 from percep.attacks.minimal import MinimalPerturbation
 from percep.attacks.result import AttackResult
 from percep.errors import InputError
@@ -40,7 +40,7 @@ class _Attack(EvasionAttack):
         """percep's attack on the estimator's logits, with the present settings."""
 
     def generate(self, x: np.ndarray, y: np.ndarray | None = None, **kwargs: Any) -> np.ndarray:
-        """8-bit images like `x`, float32 in [0, 1].
+        """8-bit images like `x`, float32 in [0, 1]. The model is in eval mode meanwhile, and afterwards as it was.
 
         Args:
             x: `(N, C, H, W)` in [0, 1], multiples of 1/255.
@@ -55,13 +55,24 @@ class _Attack(EvasionAttack):
         if y is None and self.targeted:
             raise InputError("a targeted attack needs y, the classes to be reached")
         x = np.asarray(x, dtype=np.float32)
-        y = np.asarray(self.estimator.predict(x, batch_size=self.batch_size) if y is None else y)
+        with kept_modes(self.estimator.model):
+            self.estimator.model.eval()
+            return self._generate(x, y)
+
+    def _generate(self, x: np.ndarray, y: np.ndarray | None) -> np.ndarray:
+        if not len(x):
+            return x
+        if y is None:
+            with torch.random.fork_rng(devices=[]):  # the estimator's loader draws a seed
+                y = self.estimator.predict(x, batch_size=self.batch_size)
+        y = np.asarray(y)
         classes = y.argmax(1) if y.ndim == 2 and y.shape[1] > 1 else y.reshape(-1)
+        if (classes != np.trunc(classes)).any():
+            raise InputError(f"y must hold class indices or one-hot rows, got {y.dtype} with fractions")
         images = torch.from_numpy(x).to(self.estimator.device)
         labels = torch.from_numpy(classes.astype(np.int64)).to(self.estimator.device)
         if len(labels) != len(images):
             raise InputError(f"y must hold one class for each of the {len(images)} images, got {len(labels)}")
-        self.estimator.model.eval()
         attack = self.native()
         results = [
             attack(batch, goals, goals if self.targeted else None).images
@@ -70,12 +81,11 @@ class _Attack(EvasionAttack):
         generated: np.ndarray = torch.cat(results).cpu().numpy()
         return generated
 
-    def _logits(self, images: Tensor) -> Tensor:
+    def _logits(self, images: Tensor) -> Any:
         for operation in self.estimator.preprocessing_operations:
             if operation.apply_predict:
                 images, _ = operation.forward(images)
-        logits: Tensor = self.estimator.model(images)
-        return logits
+        return self.estimator.model(images)
 
     def _check_params(self) -> None:
         super()._check_params()

@@ -109,7 +109,7 @@ class FoolboxFrankWolfe(FixedEpsilonAttack):
         if epsilon == 0:
             return inputs
         floor, mean = self.distance.levels(epsilon)
-        attack = FrankWolfe(model, floor, mean, self.steps, self.loss, self.window, self.tol)
+        attack = FrankWolfe(_answers(model), floor, mean, self.steps, self.loss, self.window, self.tol)
         return _attacked(attack, model, inputs, criterion)
 
 
@@ -140,7 +140,7 @@ class FoolboxMinimalPerturbation(MinimizationAttack):
             InputError: as `FoolboxFrankWolfe.run`, and whatever `percep.attacks.MinimalPerturbation` refuses.
         """
         raise_if_kwargs(kwargs)
-        attack = MinimalPerturbation(model, self.measure, self.gradients, self.window)
+        attack = MinimalPerturbation(_answers(model), self.measure, self.gradients, self.window)
         return _attacked(attack, model, inputs, criterion)
 
 
@@ -162,6 +162,24 @@ def _attacked(
     else:
         raise InputError(f"the criterion must be Misclassification or TargetedMisclassification, got {criterion!r}")
     return restore(ep.astensor(attack(_torch(images), labels, targets).images))
+
+
+def _answers(model: Model) -> Callable[[Tensor], Tensor]:
+    """The model as the attacks call it; foolbox wraps what a network answers, and takes tensors only."""
+
+    def answers(images: Tensor) -> Tensor:
+        try:
+            logits: Tensor = model(images)
+        except ValueError as error:
+            if not str(error).startswith("Unknown type"):
+                raise
+            raise InputError(
+                f"the network of a foolbox.PyTorchModel must answer a tensor of logits, got {str(error)[14:]}: "
+                "wrap it in a module whose forward gives model(x).logits"
+            ) from error
+        return logits
+
+    return answers
 
 
 def _torch(tensor: ep.Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -9,10 +10,12 @@ from torch import Tensor, nn
 from percep.attacks.cost import Measure
 from percep.attacks.criteria import Loss
 from percep.attacks.frank_wolfe import FrankWolfe
-from percep.attacks.integrations import unavailable
+from percep.attacks.inputs import class_indices
+from percep.attacks.integrations import kept_modes, unavailable
 from percep.attacks.lattice import quantise
 from percep.attacks.minimal import MinimalPerturbation
 from percep.attacks.result import AttackResult
+from percep.errors import InputError
 from percep.windows import Window
 
 try:
@@ -24,6 +27,8 @@ except ImportError as error:
 class _Attack(Attack, ABC):
     """What both attacks share. Settings are attributes, as in torchattacks, and may be changed between calls."""
 
+    _normalization_applied: bool | None
+
     def __init__(self, name: str, model: nn.Module) -> None:
         super().__init__(name, model)
         self.supported_mode = ["default", "targeted"]
@@ -32,18 +37,31 @@ class _Attack(Attack, ABC):
     def native(self) -> Callable[[Tensor, Tensor, Tensor | None], AttackResult]:
         """percep's attack on the model's logits, with the present settings."""
 
+    def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
+        """`forward` between the library's modes and normalisation; model and attack are as before afterwards."""
+        applied = self._normalization_applied
+        try:
+            with kept_modes(self.model):
+                images: Tensor = super().__call__(*args, **kwargs)
+        finally:
+            self._normalization_applied = applied
+        return images
+
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
         """8-bit images like `images`.
 
         Args:
             images: `(B, C, H, W)` in [0, 1], multiples of 1/255; normalised ones, at `__call__`, after
                 `set_normalization_used`.
-            labels: `(B,)` int64 class indices, the targets in the mode "targeted by label".
+            labels: `(B,)` class indices, the targets in the mode "targeted by label".
 
         Raises:
             InputError: whatever percep's attack refuses.
         """
-        images, labels = images.to(self.device), labels.to(self.device)
+        if not isinstance(images, Tensor):
+            raise InputError(f"images must be a torch.Tensor, got {type(images).__name__}")
+        images = images.to(self.device)
+        labels = class_indices("labels", labels, len(images), images.device)
         if self.normalization_used is not None:
             images = _snapped(images)
         targets = self.get_target_label(images, labels) if self.targeted else None

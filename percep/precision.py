@@ -1,31 +1,76 @@
-"""torch.autocast and us: percep computes in the dtype it was given, and the user's model runs as the caller asked.
+"""torch.autocast and us: percep computes in the dtype it was given, the user's model runs as the caller asked.
 
-Autocast runs matrix products and convolutions in bfloat16 or float16, whose errors are those of the perturbations
-sought. All else it leaves in float32 and float64 as they are, so it is switched off around our products and nowhere
-else: a model that is called by an attack or an explanation sees the caller's own.
+Autocast would run products in bfloat16 or float16, whose errors are those of the perturbations sought.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
+
+# Of all the types torch 2 has an autocast for, those that are known to the torch at hand.
+_DEVICE_TYPES = tuple(
+    device
+    for device in ("cpu", "cuda", "mps", "xpu", "hpu", "xla", "mtia", "maia", "ipu", "privateuseone")
+    if torch.amp.is_autocast_available(device)
+)
+
 
 def product(first: Tensor, second: Tensor) -> Tensor:
-    """`first @ second` in their dtype."""
-    with without_autocast(first.device):
+    """`first @ second` in their dtype, whatever surrounds it: every matrix product of ours."""
+    if not torch.is_autocast_enabled(first.device.type):
+        return first @ second
+    with without_autocast():
         return first @ second
 
 
 @contextmanager
-def without_autocast(device: torch.device) -> Iterator[None]:
-    """Inside, a device's autocast is off."""
-    if not torch.is_autocast_enabled(device.type):
-        yield
-        return
-    torch.set_autocast_enabled(device.type, False)
+def without_autocast() -> Iterator[None]:
+    """A context, and a decorator `@without_autocast()`, in which no device's autocast is on."""
+    active = _active()
+    for device in active:
+        torch.set_autocast_enabled(device, False)
     try:
         yield
     finally:
-        torch.set_autocast_enabled(device.type, True)
+        for device in active:
+            torch.set_autocast_enabled(device, True)
+
+
+def under_current_autocast(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
+    """`function` under the autocast of now, whatever surrounds its calls: for the user's model amid our arithmetic.
+
+    Casts of weights are not kept: autocast would hand them to later passes of the caller's, where the weights may have
+    changed, and those made without a graph give the weights no gradient (in torch 2.4). Where no autocast is on,
+    `function` itself.
+    """
+    dtypes = {device: torch.get_autocast_dtype(device) for device in _active()}
+    return _under(dtypes, function) if dtypes else function
+
+
+def _under(dtypes: dict[str, torch.dtype], function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
+    def call(*arguments: _Arguments.args, **options: _Arguments.kwargs) -> _Result:
+        before = {device: (torch.is_autocast_enabled(device), torch.get_autocast_dtype(device)) for device in dtypes}
+        cached = torch.is_autocast_cache_enabled()
+        try:
+            torch.set_autocast_cache_enabled(False)
+            for device, dtype in dtypes.items():
+                torch.set_autocast_enabled(device, True)
+                torch.set_autocast_dtype(device, dtype)
+            return function(*arguments, **options)
+        finally:
+            torch.set_autocast_cache_enabled(cached)
+            for device, (enabled, dtype) in before.items():
+                torch.set_autocast_enabled(device, enabled)
+                torch.set_autocast_dtype(device, dtype)
+
+    return call
+
+
+def _active() -> list[str]:
+    return [device for device in _DEVICE_TYPES if torch.is_autocast_enabled(device)]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from percep.ball import SSIMBall
 from percep.errors import InputError
-from percep.summaries import counts_of, range_of, shape_of, table
+from percep.summaries import counted, range_of, shape_of, table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -202,7 +202,7 @@ class Solution:
     multipliers: Multipliers | None
 
     def __repr__(self) -> str:
-        return f"Solution({shape_of(self.delta)}: {counts_of(self.status)}; gap {range_of(self.gap)})"
+        return f"Solution({shape_of(self.delta)}: {counted(self.status)}; gap {range_of(self.gap)})"
 
     def to_pandas(self) -> "pd.DataFrame":
         """One row per image: status, objective, bound, gap and iterations."""

@@ -1,4 +1,6 @@
-"""How results describe themselves: one line each, a table with one row per image, and files."""
+"""Results in a line of text, as a table, and as files: what objects of many tensors show of themselves."""
+
+from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,34 +19,39 @@ if TYPE_CHECKING:
 _TOLERANCE = 1e-4
 
 
+def counted(words: Iterable[str]) -> str:
+    """How often each word occurs, the most frequent first: "3 solved, 1 not_finite"; "none" of no words."""
+    return ", ".join(f"{count} {word}" for word, count in Counter(map(str, words)).most_common()) or "none"
+
+
+def middle(values: Tensor) -> str:
+    """The median of the finite values in three digits, "unknown" where there is none."""
+    finite = values.detach().double()[torch.isfinite(values)]
+    return f"{float(finite.quantile(0.5)):.3g}" if finite.numel() else "unknown"
+
+
 def shape_of(values: Tensor) -> str:
     """Shape, dtype and, unless it is the CPU, device: "(4, 3, 224, 224) float32"."""
     place = "" if values.device.type == "cpu" else f" on {values.device}"
     return f"{tuple(values.shape)} {str(values.dtype).removeprefix('torch.')}{place}"
 
 
-def counts_of(kinds: Iterable[str]) -> str:
-    """How many there are of each kind, most frequent first: "3 solved, 1 not_finite"; "none" of nothing."""
-    counted = Counter(str(kind) for kind in kinds)
-    return ", ".join(f"{count} {kind}" for kind, count in counted.most_common()) or "none"
-
-
 def range_of(values: Tensor) -> str:
-    """Least, median and greatest of the numbers that are no NaN: "0.00012 to 0.00081, median 0.00044"."""
+    """Least, greatest and median of what is no NaN: "0.00012 to 0.00081, median 0.00044"."""
     known = values.detach().double().flatten()
     known = known[~torch.isnan(known)]
     if not len(known):
         return "undefined"
-    least, most, median = float(known.min()), float(known.max()), float(known.median())
-    return f"{least:.3g}" if least == most else f"{least:.3g} to {most:.3g}, median {median:.3g}"
+    least, most = float(known.min()), float(known.max())
+    return f"{least:.3g}" if least == most else f"{least:.3g} to {most:.3g}, median {float(known.median()):.3g}"
 
 
-def table(columns: Mapping[str, Tensor | Sequence[object]]) -> "pd.DataFrame":
-    """A data frame with a row per image, its place in the batch as index; columns are `(B,)` each."""
+def table(columns: Mapping[str, Tensor | Sequence[object]]) -> pd.DataFrame:
+    """One row per image, of `(B,)` tensors on any device and sequences of length B."""
     import pandas as pd  # noqa: PLC0415  `import percep` does not wait for pandas
 
-    plain = {name: values.tolist() if isinstance(values, Tensor) else list(values) for name, values in columns.items()}
-    return pd.DataFrame(plain).rename_axis(index="image")
+    lists = {name: value.tolist() if isinstance(value, Tensor) else list(value) for name, value in columns.items()}
+    return pd.DataFrame(lists)
 
 
 def save_pngs(folder: Path, images: Tensor, wanted: Sequence[bool]) -> list[str | None]:

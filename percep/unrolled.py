@@ -38,7 +38,7 @@ def unrolled(
     pixels = linear.shape[1:].numel()
     if pixels > _MOST_PIXELS or not bool(program.finite.all()):
         raise InputError(f"mode 'unrolled' needs finite images of at most {_MOST_PIXELS} values, got {pixels}")
-    with without_autocast(linear.device):
+    with without_autocast():
         delta, multipliers = _iterate(ball, linear, anchor, rho)
     with torch.no_grad():
         answers = Answers(program)

@@ -321,3 +321,68 @@ def test_bad_calls_are_refused():
         attack(x, labels, torch.tensor([0.5]))
     with pytest.raises(InputError, match="train mode"):
         FrankWolfe(model.train(), mean=0.99)(x, labels)
+
+
+@pytest.mark.parametrize("levels", [16, 256, 4096, 65536, None])
+@pytest.mark.parametrize("level", [{"floor": 0.9}, {"mean": 0.98}, {"floor": 0.8, "mean": 0.98}])
+def test_every_number_of_levels_has_its_lattice_inside_the_ball(levels, level):
+    x = quantise(saved(), levels)
+    lead = 0.5 if levels != 16 else 0.05
+    result = FrankWolfe(Linear(x, 3, lead), levels=levels, **level)(x, [0])
+    assert result.success.tolist() == [True] and certify(x, result.images, **level).within.tolist() == [True]
+    torch.testing.assert_close(result.images, quantise(result.images, levels), rtol=0, atol=0)
+    if levels in (4096, 65536):  # finer than 8 bits, and used
+        assert not torch.equal(result.images, quantise(result.images))
+
+
+@pytest.mark.parametrize("level", [{"floor": 0.9}, {"mean": 0.98}])
+def test_in_floating_point_a_linear_model_is_moved_as_far_as_the_program_says(level):
+    x = saved()
+    model = Linear(x, 2, 1e4)
+    gradient = (model.weight[1] - model.weight[0]).reshape(x.shape)
+    ball = SSIMBall(x, **level)
+    ball = ball if ball.mean is None else ball.expand(torch.zeros_like(x))
+    reach = float(solve(Program(ball, gradient), tol=1e-3).objective)
+    gains = [
+        float((gradient * (FrankWolfe(model, steps=1, levels=levels, **level)(x, [0]).images - x)).sum())
+        for levels in (None, 65536, 256)
+    ]
+    # The true floor is wider than the program's; the mean's ellipsoid is followed to the true mean.
+    assert gains[0] >= 0.97 * reach and gains[1] >= 0.97 * gains[0] and gains[0] >= 0.97 * gains[2]
+
+
+def test_probabilities_are_attacked_like_logits():
+    x = saved()
+    model = Linear(x, 4, lead=30.0)  # whose probability is 1 in float32, without a gradient
+    for name in ("margin", "cross_entropy", "dlr"):
+        expected = FrankWolfe(model, floor=0.9, steps=4, loss=name)(x, [0])
+        found = FrankWolfe(lambda images: model(images).softmax(1), floor=0.9, steps=4, loss=name)(x, [0])
+        assert found.status == expected.status and found.gradient_calls.tolist() == expected.gradient_calls.tolist()
+        if name != "cross_entropy":  # whose own gradient on these logits has lost the label's share to rounding
+            assert float((found.images != expected.images).float().mean()) < 0.05
+
+
+@pytest.mark.parametrize("loss_of_gradient", ["masked", "not finite"])
+def test_an_iterate_without_a_gradient_is_not_the_end(loss_of_gradient):
+    x = saved()
+    model = Linear(x, 2, lead=0.5)
+    length = float((FrankWolfe(Linear(x, 2, 1e4), mean=0.99, steps=1)(x, [0]).images - x).norm())
+
+    def broken(images: Tensor) -> Tensor:
+        """The linear model near the reference; far from it a constant, or NaN."""
+        far = (images - x).flatten(1).norm(dim=1, keepdim=True) > 0.7 * length
+        constant = torch.tensor([[1.0, 0.0]]) if loss_of_gradient == "masked" else torch.full((1, 2), torch.nan)
+        return torch.where(far, constant, model(images))
+
+    result = FrankWolfe(broken, mean=0.99, steps=4)(x, [0])
+    assert result.status == (AttackStatus.ADVERSARIAL,) and result.success.tolist() == [True]
+
+
+def test_gradients_beyond_a_dtype_s_squares_are_followed():
+    x = saved()
+    model = Linear(x, 3, lead=0.5)
+    expected = FrankWolfe(model, mean=0.99)(x, [0])
+    for scale in (1e-25, 1e25):
+        assert (
+            FrankWolfe(lambda images, scale=scale: scale * model(images), mean=0.99)(x, [0]).status == expected.status
+        )

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from percep import AdjointReport, Program, Solution, SSIMBall, SSIMBallLayer, Window, certify, solve
-from percep.summaries import counts_of, range_of
+from percep.summaries import counted, range_of
 
 WINDOW = Window.uniform(4, stride=4, padding="valid")
 
@@ -23,7 +23,6 @@ def test_a_solution_says_how_many_images_are_solved_and_lists_them() -> None:
     assert repr(solution).startswith("Solution((3, 1, 8, 8) float32: 2 solved, 1 not_finite; gap ")
     table = solution.to_pandas()
     assert list(table.columns) == ["status", "objective", "bound", "gap", "iterations"]
-    assert table.index.name == "image"
     assert table["status"].tolist() == ["solved", "not_finite", "solved"]
     assert table["gap"].tolist() == pytest.approx(solution.gap.tolist(), nan_ok=True)
     assert table["iterations"].tolist() == solution.iterations.tolist()
@@ -60,5 +59,5 @@ def test_numbers_and_counts() -> None:
     assert range_of(torch.tensor([0.5, torch.nan, 0.25, 1.0])) == "0.25 to 1, median 0.5"
     assert range_of(torch.tensor([2.0, 2.0])) == "2"
     assert range_of(torch.tensor([torch.nan])) == range_of(torch.zeros(0)) == "undefined"
-    assert counts_of(["a", "b", "a"]) == "2 a, 1 b"
-    assert counts_of([]) == "none"
+    assert counted(["a", "b", "a"]) == "2 a, 1 b"
+    assert counted([]) == "none"

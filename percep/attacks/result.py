@@ -13,7 +13,7 @@ from torch import Tensor
 
 from percep.certificate import certify
 from percep.ssim import ssim_losses
-from percep.summaries import counts_of, range_of, save_pngs, table
+from percep.summaries import counted, middle, save_pngs, table
 from percep.windows import Window
 
 if TYPE_CHECKING:
@@ -124,9 +124,10 @@ class AttackResult:
         found = self.success & torch.isfinite(self.mean_ssim)
         count = len(self.status)
         return (
-            f"{type(self).__name__}({count} image{'s' * (count != 1)}: {counts_of(self.status)}; "
+            f"{type(self).__name__}({count} image{'s' * (count != 1)}: {counted(self.status)}; "
             f"{int(self.success.sum())} fooled, "
-            f"1 - mean SSIM {range_of(1 - self.mean_ssim[found])}; gradients {range_of(self.gradient_calls[found])})"
+            f"median 1 - mean SSIM {middle(1 - self.mean_ssim[found])}, "
+            f"median gradients {middle(self.gradient_calls[found].double())})"
         )
 
     def to_pandas(self) -> pd.DataFrame:

@@ -79,7 +79,7 @@ class Patches:
 
     def mean(self, copies: Tensor) -> Tensor:
         """`sum_j w_j z_j` of each copy."""
-        with without_autocast(copies.device):
+        with without_autocast():
             return torch.einsum("kl,bcklhw->bchw", self.weights, copies)
 
     def moments(self, copies: Tensor) -> "Moments":

@@ -161,6 +161,10 @@ def _made_folder(config: Config) -> Path:
     swept = hydra_config.mode == RunMode.MULTIRUN
     folder = Path(hydra_config.runtime.output_dir if swept else config.output)
     try:
+        str(folder).encode()
+    except UnicodeEncodeError as error:  # which Parquet's files need, and torch's store
+        raise InputError(f"output folder {str(folder)!a} is not UTF-8: choose another with output=FOLDER") from error
+    try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(

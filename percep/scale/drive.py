@@ -39,7 +39,7 @@ def drive(
     """
     problems: list[str] = []
     failure: tuple[int, int, str] | None = None
-    failures = f"failures {str(parts.folder)!a}"  # a name need not be UTF-8
+    failures = f"failures {parts.folder}"
     others = active_children()
     reading = iter(batches.loader(workers))  # which starts the workers, before the display starts a thread
     readers = [process for process in active_children() if process not in others]

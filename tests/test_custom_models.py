@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pandas as pd
 import pytest
 import timm
 import torch
@@ -256,6 +257,19 @@ def test_the_command_attacks_a_network_of_ones_own_and_continues(capsys: pytest.
     assert main(command) == 0
     assert main(["task=merge", "output=out"]) == 0
     assert "model.network._target_" in Path("out/report.html").read_text()
+
+
+@pytest.mark.usefixtures("elsewhere", "one_thread")
+def test_the_command_attacks_a_network_of_grey_images_with_a_background_class() -> None:
+    Path("labels.csv").write_text("name,label\na,1\nb,2\nd,3\n")
+    own = f"model.network={{_target_: {HERE}Net, channels: 1, side: 28, classes: 4}}"
+    settings = ("model.crop=28", "model.mean=[0]", "model.std=[1]", "model.first_class=1")
+    photographs = ("data=folder", "data.path=photos", "data.labels=labels.csv", "data.first_class=1", "output=out")
+    assert main(["model=custom", own, *settings, *photographs, "attack.steps=1"]) == 0
+    saved = Image.open("out/adversarial/a.png")
+    assert saved.mode == "L" and saved.size == (28, 28)
+    rows = pd.read_csv("out/results.csv").dropna(subset="label")
+    assert dict(zip(rows["name"], rows["label"].astype(int), strict=True)) == {"a": 1, "b": 2, "d": 3}
 
 
 @pytest.mark.parametrize(

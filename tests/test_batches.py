@@ -1,5 +1,7 @@
 """Batches dealt out: every photograph once, in the same company, whoever does it and whatever was done before."""
 
+import os
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +15,7 @@ from PIL import Image
 
 from percep import data
 from percep.data import Entry, Photograph, Survey
-from percep.errors import InputError
+from percep.errors import InputError, UnavailableError
 from percep.models import Preprocessing
 from percep.scale import batches as module
 from percep.scale.batches import Batch, Batches, Finished, readers_of
@@ -131,3 +133,16 @@ def test_images_pass_through_workers_unchanged(tmp_path: Path) -> None:
             assert (photograph.name, photograph.problem) == (expected.name, expected.problem)
             if expected.image is not None:
                 assert photograph.image.dtype == torch.float32 and torch.equal(photograph.image, expected.image)
+
+
+def test_a_reader_that_died_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("RGB", (SIDE, SIDE)).save(tmp_path / "a.png")
+
+    def killed(entry: Entry, preprocessing: Preprocessing) -> Photograph:
+        os.kill(os.getpid(), signal.SIGKILL)
+        raise NotImplementedError
+
+    monkeypatch.setattr(Entry, "read", killed)
+    batches = Batches(data.folder(tmp_path, PREPROCESSING, {}), 2, NOTHING, 0, 1)
+    with pytest.raises(UnavailableError, match=r"has died.* fewer of them with data\.workers"):
+        list(batches.loader(1))

@@ -33,6 +33,7 @@ from percep.solvers.constraints import Constraints, NewtonMatrix, parts, squared
 from percep.solvers.interior_point import MOST_PIXELS, Factor
 from percep.solvers.lagrangian import NormalEquations
 from percep.solvers.quadratic import per_image
+from percep.summaries import range_of
 
 # Up to here a dense factor is as quick as conjugate gradients, and exact.
 DENSE_PIXELS = 400
@@ -42,7 +43,7 @@ _NEAREST = 1e-9
 _TINY = 1e-30
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class AdjointReport:
     """How a backward pass went.
 
@@ -60,6 +61,12 @@ class AdjointReport:
     steps: int
     smoothing: float
     solved: Tensor
+
+    def __repr__(self) -> str:
+        return (
+            f"AdjointReport({int(self.accurate.sum())} of {len(self.solved)} images accurate; residual "
+            f"{range_of(self.residual)}, asked for {self.tolerance:.3g}; {self.steps} steps)"
+        )
 
     @property
     def accurate(self) -> Tensor:

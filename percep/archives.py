@@ -58,6 +58,11 @@ class Sample:
     labels: tuple[Member, ...] = ()
     problem: str | None = None
 
+    @property
+    def is_label(self) -> bool:
+        """Whether it is a label without an image."""
+        return bool(self.labels) and self.labels[0].path == self.path
+
 
 class LocalArchive:
     """An archive on the disk, of which the names are known before anything is read.
@@ -138,7 +143,8 @@ def samples_of(members: Sequence[Member]) -> list[Sample]:
             sharing = [] if owner is None or owner == key else [one for one in owned[owner] if one != key]
             found.append(_sample(images[key], labels.get(owner or "", []), sharing))
         elif key not in owned:
-            found.append(Sample(labels[key][0].path, key, None, problem="missing: a label without an image"))
+            first, *_ = own = labels[key]
+            found.append(Sample(first.path, key, None, tuple(own), "missing: a label without an image"))
     return found
 
 
@@ -154,35 +160,66 @@ def _sample(images: Sequence[Member], labels: Sequence[Member], sharing: Sequenc
 
 
 def _in_order(members: Iterable[Member]) -> Iterator[Sample]:
-    """Samples of members that follow each other; labels may also come long before."""
-    early: dict[str, list[Member]] = {}
-    unlabelled: dict[str, str] = {}
-    held: list[Member] = []
+    """Samples of members that follow each other; labels may also come long before.
 
-    def finished() -> Iterator[Sample]:
-        keys = {above for member in held if not member.is_label for above in _aboves(member.key)}
-        before = [label for key in keys for label in early.pop(key, [])]
-        if not keys:
-            for member in held:
-                early.setdefault(member.key, []).append(member)
-            return
-        for sample in samples_of([*before, *held]):
-            if not sample.labels:
-                unlabelled.update((above, sample.path) for above in _aboves(sample.key))
-            yield sample
-
+    Raises:
+        InputError: while iterating, a member that changes what a sample before it was.
+    """
+    order = _Order()
     for member in members:
-        if member.is_label and member.key in unlabelled:
+        if order.held and not any(_related(member.key, other.key) for other in order.held):
+            yield from order.finished()
+        order.add(member)
+    yield from order.finished()
+    yield from samples_of([label for labels in order.early.values() for label in labels])
+
+
+class _Order:
+    """What is known of members that are read once.
+
+    Attributes:
+        held: those that may belong together.
+        early: labels without an image so far, by key.
+        settled: keys of which no label may follow, and of which no image may, with the path of the sample before.
+    """
+
+    def __init__(self) -> None:
+        self.held: list[Member] = []
+        self.early: dict[str, list[Member]] = {}
+        self.settled: dict[tuple[str, bool], str] = {}
+
+    def add(self, member: Member) -> None:
+        before = self.settled.get((member.key, member.is_label))
+        if before is not None:
             raise InputError(
-                f"{member.path} comes after {unlabelled[member.key]}, and not at once: sort the archive by names, "
-                "as tar --sort=name does, or read it from a disk"
+                f"{member.path} comes after {before}, and not at once: sort the archive by names, as tar --sort=name "
+                "does, or read it from a disk"
             )
-        if held and not any(_related(member.key, other.key) for other in held):
-            yield from finished()
-            held = []
-        held.append(member)
-    yield from finished()
-    yield from samples_of([label for labels in early.values() for label in labels])
+        self.held.append(member)
+
+    def finished(self) -> Iterator[Sample]:
+        held, self.held = self.held, []
+        own = {member.key for member in held if member.is_label}
+        for key in {member.key for member in held if not member.is_label}:
+            label = next((above for above in _aboves(key) if above in own or above in self.early), None)
+            if label is not None and label not in own:
+                held += self.early.pop(label)
+                own.add(label)
+        for sample in samples_of(held):
+            if sample.is_label:
+                self.early.setdefault(sample.key, []).extend(sample.labels)
+            else:
+                self._settle(sample)
+                yield sample
+
+    def _settle(self, sample: Sample) -> None:
+        labels = {label.key for label in sample.labels}
+        self.settled[sample.key, False] = sample.path
+        for above in _aboves(sample.key):
+            if above in labels:
+                self.settled[above, False] = self.settled[above, True] = sample.path
+                return
+            self.settled[above, True] = sample.path
 
 
 def _streamed(stream: "_ToTheEnd") -> Iterator[Member]:

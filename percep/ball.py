@@ -10,6 +10,8 @@ from torch import Tensor
 
 from percep.errors import InputError
 from percep.ssim import C1, C2, ssim_losses, ssim_map, variance
+from percep.summaries import range_of, shape_of
+from percep.validation import require_images, require_perturbed
 from percep.windows import Window
 
 Level = float | Tensor
@@ -64,8 +66,10 @@ class MeanBall:
 class SSIMBall:
     """All perturbations `d` of a batch of references whose SSIM stays above a floor, or a mean, or both.
 
-    * `floor` t: S1 >= t1 and S2 >= t2 in every window and channel with t1 t2 = t, hence SSIM >= t everywhere.
-      An exact ball per window (Brunet, Vrscay, Wang, IEEE TIP 2012).
+    * `floor` t: S1 >= t1 and S2 >= t2 in every window and channel with t1 t2 = t, hence SSIM >= t everywhere. The ball
+      of each factor is exact (Brunet, Vrscay, Wang, IEEE TIP 2012); the split is a choice. The set SSIM >= t, which is
+      not convex, is wider: where one factor loses nothing, the other may lose more than its share, so the least SSIM of
+      an answer is often above t (0.94 at a floor of 0.9, where only contrast is spent).
     * `mean` t: the mean of SSIM over windows and channels is at least t. The convex set used by the solvers is
       one ellipsoid per image, an inner approximation: the denominators of 1 - S1 and 1 - S2 are replaced by
       lower bounds. `expand` re-expands them at a perturbation, `boundary` goes to the exact limit along a ray.
@@ -93,30 +97,28 @@ class SSIMBall:
         *,
         luminance_share: float = 0.5,
     ) -> None:
-        if reference.ndim != 4 or not reference.is_floating_point():
-            raise InputError(
-                "reference must be a floating-point (B, C, H, W) tensor, "
-                f"got {reference.dtype} {tuple(reference.shape)}"
-            )
+        finite = require_images(reference, "reference")
         if floor is None and mean is None:
             raise InputError("an SSIM ball needs a floor, a mean or both, each in (0, 1)")
         if not 0 < luminance_share < 1:
             raise InputError(f"luminance_share must lie in (0, 1), got {luminance_share}")
         self.window = Window.gaussian() if window is None else window
         self.luminance_share = luminance_share
-        reference = reference.detach()
-        self.finite = torch.isfinite(reference).flatten(1).all(1)
-        self.reference = torch.where(self.finite[:, None, None, None], reference, torch.zeros_like(reference))
-        if self.reference.numel():
-            least, most = self.reference.aminmax()
-            if least < 0 or most > 1:
-                raise InputError(f"reference must lie in [0, 1], got values in [{least:.4g}, {most:.4g}]")
+        # Under inference mode too a ball is made of tensors that autograd can save.
+        with torch.inference_mode(False), torch.no_grad():
+            self.finite = finite.clone()
+            self.reference = torch.where(self.finite[:, None, None, None], reference, torch.zeros_like(reference))
         grid = self.window.grid(*reference.shape[-2:])
         self.map_shape = (*reference.shape[:2], *grid)
         self.floor = _level(floor, "floor", self.map_shape, reference.device)
         self.mean = _level(mean, "mean", (reference.shape[0], 1, 1, 1), reference.device)
         self.windows = math.prod(self.map_shape[1:])
         self._expansion: Tensor | None = None
+
+    def __repr__(self) -> str:
+        levels = ((name, getattr(self, name)) for name in ("floor", "mean"))
+        held = "".join(f", {name} {range_of(level)}" for name, level in levels if level is not None)
+        return f"SSIMBall({shape_of(self.reference)}{held}, {self.window!r})"
 
     @property
     def batch(self) -> int:
@@ -218,8 +220,10 @@ class SSIMBall:
         """This ball with the mean's denominators taken at `delta`, `(B, C, H, W)`.
 
         Along the ray of `delta` the ellipsoid then measures `mean((1 - S1) + (1 - S2))` exactly; elsewhere it
-        is no longer an inner approximation, so take the answer to `boundary` of this ball.
+        is no longer an inner approximation, so take the answer to `boundary` of this ball. Raises `InputError` for
+        another shape than the reference's.
         """
+        self._require_like(delta, "delta")
         return self._with(self.reference, delta.detach().to(self.reference.dtype))
 
     def attached(self, reference: Tensor, floor: Level | None = None, mean: Level | None = None) -> "SSIMBall":
@@ -271,16 +275,34 @@ class SSIMBall:
             other.__dict__["_moments"] = moments
         return other
 
+    def _require_like(self, values: Tensor, name: str) -> None:
+        reference = self.reference
+        if not isinstance(values, Tensor) or not values.is_floating_point() or values.shape != reference.shape:
+            got = f"{values.dtype} {tuple(values.shape)}" if isinstance(values, Tensor) else type(values).__name__
+            raise InputError(f"{name} must be a floating-point tensor {tuple(reference.shape)}, got {got}")
+        if values.device != reference.device:
+            raise InputError(f"{name} must be on the reference's device, {reference.device}, got {values.device}")
+
     def ssim_map(self, images: Tensor) -> Tensor:
-        """SSIM of `(B, C, H, W)` images with their references, per window and channel: `(B, C, h, w)`."""
+        """SSIM of `(B, C, H, W)` images in [0, 1] with their references, per window and channel: `(B, C, h, w)`.
+
+        NaN in the windows that hold NaN. Raises `InputError` for images of another shape, type or range.
+        """
+        require_images(images)
+        self._require_like(images, "images")
         return ssim_map(self.reference, images, self.window)
 
     def contains(self, images: Tensor) -> Tensor:
         """`(B,)` bool: which `(B, C, H, W)` images lie in the set, evaluated in float64 without tolerance.
 
         The floor is tested factor by factor (S1 >= t1 and S2 >= t2), the mean on the true mean SSIM. False
-        for an image that is not finite or whose reference is not.
+        for an image that is not finite, that lies outside [0, 1] or whose reference is not finite.
+
+        Raises:
+            InputError: images of another shape or type, or with values outside [-1, 2]: on another scale.
         """
+        require_perturbed(images, self.reference)
+        self._require_like(images, "images")
         return self._inside(images.double() - self.reference.double())
 
     def _inside(self, delta: Tensor) -> Tensor:
@@ -302,8 +324,9 @@ class SSIMBall:
         """`(B,)` float64: the largest s in [0, 1] with `s * delta` in the convex set, in closed form.
 
         The convex set is the exact floor balls, the ellipsoid of the mean and the pixel range. 0 for a
-        perturbation that is not finite.
+        perturbation that is not finite. Raises `InputError` for another shape than the reference's.
         """
+        self._require_like(delta, "delta")
         result = torch.full((self.batch,), torch.inf, dtype=torch.float64, device=self.reference.device)
         spent, finite = torch.zeros_like(result), self.finite
         for channels, ball in self.exact:
@@ -334,8 +357,10 @@ class SSIMBall:
         """`(B,)` float64: how far the ray of `delta` runs inside the true set (`contains`), by bisection.
 
         `s * delta` is inside and `(s + 2e-12) * delta` outside, up to s = 4; so an answer of 4 means at
-        least 4. On a ray 1 - S1 and 1 - S2 grow with s, so the crossing is the first one.
+        least 4. On a ray 1 - S1 and 1 - S2 grow with s, so the crossing is the first one. 0 for a perturbation that is
+        not finite. Raises `InputError` for another shape than the reference's.
         """
+        self._require_like(delta, "delta")
         delta, finite = _finite(delta.double())
         inside = torch.zeros(self.batch, dtype=torch.float64, device=delta.device)
         outside = torch.full_like(inside, 4.0)
@@ -373,5 +398,7 @@ def _level(value: Level | None, name: str, shape: tuple[int, int, int, int], dev
 
 
 def _aligned(level: Tensor) -> Tensor:
-    """A number or one per image as `(B or 1, 1, 1, 1)`; maps as they are."""
-    return level.reshape(-1, 1, 1, 1) if level.ndim <= 1 else level
+    """A number or one per image as `(B or 1, 1, 1, 1)`; maps as `(B or 1, C or 1, h or 1, w or 1)`."""
+    if level.ndim <= 1:
+        return level.reshape(-1, 1, 1, 1)
+    return level.reshape((1,) * (4 - level.ndim) + tuple(level.shape))

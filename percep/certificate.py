@@ -1,16 +1,22 @@
 """The certificate: SSIM recomputed in float64 from its textbook formula, with no code of a solver's."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from percep.errors import InputError
+from percep.summaries import range_of, table
+from percep.validation import require_images, require_perturbed
 from percep.windows import Window
 
+if TYPE_CHECKING:
+    import pandas as pd
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, repr=False)
 class Certificate:
     """What `certify` measured, one entry per image.
 
@@ -23,6 +29,16 @@ class Certificate:
     min_ssim: Tensor
     mean_ssim: Tensor
     within: Tensor
+
+    def __repr__(self) -> str:
+        return (
+            f"Certificate({int(self.within.sum())} of {len(self.within)} images within; "
+            f"least SSIM {range_of(self.min_ssim)}; mean SSIM {range_of(self.mean_ssim)})"
+        )
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """One row per image: min_ssim, mean_ssim and within."""
+        return table({"min_ssim": self.min_ssim, "mean_ssim": self.mean_ssim, "within": self.within})
 
 
 def certify(
@@ -39,20 +55,19 @@ def certify(
     `use_sample_covariance=False`.
 
     Args:
-        reference: `(B, C, H, W)` in [0, 1].
-        images: `(B, C, H, W)`; values outside [0, 1] or not finite are not within.
+        reference: `(B, C, H, W)`, floating point in [0, 1]; an image that is not finite has NaN figures.
+        images: `(B, C, H, W)`, floating point; not within if they leave [0, 1] or are not finite.
         floor: the least SSIM allowed in any window and channel, in [-1, 1].
         mean: the least mean SSIM allowed, in [-1, 1].
         window: `Window.gaussian()` by default.
 
     Raises:
-        InputError: shapes that differ, a level outside [-1, 1], an image too small for the window.
+        InputError: shapes that differ, integers, a reference outside [0, 1], images with values outside [-1, 2] (which
+            are on another scale), a level outside [-1, 1], an image too small for the window.
     """
     window = Window.gaussian() if window is None else window
-    if reference.ndim != 4 or reference.shape != images.shape:
-        raise InputError(
-            f"reference and images must both be (B, C, H, W), got {tuple(reference.shape)} and {tuple(images.shape)}"
-        )
+    require_images(reference, "reference")
+    require_perturbed(images, reference)
     for name, level in (("floor", floor), ("mean", mean)):
         if level is not None and not -1 <= level <= 1:
             raise InputError(f"{name} must lie in [-1, 1], got {level}")

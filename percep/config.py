@@ -18,7 +18,7 @@ class ModelConfig:
 
     source: str
     name: str
-    network: dict[str, Any] | None
+    network: Any  # a mapping, or null
     checkpoint: str | None
     mean: list[float] | None
     std: list[float] | None

@@ -45,6 +45,15 @@ class Photograph:
     problem: str | None = None
     target: int | None = None
 
+    def __repr__(self) -> str:
+        shape = "" if self.image is None else f", {'x'.join(map(str, self.image.shape))}"
+        known = [
+            f", {name}={value!r}"
+            for name in ("label", "target", "problem")
+            if (value := getattr(self, name)) is not None
+        ]
+        return f"Photograph({self.name!r}{shape}{''.join(known)})"
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -130,6 +139,9 @@ class Photographs:
 
     def __len__(self) -> int:
         return len(self.entries)
+
+    def __repr__(self) -> str:
+        return f"Photographs({len(self)})"
 
     def __iter__(self) -> Iterator[Photograph]:
         return (entry.read(self.preprocessing) for entry in self.entries)
@@ -298,13 +310,15 @@ def class_indices(names: Sequence[str], class_index: Mapping[str, int]) -> dict[
     Raises:
         InputError: a name that is none of the classes.
     """
+    if not class_index and all(name.isdecimal() for name in names):  # of a model whose classes have no names
+        return {name: int(name) for name in names}
     known = {name.replace("_", " "): index for name, index in class_index.items()}
     strangers = [name for name in names if name.replace("_", " ") not in known]
     if not strangers:
         return {name: known[name.replace("_", " ")] for name in names}
     classes = len(set(class_index.values()))
     if len(strangers) == len(names) == classes:
-        return {name: index for index, name in enumerate(sorted(names))}
+        return {name: class_index.get(str(place), place) for place, name in enumerate(sorted(names))}
     listed = ", ".join(strangers[:3]) + (", ..." if len(strangers) > 3 else "")
     raise InputError(
         f"labels outside the model's classes: {listed}; "

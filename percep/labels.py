@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import count
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -73,7 +74,7 @@ class Classes:
 
     def __init__(self, class_index: Mapping[str, int], first_class: int = 0) -> None:
         self.class_index, self.first_class = class_index, first_class
-        self.count = max(class_index.values(), default=-1) + 1
+        self.count = next(index for index in count() if str(index) not in class_index)
         self._names = {_spaced(name): index for name, index in class_index.items()}
         self._folded: dict[str, int | None] = {}
         for name, index in self._names.items():
@@ -112,8 +113,7 @@ class Classes:
 
     def _by_index(self, text: str) -> int | None:
         index = written_index(text)
-        assert index is not None
-        if self.misses(index):
+        if index is None or self.misses(index):
             return None
         index -= self.first_class
         return self.class_index.get(str(index)) if self.class_index else index
@@ -424,9 +424,11 @@ class _Table:
             )
         separator = _separator([line for _, line in lines])
         rows = list(_split(lines, separator))
+        if separator == " " and not columns:
+            named = [(number, _named(line)) for number, line in lines]
+            if len(rows[0][1]) == 2 or not _is_header(named, columns):  # the label is all that follows the name
+                rows = named
         self.header = rows[0][1] if _is_header(rows, columns) else None
-        if separator == " " and self.header is None and not columns:  # a label of several words, after the name
-            rows = [(number, _named(line)) for number, line in lines]
         self.rows = rows if self.header is None else rows[1:]
         widths = Counter(len(fields) for _, fields in rows)
         self.width = widths.most_common(1)[0][0] if self.header is None else len(self.header)
@@ -549,7 +551,8 @@ def _is_header(rows: Sequence[tuple[int, Sequence[str]]], columns: set[str]) -> 
     first, rest = rows[0][1], [fields for _, fields in rows[1:]]
     if any(_plain(field) in (*_NAME_HEADERS, *_LABEL_HEADERS) for field in first):
         return all(written_index(field) is None for field in first if field)
-    if any(column.strip() in first for column in columns if not column.isdecimal()):
+    plain = set(map(_plain, first))
+    if any(column in first or _plain(column) in plain for column in columns if not column.isdecimal()):
         return True
     labelled = [fields for fields in rest if len(fields) > 1]
     if not labelled or len(first) < 2:
@@ -561,7 +564,9 @@ def _is_header(rows: Sequence[tuple[int, Sequence[str]]], columns: set[str]) -> 
     def is_file(fields: Sequence[str]) -> bool:
         return without_suffix(fields[0]) != fields[0]
 
-    return any(all(map(test, labelled)) and not test(first) for test in (is_number_or_id, is_file))
+    return not is_file(first) and any(
+        all(map(test, labelled)) and not test(first) for test in (is_number_or_id, is_file)
+    )
 
 
 def _plain(name: str) -> str:

@@ -8,11 +8,11 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from percep.adjoint import DENSE_PIXELS, AdjointReport, solve_adjoint
 from percep.ball import Level, SSIMBall
-from percep.errors import AdjointWarning, InputError
+from percep.errors import AdjointWarning, InputError, UnavailableError
+from percep.folding import Folding
 from percep.program import Multipliers, Program, Solution, Status
 from percep.solvers import Solver, solve
 from percep.solvers.interior_point import InteriorPoint
@@ -30,7 +30,12 @@ class SSIMBallLayer(nn.Module):
     The gradient reaches the reference, g, a, rho, the floor and the mean. `mode="implicit"` differentiates the
     optimality conditions (see `percep.adjoint`): one linear solve, matrix-free, memory for a fixed number of
     images. `mode="unrolled"` lets autograd go through `percep.unrolled`, thousands of dense solves: a reference
-    for programs of some hundred pixels. Derivatives of derivatives are not supported by the implicit mode.
+    for programs of some hundred pixels, and the one with derivatives of derivatives. Its backward pass is torch's own:
+    call it outside `torch.autocast`, as torch asks; all else is the same inside and outside.
+
+    `torch.func`'s `vjp`, `grad`, `jacrev`, `functional_call` and `vmap` are supported by the implicit mode (a dimension
+    that is mapped over becomes part of the batch), `jvp` and `jacfwd` are not. `torch.compile` breaks its graph here.
+    An empty batch has an empty answer, with gradients of 0.
 
     With a mean, the set is the ellipsoid of `SSIMBall` and its dependence on the reference is differentiated too;
     it is not expanded again at the answer.
@@ -110,6 +115,7 @@ class SSIMBallLayer(nn.Module):
 
         Raises:
             InputError: as `SSIMBall`, `Program` and `solve` do.
+            UnavailableError: inside `torch.jit.trace`, `torch.export`, a forward-mode or a second derivative.
         """
         if isinstance(reference, tuple):
             return self.forward(*reference, floor=floor, mean=mean, proximal=proximal)
@@ -128,6 +134,7 @@ class SSIMBallLayer(nn.Module):
         proximal: float | Tensor | None = None,
     ) -> Solution:
         """As `forward`, returning the whole `Solution`; its `delta` is differentiable, its figures are not."""
+        _refuse_recording()
         inputs = _Inputs(
             reference,
             linear,
@@ -136,18 +143,22 @@ class SSIMBallLayer(nn.Module):
             self.floor if floor is None else floor,
             self.mean if mean is None else mean,
         )
-        program = inputs.program(self.window)
-        if self.mode == "unrolled":
-            return unrolled(program, inputs.attached(program), inputs.linear, inputs.anchor, inputs.rho, self.tol)
-        with torch.no_grad():
-            solution = solve(program, self._solver(program), self.tol)
-        work = _Work(self.window, solution.status, self.smoothing, 0.3 * math.sqrt(self.tol), self.on_backward)
-        return replace(solution, delta=_Implicit.apply(work, solution, *inputs))
+        if torch.compiler.is_dynamo_compiling():
+            # A graph break: the solver's loops end where the numbers say. At import it would import dynamo.
+            return torch.compiler.disable(self._solve)(inputs)
+        return self._solve(inputs)
 
-    def _solver(self, program: Program) -> str | Solver:
-        if self.solver is not None:
-            return self.solver
-        return InteriorPoint() if program.linear[0].numel() <= DENSE_PIXELS else "dual"
+    def _solve(self, inputs: "_Inputs") -> Solution:
+        inputs = inputs.recordable()
+        if self.mode == "unrolled":
+            program = inputs.program(self.window)
+            return unrolled(program, inputs.attached(program), inputs.linear, inputs.anchor, inputs.rho, self.tol)
+        work = _Work(
+            self.window, self.solver, self.tol, self.smoothing, 0.3 * math.sqrt(self.tol), on_backward=self.on_backward
+        )
+        delta, *_ = _Implicit.apply(work, *inputs)
+        assert work.solution is not None
+        return replace(work.solution, delta=delta)
 
     def extra_repr(self) -> str:
         return f"floor={self.floor}, mean={self.mean}, proximal={self.proximal}, tol={self.tol}, mode={self.mode}"
@@ -169,6 +180,12 @@ class _Inputs(NamedTuple):
         rho = self.proximal.detach() if isinstance(self.proximal, Tensor) else self.proximal
         return Program(SSIMBall(self.reference, self.floor, self.mean, window), self.linear.detach(), rho, anchor)
 
+    def recordable(self) -> "_Inputs":
+        """These inputs, with copies of those made under inference mode where autograd may have to save them."""
+        if torch.is_inference_mode_enabled():
+            return self
+        return _Inputs(*(v.clone() if isinstance(v, Tensor) and v.is_inference() else v for v in self))
+
     def where(self, finite: Tensor) -> "_Inputs":
         """These inputs, with 0 in the images that are not finite."""
         mask = finite.reshape(-1, 1, 1, 1)
@@ -189,55 +206,121 @@ class _Inputs(NamedTuple):
         return rho.expand(len(self.linear)).reshape(-1, 1, 1, 1)
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Work:
-    """How the adjoint of an answer is to be computed, and the status of that answer."""
+    """How to answer one call and its adjoint; the forward pass leaves its answer here."""
 
     window: Window
-    status: tuple[Status, ...]
+    solver: str | Solver | None
+    tol: float
     smoothing: float
     tolerance: float
     on_backward: Callable[[AdjointReport], None] | None
+    solution: Solution | None = None
+
+    def solve(self, program: Program) -> Solution:
+        solver = self.solver
+        if solver is None:
+            small = program.ball.reference.shape[1:].numel() <= DENSE_PIXELS
+            solver = InteriorPoint() if small else "dual"
+        return solve(program, solver, self.tol)
 
 
 class _Implicit(torch.autograd.Function):
-    """Hands out a solution; its backward is the adjoint."""
+    """A solution's perturbation and multipliers; the backward pass of the first is the adjoint."""
 
     @staticmethod
-    def forward(ctx: Any, work: _Work, solution: Solution, *inputs: Any) -> Tensor:
+    def forward(work: _Work, *inputs: Any) -> tuple[Tensor | None, ...]:
+        work.solution = solution = work.solve(_Inputs(*inputs).program(work.window))
         assert solution.multipliers is not None
-        ctx.work = work
-        ctx.plain = [None if isinstance(value, Tensor) else value for value in inputs]
-        prices = solution.multipliers
-        ctx.save_for_backward(
-            *(value if isinstance(value, Tensor) else None for value in inputs),
-            solution.delta,
-            prices.luminance,
-            prices.contrast,
-            prices.mean,
-        )
-        return solution.delta
+        return solution.delta, *solution.multipliers.tensors()
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor | None, ...]:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor | None, ...]) -> None:
+        ctx.work, *values = inputs
+        ctx.plain = [None if isinstance(value, Tensor) else value for value in values]
+        ctx.save_for_backward(*(value if isinstance(value, Tensor) else None for value in values), *output)
+        ctx.mark_non_differentiable(*(part for part in output[1:] if part is not None))
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
+        if cotangent is None:
+            return (None,) * len(ctx.needs_input_grad)
         *saved, delta, luminance, contrast, mean = ctx.saved_tensors
-        wanted = ctx.needs_input_grad[2:]
+        inputs = (plain if value is None else value for plain, value in zip(ctx.plain, saved, strict=True))
+        answer = (cotangent, delta, luminance, contrast, mean)
+        return None, *_Adjoint.apply(ctx.work, ctx.needs_input_grad[1:], *answer, *inputs)
+
+    @staticmethod
+    def jvp(ctx: Any, *_: Any) -> None:
+        raise UnavailableError("the layer has no forward-mode derivatives: take vjp or jacrev for jvp or jacfwd")
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], work: _Work, *inputs: Any) -> tuple[Any, Any]:
+        folded = Folding.of(info.batch_size, inputs[0], in_dims[1])
+        answer = _Implicit.apply(work, *folded.inputs(inputs, in_dims[1:]))
+        return folded.unfold(answer)
+
+
+class _Adjoint(torch.autograd.Function):
+    """The gradients of a solution in its inputs, for a cotangent: a function, so that `torch.func` can map over it."""
+
+    @staticmethod
+    def forward(work: _Work, wanted: tuple[bool, ...], cotangent: Tensor, *values: Any) -> tuple[Tensor | None, ...]:
+        delta, luminance, contrast, mean, *rest = values
         inputs = _Inputs(
             *(
-                plain if value is None else value.detach().requires_grad_(needed)
-                for plain, value, needed in zip(ctx.plain, saved, wanted, strict=True)
+                value.detach().requires_grad_(needed) if isinstance(value, Tensor) else value
+                for value, needed in zip(rest, wanted, strict=True)
             )
         )
-        multipliers = Multipliers(luminance, contrast, mean)
-        gradients = iter(_gradients(inputs, delta, multipliers, cotangent, ctx.work))
-        return (None, None, *(next(gradients) if needed else None for needed in wanted))
+        gradients = iter(_gradients(inputs, delta, Multipliers(luminance, contrast, mean), cotangent, work))
+        return tuple(next(gradients) if needed else None for needed in wanted)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor | None, ...]) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *_: Any) -> None:
+        raise UnavailableError(
+            "the layer's implicit mode is once_differentiable: take mode='unrolled' for derivatives of derivatives"
+        )
+
+    @staticmethod
+    def jvp(ctx: Any, *_: Any) -> None:
+        _Adjoint.backward(ctx)
+
+    @staticmethod
+    def vmap(
+        info: Any, in_dims: tuple[Any, ...], work: _Work, wanted: tuple[bool, ...], *values: Any
+    ) -> tuple[Any, Any]:
+        answer, inputs, dims = values[:5], values[5:], in_dims[2:]
+        folded = Folding.of(info.batch_size, answer[0], dims[0])
+        gradients = _Adjoint.apply(
+            work,
+            wanted,
+            *(folded.fold(value, dim) for value, dim in zip(answer, dims[:5], strict=True)),
+            *folded.inputs(inputs, dims[5:]),
+        )
+        return folded.gradients(gradients, inputs, dims[5:])
+
+
+def _refuse_recording() -> None:
+    """Raises UnavailableError where torch records operations to repeat them: how many a solver takes is in the data."""
+    if torch.jit.is_tracing():
+        raise UnavailableError("torch.jit.trace would repeat one call's iterations on all inputs: leave the layer out")
+    if torch.compiler.is_compiling() and not torch.compiler.is_dynamo_compiling():
+        raise UnavailableError("torch.export holds no loops that end where the data say: leave the layer out")
 
 
 def _gradients(
     inputs: _Inputs, delta: Tensor, multipliers: Multipliers, cotangent: Tensor, work: _Work
 ) -> tuple[Tensor, ...]:
     """Gradients in those inputs that require one, in their order."""
+    if not len(inputs.reference):
+        return tuple(torch.zeros_like(value) for value in inputs if isinstance(value, Tensor) and value.requires_grad)
     sources = [value for value in inputs if isinstance(value, Tensor) and value.requires_grad]
     program = inputs.program(work.window)
     if not bool((finite := program.finite).all()):
@@ -259,11 +342,14 @@ def _gradients(
 
 def _tell(work: _Work, residual: Tensor, steps: int) -> None:
     """Reports the adjoint, and warns where it is not accurate."""
-    solved = torch.tensor([status is Status.SOLVED for status in work.status], device=residual.device)
+    assert work.solution is not None
+    # A cotangent mapped over by `torch.func` has the same answers once more.
+    status = work.solution.status * (len(residual) // len(work.solution.status))
+    solved = torch.tensor([state is Status.SOLVED for state in status], device=residual.device)
     report = AdjointReport(residual, work.tolerance, steps, work.smoothing, solved)
     if not bool(report.accurate.all()):
         poor = [
-            f"image {image}: forward {work.status[image]}, adjoint residual {float(residual[image]):.1e}"
+            f"image {image}: forward {status[image]}, adjoint residual {float(residual[image]):.1e}"
             for image in torch.nonzero(~report.accurate).flatten().tolist()
         ]
         warnings.warn(

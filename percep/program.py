@@ -3,12 +3,17 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from percep.ball import SSIMBall
 from percep.errors import InputError
+from percep.summaries import counts_of, range_of, shape_of, table
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class Status(StrEnum):
@@ -22,7 +27,7 @@ class Status(StrEnum):
     """The image, its linear term or its anchor holds NaN or infinity; its perturbation is 0."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Program:
     """Maximise `<g, d> - (rho / 2) |d - a|^2` over the ball, for each image on its own.
 
@@ -47,15 +52,24 @@ class Program:
     def __post_init__(self) -> None:
         shape, dtype = self.ball.reference.shape, self.ball.reference.dtype
         for name, value in (("linear", self.linear), ("anchor", self.anchor)):
-            if value is not None and (value.shape != shape or value.dtype != dtype):
+            if value is None and name == "anchor":
+                continue
+            if not isinstance(value, Tensor):
+                raise InputError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
+            if value.shape != shape or value.dtype != dtype or value.device != self.ball.reference.device:
+                remedy = f": give {name}.to(reference)" if value.shape == shape else ""
                 raise InputError(
-                    f"{name} must match the reference, {dtype} {tuple(shape)}, got {value.dtype} {tuple(value.shape)}"
+                    f"{name} must match the reference, {shape_of(self.ball.reference)}, got {shape_of(value)}{remedy}"
                 )
-        rho = torch.as_tensor(self.proximal)
+        rho = torch.as_tensor(self.proximal).detach()
         if rho.ndim > 1 or (rho.ndim == 1 and rho.shape[0] != self.ball.batch):
             raise InputError(f"proximal must be a number or a tensor ({self.ball.batch},), got {tuple(rho.shape)}")
         if not bool(((rho >= 0) & torch.isfinite(rho)).all()):
             raise InputError("proximal must be finite and at least 0")
+
+    def __repr__(self) -> str:
+        anchor = "no anchor" if self.anchor is None else "an anchor"
+        return f"Program({self.ball!r}, proximal {range_of(self.rho)}, {anchor})"
 
     @property
     def rho(self) -> Tensor:
@@ -120,7 +134,7 @@ class Program:
         return Program(self.ball.select(images), self.linear[images], self.rho.flatten()[images], anchor)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Multipliers:
     """Lagrange multipliers of a program, at least 0: the price of each constraint's squared radius.
 
@@ -133,6 +147,13 @@ class Multipliers:
     contrast: Tensor | None = None
     mean: Tensor | None = None
 
+    def __repr__(self) -> str:
+        names = ("luminance", "contrast", "mean")
+        parts = [
+            f"{name} {shape_of(part)}" for name, part in zip(names, self.tensors(), strict=True) if part is not None
+        ]
+        return f"Multipliers({', '.join(parts)})"
+
     def channels(self, channels: slice) -> "Multipliers":
         """Those of some channels' windows."""
         luminance, contrast = (None if part is None else part[:, channels] for part in (self.luminance, self.contrast))
@@ -140,24 +161,25 @@ class Multipliers:
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "Multipliers":
         """`function` of each tensor that is there."""
-        return Multipliers(*(None if mine is None else function(mine) for mine in self._tensors()))
+        return Multipliers(*(None if mine is None else function(mine) for mine in self.tensors()))
 
     def join(self, other: "Multipliers", function: Callable[[Tensor, Tensor], Tensor]) -> "Multipliers":
         """`function` of each pair of tensors that are there."""
-        pairs = zip(self._tensors(), other._tensors(), strict=True)
+        pairs = zip(self.tensors(), other.tensors(), strict=True)
         return Multipliers(*(None if a is None or b is None else function(a, b) for a, b in pairs))
 
     def update(self, images: Tensor, other: "Multipliers") -> None:
         """Overwrites the multipliers of some images in place."""
-        for mine, new in zip(self._tensors(), other._tensors(), strict=True):
+        for mine, new in zip(self.tensors(), other.tensors(), strict=True):
             if mine is not None and new is not None:
                 mine[images] = new
 
-    def _tensors(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    def tensors(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Luminance, contrast, mean."""
         return self.luminance, self.contrast, self.mean
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Solution:
     """One answer per image.
 
@@ -178,6 +200,21 @@ class Solution:
     status: tuple[Status, ...]
     iterations: Tensor
     multipliers: Multipliers | None
+
+    def __repr__(self) -> str:
+        return f"Solution({shape_of(self.delta)}: {counts_of(self.status)}; gap {range_of(self.gap)})"
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """One row per image: status, objective, bound, gap and iterations."""
+        return table(
+            {
+                "status": [str(status) for status in self.status],
+                "objective": self.objective,
+                "bound": self.bound,
+                "gap": self.gap,
+                "iterations": self.iterations,
+            }
+        )
 
     def select(self, images: Tensor) -> "Solution":
         """The answers of some of the images, `images` an index tensor."""

@@ -31,13 +31,12 @@ def shares(most: int, sizes: Iterable[int]) -> list[int]:
             break
         known.append(size)
     given = [0] * len(known)
-    left = min(most, sum(known))
-    while left:
-        able = [shard for shard, size in enumerate(known) if given[shard] < size]
-        for place, shard in enumerate(able):
-            gives = min(share(left, len(able), place), known[shard] - given[shard])
-            given[shard] += gives
-        left = min(most, sum(known)) - sum(given)
+    left = most
+    while able := [shard for shard, size in enumerate(known) if given[shard] < size][:left]:
+        each = min(max(1, left // len(able)), *(known[shard] - given[shard] for shard in able))
+        for shard in able:
+            given[shard] += each
+        left -= each * len(able)
     return given
 
 

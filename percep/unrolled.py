@@ -7,6 +7,7 @@ from torch import Tensor
 
 from percep.ball import SSIMBall
 from percep.errors import InputError
+from percep.precision import without_autocast
 from percep.program import Multipliers, Program, Solution
 from percep.solvers.answers import Answers
 from percep.solvers.recovery import shrink
@@ -34,10 +35,11 @@ def unrolled(
     Raises:
         InputError: images of more than 256 values, or data that are not finite.
     """
-    pixels = linear[0].numel()
+    pixels = linear.shape[1:].numel()
     if pixels > _MOST_PIXELS or not bool(program.finite.all()):
         raise InputError(f"mode 'unrolled' needs finite images of at most {_MOST_PIXELS} values, got {pixels}")
-    delta, multipliers = _iterate(ball, linear, anchor, rho)
+    with without_autocast(linear.device):
+        delta, multipliers = _iterate(ball, linear, anchor, rho)
     with torch.no_grad():
         answers = Answers(program)
         inside = shrink(program.ball, delta)

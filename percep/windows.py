@@ -17,6 +17,7 @@ from torch import Tensor
 
 from percep import kernels
 from percep.errors import InputError
+from percep.precision import product
 
 Padding = Literal["reflect", "valid"]
 
@@ -24,7 +25,7 @@ _DENSE_SIDE = 96
 _CACHED_PLANE = 2**18
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Window:
     """A separable averaging window of `size x size` taps that sum to 1, moved by `stride`.
 
@@ -68,6 +69,10 @@ class Window:
         if size < 1:
             raise InputError(f"a uniform window needs size >= 1, got {size}")
         return cls((1.0 / size,) * size, stride, padding)
+
+    def __repr__(self) -> str:
+        kind = "uniform" if len(set(self.taps)) == 1 else f"spread {self.second_moment**0.5:.3g}"
+        return f"Window({self.size}x{self.size} taps, {kind}, stride {self.stride}, padding {self.padding!r})"
 
     @property
     def size(self) -> int:
@@ -141,7 +146,7 @@ class Window:
         rows, columns = self.grid(height, width)
         if max(height, width) <= _DENSE_SIDE:
             vertical, horizontal = (self._matrix(taps, side, values) for side in (height, width))
-            return vertical @ (values @ horizontal.mT)
+            return product(vertical, product(values, horizontal.mT))
         if not values.numel():
             return values.new_empty(*values.shape[:-2], rows, columns)
         before, after = self.margins
@@ -163,7 +168,7 @@ class Window:
             return launch.adjoint(values, self, taps, height, width)
         if max(height, width) <= _DENSE_SIDE:
             vertical, horizontal = (self._matrix(taps, side, values) for side in (height, width))
-            return vertical.mT @ (values @ horizontal)
+            return product(vertical.mT, product(values, horizontal))
         if not values.numel():
             return values.new_empty(*values.shape[:-2], height, width)
         margins = self.margins

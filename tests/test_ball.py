@@ -4,7 +4,7 @@ import hypothesis.strategies as st
 import pytest
 import torch
 from hypothesis import assume, given, settings
-from references import KINDS, photograph, reference
+from references import KINDS, photograph, random_like, reference
 from torch import Tensor
 
 from percep import InputError, SSIMBall, Window
@@ -189,3 +189,42 @@ def test_bad_references_are_refused():
         SSIMBall(torch.zeros(3, 24, 24), floor=0.9)
     with pytest.raises(InputError, match="too small"):
         SSIMBall(torch.zeros(1, 3, 1, 1), floor=0.9)
+
+
+@pytest.mark.parametrize("shape", [(3, 24, 24), (3, 1, 1), (24, 1)])
+def test_a_map_of_levels_without_a_batch_is_that_of_every_image(shape):
+    """Its first axis is that of the channels or rows, and no image is left out with it."""
+    x = torch.cat([photograph(i, 24) for i in (3, 4, 5)])
+    delta = 0.2 * random_like(x, 1)
+    level = 0.9 + 0.05 * torch.rand(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    ball, whole = SSIMBall(x, floor=level), SSIMBall(x, floor=level.expand(3, 3, 24, 24).clone())
+    chosen = torch.tensor([1])
+    for mine, other, moved in ((ball, whole, delta), (ball.select(chosen), whole.select(chosen), delta[chosen])):
+        assert torch.equal(mine.scale(moved), other.scale(moved))
+
+
+def test_what_the_methods_take_is_checked():
+    x = photograph(3, 24)
+    ball = SSIMBall(x, floor=0.9)
+    for method in (ball.scale, ball.boundary, ball.expand, ball.contains, ball.ssim_map):
+        with pytest.raises(InputError, match=r"\(1, 3, 24, 24\)"):
+            method(x[..., :23])
+        with pytest.raises(InputError, match="got ndarray"):
+            method(x.numpy())
+    for method in (ball.contains, ball.ssim_map):
+        with pytest.raises(InputError, match="divide images by 255"):
+            method(255 * x)
+    outside = x.clone()
+    outside[0, 0, 0, 0] = 1.001
+    assert ball.contains(outside).tolist() == [False]
+    with pytest.raises(InputError, match=r"images\.clamp\(0, 1\)"):
+        ball.ssim_map(outside)
+
+
+def test_a_ball_made_under_inference_mode_serves_autograd():
+    x = photograph(3, 24)
+    with torch.inference_mode():
+        ball = SSIMBall(x.clone(), floor=0.9)
+    y = x.clone().requires_grad_()
+    ball.ssim_map(y).mean().backward()
+    assert y.grad is not None and bool(torch.isfinite(y.grad).all())

@@ -1,5 +1,7 @@
 """Photographs: finding, labelling and decoding them, and every file that cannot be used."""
 
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import torch
 from PIL import Image
 
 from percep import data
+from percep.decoding import decode
 from percep.errors import InputError, UnavailableError
 from percep.models import Preprocessing
 
@@ -85,6 +88,128 @@ def test_deeper_pixels_are_a_problem(pixels: np.ndarray, tmp_path: Path) -> None
     path = _write(tmp_path / "deep.tif", Image.fromarray(pixels))
     with pytest.raises(InputError, match=r"deep\.tif: .* 8 or 16 bits"):
         data.image(path, WHOLE)
+
+
+def test_32_bit_integers_have_no_known_range(tmp_path: Path) -> None:
+    """0..255 in an int32 TIFF was read as 0..255 of 65535, near black."""
+    path = _write(tmp_path / "deep.tif", Image.fromarray(GREY.astype(np.int32)))
+    with pytest.raises(InputError, match="signed or 32-bit pixels have no known range"):
+        data.image(path, WHOLE)
+    shallow = _write(tmp_path / "shallow.png", Image.fromarray(GREY.astype(np.uint16)))
+    with pytest.raises(InputError, match=r"16-bit pixels of at most 25[0-5] of 65535 are near black"):
+        data.image(shallow, WHOLE)
+
+
+def test_a_pgm_of_16_bits(tmp_path: Path) -> None:
+    path = tmp_path / "deep.pgm"
+    path.write_bytes(b"P5 16 16 65535\n" + (GREY.astype(np.uint16) * 257).astype(">u2").tobytes())
+    assert np.array_equal(_levels(path), np.repeat(GREY[..., None], 3, axis=2))
+
+
+def test_grey_networks_read_grey(tmp_path: Path) -> None:
+    grey = Preprocessing(resize=SIDE, crop=SIDE, channels=1)
+    _write(tmp_path / "a.png", Image.fromarray(GREY))
+    _write(tmp_path / "b.png", Image.fromarray(np.full((SIDE, SIDE, 3), (255, 0, 0), np.uint8)))
+    clear = np.zeros((SIDE, SIDE, 2), np.uint8)
+    _write(tmp_path / "c.png", Image.fromarray(clear, "LA"))
+    images = [photograph.image for photograph in data.folder(tmp_path, grey, CLASSES)]
+    assert all(image.shape == (1, SIDE, SIDE) for image in images)
+    assert np.array_equal((images[0][0] * 255).round().numpy(), GREY)
+    assert abs(float(images[1].mean()) - 0.299) < 0.002  # ITU-R BT.601
+    assert (images[2] == 1).all()
+
+
+def test_the_first_frame_of_many(tmp_path: Path) -> None:
+    frames = [Image.fromarray(COLOUR), Image.new("RGB", (SIDE, SIDE), "red")]
+    for name in ("moving.png", "pages.tif"):
+        frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
+        assert np.array_equal(_levels(tmp_path / name), COLOUR)
+
+
+def _ifd(*entries: tuple[int, int, bytes]) -> bytes:
+    head = b"Exif\0\0II*\0" + struct.pack("<LH", 8, len(entries))
+    return head + b"".join(struct.pack("<HHL", tag, kind, 1) + value for tag, kind, value in entries) + bytes(4)
+
+
+TURNED = (0x112, 3, struct.pack("<HH", 6, 0))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".webp", ".jpg"])
+@pytest.mark.parametrize(
+    ("exif", "turned"),
+    [
+        (_ifd(TURNED), True),
+        (_ifd(TURNED, (0x11A, 9, struct.pack("<l", -72))), True),  # a resolution below 0
+        (_ifd(TURNED, (0x111, 2, b"a\0\0\0")), True),  # an offset as text
+        (_ifd(TURNED, (0x8769, 9, struct.pack("<l", -5))), True),  # further tags before the file's start
+        (_ifd(TURNED, TURNED)[:-9], True),  # cut off after the orientation
+        (_ifd(TURNED)[:14], False),  # and before
+        (_ifd((0x112, 3, struct.pack("<HH", 9, 0))), False),
+        (_ifd((0x112, 3, struct.pack("<HH", 0, 0))), False),
+        (_ifd((0x112, 2, b"6\0\0\0")), False),
+        (b"Exif\0\0junk", False),
+    ],
+)
+def test_odd_tags_cost_no_photograph(suffix: str, exif: bytes, turned: bool, tmp_path: Path) -> None:
+    path = tmp_path / f"odd{suffix}"
+    wide = Image.linear_gradient("L").convert("RGB").resize((40, 20))
+    wide.save(path, exif=exif, **({"lossless": True} if suffix == ".webp" else {}))
+    assert decode(path).size == ((20, 40) if turned else (40, 20))
+
+
+def _chunk(kind: bytes, content: bytes, *, sound: bool = True) -> bytes:
+    check = zlib.crc32(kind + content) ^ (not sound)
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", check)
+
+
+LARGE = zlib.compress(bytes(3_000_000))
+XMP = b"XML:com.adobe.xmp\0\0\0\0\0<tiff:Orientation>6</tiff:Orientation>"
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        [_chunk(b"zTXt", b"key\0\0" + LARGE)],
+        [_chunk(b"iTXt", b"key\0\1\0\0\0" + LARGE)],
+        [_chunk(b"iCCP", b"profile\0\0" + LARGE)],
+        [_chunk(b"iCCP", b"profile\0\7unknown")],
+        [_chunk(b"tEXt", b"key\0text", sound=False)],
+        [_chunk(b"acTL", b"\0")],
+        [_chunk(b"pHYs", b"\0")],
+        [_chunk(b"zTXt", b"key\0\0" + LARGE), _chunk(b"iTXt", XMP)],
+    ],
+)
+def test_what_a_png_does_not_need_costs_it_nothing(chunks: list[bytes], tmp_path: Path) -> None:
+    content = _write(tmp_path / "plain.png").read_bytes()
+    path = tmp_path / "odd.png"
+    path.write_bytes(content[:33] + b"".join(chunks) + content[33:])
+    expected = np.rot90(COLOUR, -1) if any(XMP in chunk for chunk in chunks) else COLOUR
+    assert np.array_equal(_levels(path), expected)
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(InputError, match="damaged"):
+        data.image(path, WHOLE)
+
+
+def test_a_photograph_that_memory_does_not_hold_is_one_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a", "strip", "z"):
+        _write(tmp_path / f"{name}.png", Image.new("RGB", (40 if name == "strip" else 20, 20)))
+    resized = Preprocessing.__call__
+
+    def full(preprocessing: Preprocessing, photograph: Image.Image) -> Image.Image:
+        if photograph.size[0] == 40:
+            raise MemoryError
+        return resized(preprocessing, photograph)
+
+    monkeypatch.setattr(Preprocessing, "__call__", full)
+    found = {one.name: one.problem for one in data.folder(tmp_path, WHOLE, CLASSES)}
+    assert found == {"a": None, "strip": "unreadable: too large to be read: MemoryError", "z": None}
+
+
+def test_a_short_repr(tmp_path: Path) -> None:
+    _write(tmp_path / "jeep" / "a.png")
+    photographs = data.folder(tmp_path, WHOLE, CLASSES)
+    assert repr(photographs) == "Photographs(1)"
+    assert repr(next(iter(photographs))) == "Photograph('jeep_a', 3x16x16, label=2)"
 
 
 def test_cmyk(tmp_path: Path) -> None:

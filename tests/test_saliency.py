@@ -21,9 +21,22 @@ class Pooled(nn.Module):
         self.convolution = nn.Conv2d(3, 5, 3, stride, padding=1)
         self.activation = nn.ReLU(inplace=True)
         self.head = nn.Linear(5, 4)
+        self.eval()
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.head(self.activation(self.convolution(images)).mean((2, 3)))
+
+
+class Normalising(nn.Module):
+    """A network behind a normalisation, as a user would write it."""
+
+    def __init__(self, network: nn.Module, mean: torch.Tensor, std: torch.Tensor) -> None:
+        super().__init__()
+        self.network, self.mean, self.std = network, mean, std
+        self.eval()
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.network((images - self.mean) / self.std)
 
 
 @pytest.fixture
@@ -65,9 +78,9 @@ def test_each_image_is_explained_on_its_own(images):
 def test_a_classifier_is_explained_through_its_normalisation_at_its_own_layer(images):
     torch.manual_seed(0)
     network, targets = Pooled(), torch.tensor([0, 3, 1])
-    model = Classifier(network, mean=[0.5, 0.4, 0.3], std=[0.2, 0.3, 0.4], layer="convolution")
+    model = Classifier(network, mean=[0.5, 0.4, 0.3], std=[0.2, 0.3, 0.4], layer="convolution").eval()
     normalised = (images - model.mean) / model.std
-    expected = gradcam(network, normalised, targets, "convolution")
+    expected = gradcam(Normalising(network, model.mean, model.std), images, targets, "network.convolution")
     torch.testing.assert_close(gradcam(model, images, targets), expected)
     after_activation = closed_form(network, normalised, targets)
     assert not torch.allclose(expected, after_activation)
@@ -158,7 +171,7 @@ def test_networks_on_tokens_have_no_convolutional_stage(build, name):
 
 
 def test_a_network_without_a_convolution_is_refused():
-    network = nn.Sequential(nn.Flatten(), nn.Linear(48, 2))
+    network = nn.Sequential(nn.Flatten(), nn.Linear(48, 2)).eval()
     with pytest.raises(InputError, match="no convolution with a spatial output"):
         gradcam(network, torch.rand(1, 3, 4, 4), torch.zeros(1, dtype=torch.int64))
 
@@ -167,5 +180,5 @@ def test_a_shared_activation_is_passed_over():
     activation = nn.ReLU()
     network = nn.Sequential(
         nn.Conv2d(3, 4, 3), activation, nn.Conv2d(4, 4, 3), activation, nn.Flatten(), nn.Linear(256, 2)
-    )
+    ).eval()
     assert last_convolutional_stage(network, torch.rand(1, 3, 12, 12)) == "2"

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from references import KINDS, LEVELS, photograph, random_like, reference
 
 from percep import InputError, Multipliers, Program, SSIMBall, Status, Window, solve
-from percep.solvers import Dual, Oracle, Tiles
+from percep.solvers import ADMM, Dual, InteriorPoint, Oracle, ProjectedGradient, Tiles
 from percep.solvers.lagrangian import NormalEquations, dual_bound, per_image
 
 SEEDS = st.integers(0, 2**31)
@@ -270,3 +270,74 @@ def test_bad_programs_are_refused():
     large = torch.zeros(1, 3, 160, 160)
     with pytest.raises(InputError, match="at most"):
         solve(Program(SSIMBall(large, floor=0.9), large + 1), Oracle())
+
+
+TILED = Window.uniform(4, stride=4, padding="valid")
+SOLVERS = (Dual(), ADMM(), ProjectedGradient(), Tiles(), InteriorPoint())
+
+
+def tiled(rho: float = 1.0) -> Program:
+    x = torch.cat([photograph(i, 8, channels=1) for i in (3, 4, 5)])
+    return Program(SSIMBall(x, floor=0.9, mean=0.95, window=TILED), random_like(x, 1), rho)
+
+
+@pytest.mark.parametrize("solver", SOLVERS, ids=lambda solver: type(solver).__name__)
+def test_a_solvers_own_verb_is_percep_solve(solver):
+    """Terms of any size, an image that is not finite, one that nothing pulls: the others are answered as ever."""
+    task = tiled()
+    whole = solver.solve(task, 1e-2)
+    assert whole.status == (Status.SOLVED,) * 3
+    linear, x = 1e12 * task.linear, task.ball.reference.clone()
+    linear[0] = 0
+    x[1, 0, 0, 0] = torch.nan
+    broken = Program(SSIMBall(x, floor=0.9, mean=0.95, window=TILED), linear, 1e12)
+    answers = [solver.solve(broken, 1e-2), solve(broken, solver, 1e-2)]
+    for answer in answers:
+        assert answer.status == (Status.SOLVED, Status.NOT_FINITE, Status.SOLVED)
+        assert not answer.delta[:2].any() and torch.isnan(answer.gap[1])
+        torch.testing.assert_close(answer.delta[2], whole.delta[2], rtol=0, atol=1e-3)
+    assert torch.equal(answers[0].delta, answers[1].delta)
+    with pytest.raises(InputError, match="tol must be positive"):
+        solver.solve(task, float("nan"))
+    assert solver.solve(task.select(torch.arange(0))).status == ()
+
+
+@pytest.mark.parametrize("solver", SOLVERS, ids=lambda solver: type(solver).__name__)
+@pytest.mark.parametrize("spoilt", ["not finite", "nothing pulled"])
+def test_an_image_without_an_earlier_answer_starts_anew(solver, spoilt):
+    task = tiled()
+    linear = task.linear.clone()
+    linear[1] = 0 if spoilt == "nothing pulled" else torch.nan
+    earlier = solve(Program(task.ball, linear, 1.0), solver, 1e-2)
+    again = solve(task, solver, 1e-2, earlier)
+    assert again.status == (Status.SOLVED,) * 3
+    assert again.delta[1].any()
+
+
+def test_a_warm_start_of_another_program_is_refused():
+    task = tiled()
+    answer = solve(task, tol=1e-2)
+    with pytest.raises(InputError, match=r"same shape, \(2, 1, 8, 8\)"):
+        solve(task.select(torch.tensor([0, 1])), tol=1e-2, warm_start=answer)
+    for levels in ({"floor": 0.9}, {"mean": 0.9}):
+        other = Program(SSIMBall(task.ball.reference, window=TILED, **levels), task.linear)
+        with pytest.raises(InputError, match="same kinds of level"):
+            solve(other, tol=1e-2, warm_start=answer)
+    moved = Program(SSIMBall(task.ball.reference, floor=0.9, mean=0.9, window=Window.uniform(2, 2)), task.linear)
+    with pytest.raises(InputError, match="same window"):
+        solve(moved, tol=1e-2, warm_start=answer)
+
+
+def test_a_gradient_that_wants_one_is_no_part_of_the_answer():
+    task = tiled()
+    answer = solve(Program(task.ball, task.linear.requires_grad_()), tol=1e-2)
+    assert not answer.delta.requires_grad
+
+
+def test_what_does_not_match_the_reference_is_named():
+    x = photograph(3, 8)
+    ball = SSIMBall(x, floor=0.9, window=TILED)
+    with pytest.raises(InputError, match=r"float64, got \(1, 3, 8, 8\) float32: give linear\.to\(reference\)"):
+        Program(ball, x.float())
+    with pytest.raises(InputError, match="anchor must be a torch.Tensor, got ndarray"):
+        Program(ball, x, 1.0, x.numpy())

@@ -20,9 +20,10 @@ from torchvision.datasets import ImageFolder
 from percep import data
 from percep.data import Photograph
 from percep.errors import InputError
+from percep.labels import Labels
 from percep.models import Classifier, Preprocessing
-from percep.models import _imagenet_categories as imagenet_categories
-from percep.streams import Archives, ClassFolders, share
+from percep.models.classes import imagenet_categories
+from percep.streams import Archives, ClassFolders, share, shares
 
 SIDE = 16
 WHOLE = Preprocessing(resize=SIDE, crop=SIDE)
@@ -67,6 +68,37 @@ def test_shares_add_up_and_are_even(most: int, shards: int) -> None:
     assert sum(shares) == most and max(shares) - min(shares) <= 1
 
 
+@given(st.integers(0, 40), st.lists(st.integers(0, 9), max_size=8))
+def test_a_limit_is_shared_as_evenly_as_sizes_allow(most: int, sizes: list[int]) -> None:
+    given = shares(most, sizes)
+    given += [0] * (len(sizes) - len(given))
+    assert sum(given) == min(most, sum(sizes))
+    assert all(gives <= size for gives, size in zip(given, sizes, strict=True))
+    for gives, size in zip(given, sizes, strict=True):
+        assert gives == size or gives >= max(given) - 1
+
+
+def test_a_limit_means_the_same_of_every_source(tmp_path: Path) -> None:
+    sizes = {"n1": 1, "n2": 3, "n3": 2}
+    for name, size in sizes.items():
+        (tmp_path / "folders" / name).mkdir(parents=True)
+        (tmp_path / "tars").mkdir(exist_ok=True)
+        for number in range(size):
+            (tmp_path / "folders" / name / f"{number}.png").write_bytes(_png(number))
+        _archive(tmp_path / "tars" / f"{name}.tar", {f"{number}.png": _png(number) for number in range(size)})
+    for limit in range(1, 8):
+        found = [
+            [photograph.name.replace("_", "/") for photograph in source.first(limit)]
+            for source in (
+                data.folder(tmp_path / "folders", WHOLE, CLASSES),
+                ClassFolders(tmp_path / "folders", WHOLE, CLASSES),
+                Archives(str(tmp_path / "tars"), WHOLE, CLASSES),
+            )
+        ]
+        assert found[0] == found[1] == found[2] and len(found[0]) == min(limit, 6)
+    assert found[0][:3] == ["n1/0", "n2/0", "n2/1"]
+
+
 class TestClassFolders:
     def test_wordnet_ids_are_the_indices_of_imagenet(self, tmp_path: Path) -> None:
         """Known pairs: tench 0, golden retriever 207, toilet tissue 999."""
@@ -96,6 +128,16 @@ class TestClassFolders:
         assert [photograph.name for photograph in folders.first(4)] == ["n1/0", "n1/1", "n2/0", "n3/0"]
         assert [photograph.name for photograph in folders.first(2)] == ["n1/0", "n2/0"]
         assert (folders.survey().count, folders.first(4).survey().count) == (9, 4)
+
+    def test_a_limit_is_reached_where_classes_are_small_or_empty(self, tmp_path: Path) -> None:
+        _folders(tmp_path, "n2", "n3", each=3)
+        (tmp_path / "n1").mkdir()
+        (tmp_path / "n2" / "1.png").unlink()
+        (tmp_path / "n2" / "2.png").unlink()
+        folders = ClassFolders(tmp_path, WHOLE, CLASSES)
+        assert [photograph.name for photograph in folders.first(1)] == ["n2/0"]
+        assert [photograph.name for photograph in folders.first(3)] == ["n2/0", "n3/0", "n3/1"]
+        assert len(list(folders.first(99))) == 4
 
     def test_a_survey_tells_other_photographs(self, tmp_path: Path) -> None:
         folders = ClassFolders(_folders(tmp_path, "n1", "n2"), WHOLE, CLASSES)
@@ -156,6 +198,26 @@ class TestArchives:
             ("x/f_g", None),
             ("x/f_g-2", None),
         ]
+
+    def test_labels_of_a_file(self, tmp_path: Path) -> None:
+        for number in range(2):
+            _archive(tmp_path / f"{number}.tar", {f"d/{number}{n}.png": _png(n) for n in range(2)} | {"d/00.cls": b"9"})
+        (tmp_path / "labels.csv").write_text("00,0\n1/d/10.png,jeep\n11.jpg,1\ngone,1\n")
+        labels = Labels.read(tmp_path / "labels.csv")
+        archives = Archives(str(tmp_path), WHOLE, CLASSES, labels)
+        assert [(one.name, one.label, one.problem) for one in archives] == [
+            ("0/d_00", 0, None),
+            ("0/d_01", None, "unlabelled: labels.csv has no label for it"),
+            ("1/d_10", 2, None),
+            ("1/d_11", 1, None),
+            ("1/d_00", None, "missing: a label without an image"),
+            ("labels_without_a_photograph/gone", 1, f"missing: a label in line 4 without a photograph in {tmp_path}"),
+        ]
+        assert [one.name for one in archives.first(3)] == ["0/d_00", "0/d_01", "1/d_10"]
+        (tmp_path / "labels.csv").write_text("00,1\n")
+        assert (
+            archives.survey() != Archives(str(tmp_path), WHOLE, CLASSES, Labels.read(tmp_path / "labels.csv")).survey()
+        )
 
     def test_a_folder_a_pattern_and_names_that_meet(self, tmp_path: Path) -> None:
         for folder, name in (("one", "0"), ("one", "1"), ("two", "0")):

@@ -4,10 +4,12 @@ from dataclasses import dataclass
 
 import torch
 from captum.attr import IntegratedGradients, Occlusion
-from torch import Tensor, nn
+from torch import Tensor
 
 from percep.errors import InputError
+from percep.explain.answers import Model, check_targets, logits_from, with_gradients
 from percep.explain.squares import square_and_stride
+from percep.validation import require_images
 from percep.windows import Window
 
 
@@ -29,7 +31,7 @@ def zero_maps(maps: Tensor) -> Tensor:
     return ~(maps != 0).flatten(1).any(1)
 
 
-def integrated_gradients(model: nn.Module, images: Tensor, targets: Tensor, steps: int = 32) -> Attribution:
+def integrated_gradients(model: Model, images: Tensor, targets: Tensor, steps: int = 32) -> Attribution:
     """Integrated Gradients (Sundararajan, Taly, Yan, ICML 2017), by captum: the gradient method.
 
     The class logit's gradient is averaged on the way from the image's mean colour to the image, and multiplied by
@@ -44,25 +46,32 @@ def integrated_gradients(model: nn.Module, images: Tensor, targets: Tensor, step
     pixels cancel, and cut off at 0, as Grad-CAM is: what is left speaks for the class.
 
     Args:
-        model: maps `(B, C, H, W)` images in `[0, 1]` to `(B, K)` logits; its parameters may be frozen.
-        images: `(B, C, H, W)` in `[0, 1]`, sides of at least 6 pixels.
-        targets: `(B,)` class indices.
+        model: maps `(B, C, H, W)` images in `[0, 1]` to `(B, K)` logits, in eval mode; any callable.
+        images: `(B, C, H, W)`, floating point in `[0, 1]`, sides of at least 6 pixels.
+        targets: `(B,)` class indices, integers of any kind.
         steps: gradients per image, at the nodes of Gauss and Legendre.
 
     Raises:
-        InputError: a target that is not a class, sides that are too short, or steps below 1.
+        InputError: images that are none, a model in train mode or that answers no logits, a target that is not a
+            class, sides that are too short, or steps below 1.
     """
+    require_images(images)
+    Window.gaussian().grid(*images.shape[-2:])
+    logits = logits_from(model)
     if steps < 1:
         raise InputError(f"integrated gradients need at least 1 step, got {steps}")
-    _check_targets(model, images, targets)
-    signed = IntegratedGradients(model).attribute(
-        images, _mean_colour(images), target=targets, n_steps=steps, internal_batch_size=len(images)
-    )
+    if not len(images):
+        return _attribution(images.sum(1))
+    classes = check_targets(logits, images, targets, "integrated gradients")
+    with with_gradients(images) as apart:
+        signed = IntegratedGradients(logits).attribute(
+            apart, _mean_colour(apart), target=classes, n_steps=steps, internal_batch_size=len(apart)
+        )
     return _attribution(Window.gaussian().mean(signed.detach().sum(1)))
 
 
 def occlusion(
-    model: nn.Module,
+    model: Model,
     images: Tensor,
     targets: Tensor,
     side: int | None = None,
@@ -75,28 +84,33 @@ def occlusion(
     cover it, of what the class logit loses, cut off at 0.
 
     Args:
-        model: maps `(B, C, H, W)` images in `[0, 1]` to `(B, K)` logits.
-        images: `(B, C, H, W)` in `[0, 1]`.
-        targets: `(B,)` class indices.
+        model: maps `(B, C, H, W)` images in `[0, 1]` to `(B, K)` logits, in eval mode; any callable.
+        images: `(B, C, H, W)`, floating point in `[0, 1]`.
+        targets: `(B,)` class indices, integers of any kind.
         side: of the square, in pixels; by default a seventh of the shorter side, which is 32 at 224 and the step of
             Grad-CAM's 7x7 map.
         stride: by default half the side: 169 forward passes at 224x224. At most `side`.
         at_once: squares per forward pass, each with the whole batch.
 
     Raises:
-        InputError: a target that is not a class, or a side, stride or number at once out of range.
+        InputError: images that are none, a model in train mode or that answers no logits, a target that is not a
+            class, or a side, stride or number at once out of range.
     """
+    require_images(images)
+    logits = logits_from(model)
     height, width = (int(length) for length in images.shape[-2:])
     side, stride = square_and_stride("occlusion", (height, width), side, stride, at_once)
-    _check_targets(model, images, targets)
+    if not len(images):
+        return _attribution(images.sum(1))
+    classes = check_targets(logits, images, targets, "occlusion")
     channels = int(images.shape[1])
     with torch.no_grad():
-        signed = Occlusion(model).attribute(
-            images,
+        signed = Occlusion(logits).attribute(
+            images.detach(),
             sliding_window_shapes=(channels, side, side),
             strides=(channels, stride, stride),
             baselines=_mean_colour(images),
-            target=targets,
+            target=classes,
             perturbations_per_eval=at_once,
         )
     return _attribution(signed.detach().to(images.dtype).mean(1))  # captum adds up in float32
@@ -109,10 +123,3 @@ def _attribution(signed: Tensor) -> Attribution:
 
 def _mean_colour(images: Tensor) -> Tensor:
     return images.mean((2, 3), keepdim=True).expand_as(images)
-
-
-def _check_targets(model: nn.Module, images: Tensor, targets: Tensor) -> None:
-    with torch.no_grad():
-        classes = int(model(images[:1]).shape[-1])
-    if targets.shape != images.shape[:1] or not bool(((targets >= 0) & (targets < classes)).all()):
-        raise InputError(f"attributions need one class in 0..{classes - 1} per image, {len(images)} in all")

@@ -1,7 +1,5 @@
 """What a perturbation spends, what its constraints are worth, and what each of its parts does, as maps."""
 
-from collections.abc import Callable
-
 import torch
 from captum.attr import Occlusion
 from torch import Tensor
@@ -10,9 +8,11 @@ from percep.attacks.criteria import margin
 from percep.ball import SSIMBall
 from percep.errors import InputError
 from percep.explain.allocation import over_channels
+from percep.explain.answers import Model, logits_from
 from percep.explain.squares import square_and_stride
 from percep.program import Multipliers
 from percep.ssim import C1, C2, variance
+from percep.validation import require_images
 from percep.windows import Window
 
 
@@ -23,9 +23,14 @@ def energy_maps(reference: Tensor, delta: Tensor) -> Tensor:
     to second order in the perturbation, with the allowance of the reference alone.
 
     Args:
-        reference: `(B, C, H, W)` in `[0, 1]`, sides of at least 6 pixels.
+        reference: `(B, C, H, W)`, floating point in `[0, 1]`, sides of at least 6 pixels.
         delta: the same shape.
+
+    Raises:
+        InputError: a reference that is none, shapes that differ, or sides that are too short.
     """
+    require_images(reference, "reference")
+    _check_same(reference, delta)
     window, x, d = Window.gaussian(), reference.double(), delta.double()
     mean_x, mean_d = window.mean(x), window.mean(d)
     luminance = mean_d.square() / (2 * mean_x.square() + C1)
@@ -80,7 +85,7 @@ def contribution_maps(gradient: Tensor, delta: Tensor) -> Tensor:
 
 
 def ablation_maps(
-    model: Callable[[Tensor], Tensor],
+    model: Model,
     reference: Tensor,
     delta: Tensor,
     labels: Tensor,
@@ -97,8 +102,8 @@ def ablation_maps(
     passes only.
 
     Args:
-        model: maps `(B, C, H, W)` images in `[0, 1]` to `(B, K)` logits.
-        reference: `(B, C, H, W)` in `[0, 1]`.
+        model: maps `(B, C, H, W)` images in `[0, 1]` to `(B, K)` logits, in eval mode; any callable.
+        reference: `(B, C, H, W)`, floating point in `[0, 1]`.
         delta: the same shape, with `reference + delta` in `[0, 1]`.
         labels, targets: `(B,)` class indices; targets None for an untargeted attack.
         side: of the square, in pixels; by default a seventh of the shorter side.
@@ -106,26 +111,35 @@ def ablation_maps(
         at_once: squares per forward pass, each with the whole batch.
 
     Raises:
-        InputError: shapes that differ, or a side, stride or number at once out of range.
+        InputError: images that are none, a model in train mode or that answers no logits, shapes that differ, or a
+            side, stride or number at once out of range.
     """
-    if reference.shape != delta.shape:
-        raise InputError(
-            f"reference and delta must be of one shape, got {tuple(reference.shape)}, {tuple(delta.shape)}"
-        )
+    require_images(reference, "reference")
+    _check_same(reference, delta)
+    logits = logits_from(model)
     height, width = (int(length) for length in delta.shape[-2:])
     side, stride = square_and_stride("ablation", (height, width), side, stride, at_once)
 
     def attacked(kept: Tensor, images: Tensor, own: Tensor, goals: Tensor) -> Tensor:
-        return margin(model(images + kept), own, None if targets is None else goals)
+        return margin(logits(images + kept), own, None if targets is None else goals)
 
+    if not len(delta):
+        return delta.sum(1)
     goals = labels if targets is None else targets
     channels = int(delta.shape[1])
     with torch.no_grad():
         lost: Tensor = Occlusion(attacked).attribute(
-            delta,
+            delta.detach(),
             sliding_window_shapes=(channels, side, side),
             strides=(channels, stride, stride),
             additional_forward_args=(reference, labels, goals),
             perturbations_per_eval=at_once,
         )
     return lost.to(delta.dtype).mean(1)
+
+
+def _check_same(reference: Tensor, delta: Tensor) -> None:
+    if reference.shape != delta.shape:
+        raise InputError(
+            f"reference and delta must be of one shape, got {tuple(reference.shape)}, {tuple(delta.shape)}"
+        )

@@ -6,15 +6,17 @@ from torch import Tensor
 
 from percep.errors import InputError
 from percep.ssim import variance
+from percep.validation import require_images
 from percep.windows import Window
 
 
 def local_standard_deviation(images: Tensor) -> Tensor:
     """Texture: the standard deviation in SSIM's window (11 taps, sigma 1.5), averaged over channels.
 
-    `(B, C, H, W)` images in `[0, 1]` to `(B, H, W)` float64 in `[0, 1/2]`. Raises `InputError` for sides of
-    less than 6 pixels.
+    `(B, C, H, W)` floating-point images in `[0, 1]` to `(B, H, W)` float64 in `[0, 1/2]`. Raises `InputError` for
+    anything else and for sides of less than 6 pixels.
     """
+    require_images(images)
     return variance(Window.gaussian(), images.double()).sqrt().mean(1)
 
 
@@ -25,14 +27,15 @@ def edge_strength(images: Tensor) -> Tensor:
     pixel: texture is large on both sides of an edge and in clutter, this one where brightness keeps a direction.
 
     Args:
-        images: `(B, C, H, W)` in `[0, 1]`, sides of at least 6 pixels.
+        images: `(B, C, H, W)`, floating point in `[0, 1]`, sides of at least 6 pixels.
 
     Returns:
         `(B, H, W)` float64, at least 0: a ramp's slope, and 0.24 along a step from 0 to 1.
 
     Raises:
-        InputError: sides that are too short.
+        InputError: images that are none, or sides that are too short.
     """
+    require_images(images)
     gradients = kornia.filters.spatial_gradient(Window.gaussian().mean(images.double()), mode="sobel")
     return gradients.square().sum(2).sqrt().mean(1)
 
@@ -62,8 +65,10 @@ def centred_gaussian(height: int, width: int, spread: float = 0.25) -> Tensor:
 def confound_maps(images: Tensor) -> dict[str, Tensor]:
     """The confounds of `partial_spearman`, by name: `(B, H, W)` float64 each, on the images' device.
 
-    `local_standard_deviation`, `edge_strength` and `distance_from_centre` of `(B, C, H, W)` images in `[0, 1]`.
+    `local_standard_deviation`, `edge_strength` and `distance_from_centre` of `(B, C, H, W)` floating-point images in
+    `[0, 1]`. Raises `InputError` for anything else and for sides of less than 6 pixels.
     """
+    require_images(images)
     height, width = int(images.shape[-2]), int(images.shape[-1])
     distance = distance_from_centre(height, width).to(images.device)
     return {

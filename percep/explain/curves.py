@@ -1,6 +1,5 @@
 """Insertion and deletion of a perturbation, block by block, in the order of a map."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -8,7 +7,9 @@ from torch import Tensor
 
 from percep.attacks.criteria import margin
 from percep.errors import InputError
+from percep.explain.answers import Model, logits_from
 from percep.explain.association import block_means
+from percep.validation import require_images
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Curve:
 
 
 def insertion(
-    model: Callable[[Tensor], Tensor],
+    model: Model,
     reference: Tensor,
     delta: Tensor,
     order: Tensor,
@@ -77,8 +78,8 @@ def insertion(
     every image on the way is one of imperceptible changes. Forward passes only, `steps + 1` of the whole batch.
 
     Args:
-        model: maps `(B, C, H, W)` images in [0, 1] to `(B, K)` logits; any callable.
-        reference: `(B, C, H, W)` in [0, 1].
+        model: maps `(B, C, H, W)` images in [0, 1] to `(B, K)` logits; any callable, in eval mode.
+        reference: `(B, C, H, W)`, floating point in [0, 1].
         delta: `(B, C, H, W)`, with `reference + delta` in [0, 1].
         order: `(B, H, W)`, finite: blocks are sorted by its mean over them, equal ones from top left to bottom right.
         labels, targets: `(B,)` class indices; targets None for an untargeted attack.
@@ -86,13 +87,14 @@ def insertion(
         steps: how many groups, about equally many blocks each; at most the number of blocks.
 
     Raises:
-        InputError: shapes that do not fit, an order that is not finite, or steps out of range.
+        InputError: images that are none, a model in train mode or that answers no logits, shapes that do not fit, an
+            order that is not finite, or steps out of range.
     """
     return _curve(model, reference, delta, order, labels, targets, side, steps, add=True)
 
 
 def deletion(
-    model: Callable[[Tensor], Tensor],
+    model: Model,
     reference: Tensor,
     delta: Tensor,
     order: Tensor,
@@ -108,7 +110,7 @@ def deletion(
 
 @torch.no_grad()
 def _curve(
-    model: Callable[[Tensor], Tensor],
+    model: Model,
     reference: Tensor,
     delta: Tensor,
     order: Tensor,
@@ -119,13 +121,15 @@ def _curve(
     *,
     add: bool,
 ) -> Curve:
+    require_images(reference, "reference")
+    ask = logits_from(model)
     if reference.shape != delta.shape or order.shape != (len(delta), *delta.shape[-2:]):
         shapes = ", ".join(str(tuple(tensor.shape)) for tensor in (reference, delta, order))
         raise InputError(f"reference, delta and order must be (B, C, H, W), (B, C, H, W) and (B, H, W), got {shapes}")
     values = block_means(order, side)
     if not bool(torch.isfinite(values).all()):
         raise InputError("the order of a curve must be finite")
-    count = values[0].numel() if len(values) else 0
+    count = values.shape[1:].numel()
     if not 1 <= steps <= count:
         raise InputError(f"a curve over {count} blocks has 1 to {count} steps, got {steps}")
     ranked = values.flatten(1).argsort(dim=1, descending=True, stable=True)
@@ -138,7 +142,7 @@ def _curve(
     energy, margins, shares = [], [], []
     for step in range(steps + 1):
         treated = rank < round(step * count / steps)
-        logits = model(reference + delta * (treated if add else ~treated)[:, None])
+        logits = ask(reference + delta * (treated if add else ~treated)[:, None])
         margins.append(margin(logits, labels, targets).double())
         energy.append((squared * treated).flatten(1).sum(1) / whole)
         shares.append(round(step * count / steps) / count)

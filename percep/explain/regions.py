@@ -9,6 +9,7 @@ from torch import Tensor
 from percep.attacks.cost import Cost
 from percep.errors import InputError
 from percep.explain.controls import phase_shuffled
+from percep.validation import require_images
 from percep.windows import Window
 
 _LARGEST, _TRIALS = 2.0**12, 60
@@ -207,15 +208,16 @@ def restrict(
     rescaled perturbation is no longer between 8-bit images.
 
     Args:
-        reference: `(B, C, H, W)` in [0, 1].
+        reference: `(B, C, H, W)`, floating point in [0, 1].
         delta: `(B, C, H, W)`, finite.
         mask: `(B, H, W)` bool; all True rescales a perturbation as it is.
         budget: `(B,)`, at least 0: 1 - mean SSIM to be spent.
         window: the SSIM window, `Window.gaussian()` by default.
 
     Raises:
-        InputError: shapes that do not fit, or a negative budget.
+        InputError: a reference that is no images, shapes that do not fit, or a negative budget.
     """
+    require_images(reference, "reference")
     if reference.shape != delta.shape or mask.shape != (len(delta), *delta.shape[-2:]):
         shapes = ", ".join(str(tuple(tensor.shape)) for tensor in (reference, delta, mask))
         raise InputError(f"reference, delta and mask must be (B, C, H, W), (B, C, H, W) and (B, H, W), got {shapes}")
@@ -243,7 +245,14 @@ def restrict(
 
 
 def dissimilarity(reference: Tensor, delta: Tensor, window: Window | None = None) -> Tensor:
-    """`(B,)` float64: 1 - mean SSIM of `reference + delta`, over channels and windows."""
+    """`(B,)` float64: 1 - mean SSIM of `reference + delta`, over channels and windows.
+
+    Raises `InputError` for a reference that is not `(B, C, H, W)`, floating point in [0, 1], or another shape of delta.
+    """
+    require_images(reference, "reference")
+    if reference.shape != delta.shape:
+        shapes = f"{tuple(reference.shape)} and {tuple(delta.shape)}"
+        raise InputError(f"reference and delta must be of one shape (B, C, H, W), got {shapes}")
     cost = Cost(reference.double(), Window.gaussian() if window is None else window, "mean")
     return cost.of(cost.losses(cost.reference + delta.double()))
 

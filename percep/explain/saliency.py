@@ -7,7 +7,9 @@ from captum.attr import LayerGradCam
 from torch import Tensor, nn
 
 from percep.errors import InputError
+from percep.explain.answers import check_targets, logits_from, with_gradients
 from percep.models import Classifier
+from percep.validation import require_eval, require_images
 
 
 @dataclass(frozen=True)
@@ -32,9 +34,10 @@ def gradcam(model: nn.Module, images: Tensor, targets: Tensor, layer: str | None
     the maximum to draw a map. A map may be zero everywhere: nothing at this layer speaks for the class.
 
     Args:
-        model: maps `(B, C, H, W)` images in `[0, 1]` to `(B, classes)` logits; its parameters may be frozen.
-        images: `(B, C, H, W)` in `[0, 1]`.
-        targets: `(B,)` class indices.
+        model: maps `(B, C, H, W)` images in `[0, 1]` to `(B, classes)` logits, in eval mode; its parameters may be
+            frozen.
+        images: `(B, C, H, W)`, floating point in `[0, 1]`.
+        targets: `(B,)` class indices, integers of any kind.
         layer: dotted name of a module inside `model` (inside `model.network` for a `Classifier`). By default
             the classifier's own `layer`, and without one the `last_convolutional_stage`.
 
@@ -42,17 +45,21 @@ def gradcam(model: nn.Module, images: Tensor, targets: Tensor, layer: str | None
         `(B, H, W)`, at least 0, in the model's dtype, detached.
 
     Raises:
-        InputError: no such layer, a layer without a spatial output, a target that is not a class, or a
-            network without a convolutional stage.
+        InputError: images that are none, a model in train mode or that answers no logits, no such layer, a layer
+            without a spatial output, a target that is not a class, or a network without a convolutional stage.
     """
+    require_images(images)
+    logits = logits_from(model)
+    if not len(images):
+        return images.new_zeros(0, *images.shape[-2:])
     network = model
     if isinstance(model, Classifier):
         network, layer = model.network, layer or model.layer
-    calls, classes = _trace(network, images[:1])
-    if targets.shape != images.shape[:1] or not bool(((targets >= 0) & (targets < classes)).all()):
-        raise InputError(f"Grad-CAM needs one class in 0..{classes - 1} per image, {len(images)} in all")
+    classes = check_targets(logits, images, targets, "Grad-CAM")
+    calls = _trace(network, images[:1])
     name = _last_stage(calls) if layer is None else _named_stage(network, calls, layer)
-    maps = LayerGradCam(model, network.get_submodule(name)).attribute(images, targets, relu_attributions=True)
+    with with_gradients(images) as apart:
+        maps = LayerGradCam(logits, network.get_submodule(name)).attribute(apart, classes, relu_attributions=True)
     return LayerGradCam.interpolate(maps, tuple(images.shape[-2:]), "bilinear")[:, 0].detach()
 
 
@@ -65,18 +72,19 @@ def last_convolutional_stage(network: nn.Module, images: Tensor) -> str:
     more than once, as a shared activation is, cannot be told apart by name and is passed over.
 
     Args:
-        network: maps `images` to logits; traced in the mode (train or eval) it is in.
+        network: maps `images` to logits; in eval mode.
         images: `(B, C, H, W)`; only the first image is used.
 
     Raises:
-        InputError: the network has no such stage, or leaves the `(B, C, H, W)` layout after it, as vision
-            transformers do after their patch embedding.
+        InputError: the network is in train mode, has no such stage, or leaves the `(B, C, H, W)` layout after it, as
+            vision transformers do after their patch embedding.
     """
-    return _last_stage(_trace(network, images[:1])[0])
+    require_eval(network)
+    return _last_stage(_trace(network, images[:1]))
 
 
-def _trace(network: nn.Module, images: Tensor) -> tuple[list[_Call], int]:
-    """The calls of every named module in one forward pass, and the number of classes."""
+def _trace(network: nn.Module, images: Tensor) -> list[_Call]:
+    """The calls of every named module in one forward pass."""
     calls: list[_Call] = []
 
     def hook(name: str, module: nn.Module) -> torch.utils.hooks.RemovableHandle:
@@ -89,11 +97,11 @@ def _trace(network: nn.Module, images: Tensor) -> tuple[list[_Call], int]:
     handles = [hook(name, module) for name, module in network.named_modules() if name]
     try:
         with torch.no_grad():
-            logits = network(images)
+            network(images)
     finally:
         for handle in handles:
             handle.remove()
-    return calls, int(logits.shape[-1])
+    return calls
 
 
 def _last_stage(calls: list[_Call]) -> str:

@@ -4,23 +4,26 @@ import kornia.metrics
 from torch import Tensor
 
 from percep.errors import InputError
+from percep.validation import require_images
 
 
 def ssim_maps(reference: Tensor, images: Tensor) -> Tensor:
     """SSIM per pixel and channel (Wang et al., IEEE TIP 2004): 11-tap Gaussian window, sigma 1.5, range 1.
 
     Args:
-        reference: `(B, C, H, W)` in `[0, 1]`, sides of at least 6 pixels.
-        images: the same shape, in `[0, 1]`.
+        reference: `(B, C, H, W)`, floating point in `[0, 1]`, sides of at least 6 pixels.
+        images: the same shape, likewise.
 
     Returns:
         `(B, C, H, W)` float64 in `[-1, 1]`, 1 where the images agree; borders by reflection. Computed by
         `kornia.metrics.ssim` with eps = 0, as any other value biases black patches.
 
     Raises:
-        InputError: shapes that differ, or sides too short for the window.
+        InputError: integers, values outside `[0, 1]`, shapes that differ, or sides too short for the window.
     """
-    if reference.ndim != 4 or reference.shape != images.shape:
+    require_images(reference, "reference")
+    require_images(images)
+    if reference.shape != images.shape:
         shapes = f"{tuple(reference.shape)} and {tuple(images.shape)}"
         raise InputError(f"SSIM compares images of one shape (B, C, H, W), got {shapes}")
     if min(reference.shape[-2:]) < 6:

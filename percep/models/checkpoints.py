@@ -3,7 +3,7 @@
 import pickle
 from argparse import Namespace
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -93,10 +93,8 @@ def fill(network: nn.Module, state: State, origin: str, name: str) -> None:
     expected = network.state_dict()
     faults = list(_misfits(expected, state))
     if faults:
-        missing, unexpected = (
-            [key for key in expected if key not in state],
-            [key for key in state if key not in expected],
-        )
+        missing = [key for key in expected if key not in state]
+        unexpected = [key for key in state if key not in expected]
     else:
         missing, unexpected = _load(network, state, f"{origin} does not fit {name}")
     absent = [f"{key} is missing" for key in missing if not key.endswith(_COUNTERS)]
@@ -138,19 +136,22 @@ def _unwrapped(state: State, network: nn.Module) -> State:
     renamed = {key: key for key in (*state, *getattr(state, "_metadata", {}))}
     if not any(f".{_COMPILED}" in key for key in expected):  # of a module that was compiled on its own
         renamed = {key: name.replace(f".{_COMPILED}", ".") for key, name in renamed.items()}
-    own = {key.partition(".")[0] for key in expected}
-    while True:
-        prefixes = {renamed[key].partition(".")[0] for key in state}
-        if len(prefixes) != 1 or prefixes <= own or not all("." in renamed[key] for key in state):
-            break
-        prefix = prefixes.pop()
+    best = renamed
+    while len({renamed[key].partition(".")[0] for key in state}) == 1 and all("." in renamed[key] for key in state):
+        prefix = renamed[next(iter(state))].partition(".")[0]
         renamed = {key: _without(name, prefix) for key, name in renamed.items()}
-    found = OrderedDict((renamed[key], value) for key, value in state.items())
+        if _known(renamed, state, expected) > _known(best, state, expected):
+            best = renamed
+    found = OrderedDict((best[key], value) for key, value in state.items())
     if len(found) != len(state):
         return state
     if hasattr(state, "_metadata"):
-        vars(found)["_metadata"] = {renamed[key]: value for key, value in state._metadata.items()}
+        vars(found)["_metadata"] = {best[key]: value for key, value in state._metadata.items()}
     return found
+
+
+def _known(renamed: Mapping[str, str], state: State, expected: Collection[str]) -> int:
+    return sum(renamed[key] in expected for key in state)
 
 
 def _without(name: str, prefix: str) -> str:
@@ -166,5 +167,7 @@ def _partial_prefix(missing: Sequence[str], state: State) -> str:
             if ".".join(parts[i:]) in wanted:
                 prefix = ".".join(parts[:i]) + "."
                 number = sum(name.startswith(prefix) for name in state)
+                if number == len(state):
+                    return ""
                 return f"; {number} of its {len(state)} keys begin with {prefix!r}, which is taken off where all do"
     return ""

@@ -51,8 +51,7 @@ def read_categories(given: str | Path | Sequence[str]) -> tuple[str, ...]:
         reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
         raise InputError(f"categories {given}: {reason}: give {IMAGENET} or a file with a name per line") from error
     names = tuple(line.strip() for line in lines)
-    if not all(names):
-        raise InputError(
-            f"categories {given}: line {names.index('') + 1} has no name" if names else f"{given} is empty"
-        )
+    if not all(names) or not names:
+        fault = f"line {names.index('') + 1} has no name" if names else "it is empty"
+        raise InputError(f"categories {given}: {fault}")
     return names

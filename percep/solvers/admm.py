@@ -22,6 +22,7 @@ from percep.solvers.patches import (
 )
 from percep.solvers.quadratic import per_image
 from percep.solvers.recovery import restore
+from percep.solvers.solver import Solver
 
 _TINY = 1e-20
 # Larger penalties favour d, smaller ones the bound, which converges later.
@@ -29,7 +30,7 @@ _DUAL_SHARE = 0.7
 
 
 @dataclass(frozen=True)
-class ADMM:
+class ADMM(Solver):
     """Consensus between the image and its window copies (Boyd et al. 2011, sections 3 and 7).
 
         maximise  <g, d> - rho/2 |d - a|^2 + box(d)   subject to   z = K d - k K x,  z in the balls
@@ -64,8 +65,8 @@ class ADMM:
     relaxation: float = 1.7
     check_every: int = 20
 
-    def solve(self, program: Program, tol: float, warm_start: Solution | None = None) -> Solution:
-        """See `percep.solve`, which calls this with finite programs whose linear term is of order 1."""
+    def answer(self, program: Program, tol: float, warm_start: Solution | None) -> Solution:
+        """See `Solver.answer`."""
         refuse_large(program.ball)
         answers = Answers(program)
         images = torch.arange(program.ball.batch, device=program.linear.device)

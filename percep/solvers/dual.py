@@ -18,6 +18,7 @@ from percep.solvers.constraints import parts, squared_radii
 from percep.solvers.lagrangian import NormalEquations, best_uncovered, feasible_multipliers
 from percep.solvers.quadratic import per_image
 from percep.solvers.recovery import restore
+from percep.solvers.solver import Solver
 
 _TINY = 1e-30
 # Of an image's multipliers relative to its largest.
@@ -33,7 +34,7 @@ _CLOSE = 0.75
 
 
 @dataclass(frozen=True)
-class Dual:
+class Dual(Solver):
     """Alternates a linear solve for d at fixed multipliers with a multiplicative update of the multipliers.
 
     One multiplier per constraint, `log l += eta log(|K d - c|^2 / R^2) + momentum`; eta = 1/2 without momentum
@@ -64,8 +65,8 @@ class Dual:
     certificate_steps: int = 60
     check_every: int = 10
 
-    def solve(self, program: Program, tol: float, warm_start: Solution | None = None) -> Solution:
-        """See `percep.solve`, which calls this with finite programs whose linear term is of order 1."""
+    def answer(self, program: Program, tol: float, warm_start: Solution | None) -> Solution:
+        """See `Solver.answer`."""
         answers = Answers(program)
         images = torch.arange(program.ball.batch, device=program.linear.device)
         state, close = _start(program, warm_start, self.linear_steps)

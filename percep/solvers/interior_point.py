@@ -11,6 +11,7 @@ from percep.solvers.answers import Answers
 from percep.solvers.constraints import Constraints, NewtonMatrix, parts, squared_radii
 from percep.solvers.lagrangian import NormalEquations, best_uncovered
 from percep.solvers.recovery import shrink
+from percep.solvers.solver import Solver
 
 MOST_PIXELS = 1024
 # Share of the tolerance that complementarity may leave: what is left to the certificate and to the digits of d.
@@ -24,7 +25,7 @@ _PATIENCE = 6
 
 
 @dataclass(frozen=True)
-class InteriorPoint:
+class InteriorPoint(Solver):
     """Mehrotra's predictor-corrector method (SIAM J. Optim. 1992) on the optimality conditions of the program.
 
     Ten to twenty Newton steps give what first-order methods cannot: nine digits of d and of the multipliers, which
@@ -39,8 +40,8 @@ class InteriorPoint:
 
     max_iterations: int = 60
 
-    def solve(self, program: Program, tol: float, warm_start: Solution | None = None) -> Solution:
-        """See `percep.solve`. There is nothing to warm-start."""
+    def answer(self, program: Program, tol: float, warm_start: Solution | None) -> Solution:
+        """See `Solver.answer`. There is nothing to warm-start."""
         pixels = program.linear[0].numel()
         if pixels > MOST_PIXELS:
             raise InputError(f"InteriorPoint holds at most {MOST_PIXELS} values per image, got {pixels}: use Dual")

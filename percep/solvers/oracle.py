@@ -15,6 +15,7 @@ from percep.program import Multipliers, Program, Solution
 from percep.solvers.answers import Answers
 from percep.solvers.lagrangian import feasible_multipliers
 from percep.solvers.recovery import shrink
+from percep.solvers.solver import Solver
 from percep.windows import Window
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ _BACKENDS = ("CLARABEL", "SCS", "MOREAU", "DIFFCP")
 
 
 @dataclass(frozen=True)
-class Oracle:
+class Oracle(Solver):
     """Solves each image on its own with cvxpy, one mean variable per window (the lifted form).
 
     For references and tests: a 64x64 image with every window takes minutes. Needs `pip install percep[oracle]`.
@@ -41,8 +42,8 @@ class Oracle:
     backend: str = "CLARABEL"
     options: tuple[tuple[str, float | int | bool | str], ...] = ()
 
-    def solve(self, program: Program, tol: float, warm_start: Solution | None = None) -> Solution:
-        """See `percep.solve`. The answer gets the same certificate as any other solver's.
+    def answer(self, program: Program, tol: float, warm_start: Solution | None) -> Solution:
+        """See `Solver.answer`. The answer gets the same certificate as any other solver's.
 
         An image on which the backend fails is answered with d = 0, certified as such.
 

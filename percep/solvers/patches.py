@@ -19,6 +19,7 @@ from torch import Tensor
 
 from percep.ball import LocalBall, MeanBall, SSIMBall
 from percep.errors import InputError
+from percep.precision import without_autocast
 from percep.program import Multipliers, Program, Solution
 from percep.solvers.lagrangian import best_uncovered
 from percep.solvers.quadratic import per_image
@@ -78,7 +79,8 @@ class Patches:
 
     def mean(self, copies: Tensor) -> Tensor:
         """`sum_j w_j z_j` of each copy."""
-        return torch.einsum("kl,bcklhw->bchw", self.weights, copies)
+        with without_autocast(copies.device):
+            return torch.einsum("kl,bcklhw->bchw", self.weights, copies)
 
     def moments(self, copies: Tensor) -> "Moments":
         """Weighted mean and variance of each copy."""

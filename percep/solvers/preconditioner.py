@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from percep.precision import product
 from percep.windows import Window
 
 # On a CPU, dense products with the interpolation matrices are faster than torch's interpolation up to here.
@@ -65,7 +66,7 @@ def _restrict(values: Tensor, size: tuple[int, int], coarse: tuple[int, int]) ->
     if max(size) > _DENSE_SIDE:
         return torch.ops.aten.upsample_bilinear2d_backward(values, size, (*values.shape[:2], *coarse), False)
     vertical, horizontal = _interpolations(size, coarse, values)
-    return vertical.mT @ (values @ horizontal)
+    return product(vertical.mT, product(values, horizontal))
 
 
 def _prolong(values: Tensor, size: tuple[int, int], coarse: tuple[int, int]) -> Tensor:
@@ -73,7 +74,7 @@ def _prolong(values: Tensor, size: tuple[int, int], coarse: tuple[int, int]) -> 
     if max(size) > _DENSE_SIDE:
         return F.interpolate(values, size, mode="bilinear", align_corners=False)
     vertical, horizontal = _interpolations(size, coarse, values)
-    return vertical @ (values @ horizontal.mT)
+    return product(vertical, product(values, horizontal.mT))
 
 
 def _interpolations(size: tuple[int, int], coarse: tuple[int, int], like: Tensor) -> tuple[Tensor, Tensor]:

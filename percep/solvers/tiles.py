@@ -14,13 +14,14 @@ from percep.solvers.lagrangian import best_uncovered, feasible_multipliers
 from percep.solvers.quadratic import per_image
 from percep.solvers.recovery import restore, shrink
 from percep.solvers.roots import bracketed, least_price
+from percep.solvers.solver import Solver
 from percep.windows import Window
 
 _TINY = 1e-300
 
 
 @dataclass(frozen=True)
-class Tiles:
+class Tiles(Solver):
     """Solves tile by tile: exactly where windows do not overlap, as a fast approximation where they do.
 
     With `padding="valid"` and `stride == size` the answer is exact up to rounding, pixel range included: at a
@@ -37,8 +38,8 @@ class Tiles:
             overlapping windows with a floor given per window.
     """
 
-    def solve(self, program: Program, tol: float, warm_start: Solution | None = None) -> Solution:
-        """See `percep.solve`. There is nothing to warm-start."""
+    def answer(self, program: Program, tol: float, warm_start: Solution | None) -> Solution:
+        """See `Solver.answer`. There is nothing to warm-start."""
         window = program.ball.window
         if bool((program.rho > 0).any()) and len(set(window.taps)) > 1 and not window.overlaps:
             raise InputError("Tiles needs a uniform window where proximal > 0")

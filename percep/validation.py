@@ -1,0 +1,121 @@
+"""What public functions ask of images and models, said once: the check, and the error that names the remedy."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from percep.errors import InputError
+
+# White in files of 8, 10, 12, 14 and 16 bits.
+_WHITES = (255, 1023, 4095, 16383, 65535)
+# Up to here a last axis is taken for channels where the second one is longer.
+_MOST_CHANNELS = 4
+
+
+def require_images(images: Tensor, name: str = "images") -> Tensor:
+    """Which of a batch of images are finite, `(B,)` bool; their finite values are known to lie in [0, 1] afterwards.
+
+    Costs one pass over images that are all finite. An empty batch is one of images.
+
+    Args:
+        images: `(B, C, H, W)`, floating point in [0, 1]. NaN and infinity are the concern of their own image alone.
+        name: of the argument, for the error.
+
+    Raises:
+        InputError: no tensor, another number of axes, no pixel, channels last, integers, or finite values outside
+            [0, 1].
+    """
+    _require_layout(images, name)
+    finite, least, most = _range(images.detach())
+    if least < 0 or most > 1:
+        raise InputError(
+            f"{name} must lie in [0, 1], got values in [{least:.4g}, {most:.4g}]: {_remedy(name, least, most)}"
+        )
+    return finite
+
+
+def require_perturbed(images: Tensor, reference: Tensor, name: str = "images") -> Tensor:
+    """Which of a batch of perturbed images are finite, `(B,)` bool, for what decides whether they lie in [0, 1].
+
+    A reference in [0, 1] and a difference of two images lead to values in [-1, 2]. What lies beyond is no image that
+    misses the range, but one on another scale, and is refused.
+
+    Args:
+        images: floating point, of the reference's shape `(B, C, H, W)`.
+        reference: known to be images.
+        name: of the argument, for the error.
+
+    Raises:
+        InputError: as `require_images`, with [-1, 2] for its range; another shape than the reference's.
+    """
+    _require_layout(images, name)
+    if images.shape != reference.shape:
+        shapes = f"{tuple(reference.shape)} and {tuple(images.shape)}"
+        raise InputError(f"reference and {name} must both be (B, C, H, W) of one shape, got {shapes}")
+    finite, least, most = _range(images.detach())
+    if least < -1 or most > 2:
+        raise InputError(
+            f"{name} must be images on a scale of [0, 1], got values in [{least:.4g}, {most:.4g}]: "
+            f"{_remedy(name, least, most)}"
+        )
+    return finite
+
+
+def require_eval(model: Callable[..., Any]) -> None:
+    """Raises InputError for a model of which any module is in train mode, however deep inside.
+
+    A bound method of a module counts as that module; what other callables hold is not known.
+    """
+    owner = getattr(model, "__self__", model)
+    if not isinstance(owner, nn.Module):
+        return
+    for path, module in owner.named_modules():
+        if module.training:
+            place = f"its {type(module).__name__} {path!r}" if path else "the model"
+            raise InputError(f"{place} is in train mode, where answers change: call model.eval() first")
+
+
+def _require_layout(images: Tensor, name: str) -> None:
+    if not isinstance(images, Tensor):
+        raise InputError(f"{name} must be a torch.Tensor, got {type(images).__name__}: give torch.as_tensor({name})")
+    shape, dtype = tuple(images.shape), images.dtype
+    if len(shape) != 4:
+        remedy = f": give {name}[None]" if len(shape) == 3 else ""
+        raise InputError(f"{name} must be floating-point (B, C, H, W), got {dtype} {shape}{remedy}")
+    if shape[3] <= _MOST_CHANNELS < min(shape[1:3]):
+        raise InputError(
+            f"{name} must be (B, C, H, W), got {shape} with channels last: give {name}.permute(0, 3, 1, 2)"
+        )
+    if 0 in shape[1:]:
+        raise InputError(f"{name} must hold at least one pixel and channel, got {shape}")
+    if not dtype.is_floating_point:
+        remedy = (
+            f"give {name}.float() / 255" if dtype == torch.uint8 else f"divide {name}.float() by the level of white"
+        )
+        raise InputError(f"{name} must be floating-point (B, C, H, W) in [0, 1], got {dtype}: {remedy}")
+
+
+def _range(images: Tensor) -> tuple[Tensor, float, float]:
+    """Which images are finite, and the least and greatest of their finite values; 0 and 0 where there is none."""
+    if not images.numel():
+        return torch.ones(len(images), dtype=torch.bool, device=images.device), 0.0, 0.0
+    least, most = torch.stack(images.aminmax()).tolist()
+    if torch.isfinite(torch.tensor([least, most])).all():
+        return torch.ones(len(images), dtype=torch.bool, device=images.device), least, most
+    known = torch.isfinite(images)
+    values = images[known]
+    least, most = torch.stack(values.aminmax()).tolist() if values.numel() else (0.0, 0.0)
+    return known.flatten(1).all(1), least, most
+
+
+def _remedy(name: str, least: float, most: float) -> str:
+    if least < 0 and (least < -1 or most > 2):
+        return f"undo their normalisation, {name} * std + mean"
+    if -1 <= least < -0.1 and most <= 1:
+        return f"give ({name} + 1) / 2 if they are in [-1, 1]"
+    if most <= 2:
+        return f"give {name}.clamp(0, 1) if that is rounding"
+    white = next((level for level in _WHITES if most <= level), None)
+    return f"divide {name} by {'the level of white' if white is None else white}"

@@ -165,7 +165,9 @@ def test_a_sweep_is_a_folder_per_run() -> None:
 
 
 @pytest.mark.usefixtures("small_model")
-def test_an_interrupted_run_keeps_what_was_done(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_run_keeps_what_was_done(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     save_panel = percep.run.save_panel
 
     def interrupt(path: Path, panel: object) -> None:
@@ -177,6 +179,10 @@ def test_an_interrupted_run_keeps_what_was_done(monkeypatch: pytest.MonkeyPatch)
     assert main(["data=folder", "data.path=photos", "ball.mean=0.9", "output=out", "batch_size=1"]) == 130
     assert list(pd.read_csv("out/results.csv").name) == ["a"]
     assert "The run was interrupted: 1 of 4 photographs" in Path("out/report.html").read_text()
+    capsys.readouterr()
+    assert main(["task=merge", "output=out"]) == 0
+    assert "The run was interrupted: 1 of 4 photographs were done" in capsys.readouterr().out
+    assert json.loads(Path("out/summary.json").read_text())["planned"] == 4
 
 
 @pytest.mark.parametrize(

@@ -148,7 +148,7 @@ class TestGallery:
         assert facts["Resaved cost"] == "4.00e-05" and facts["Gradients"] == "40"
         assert page.find_element(By.CSS_SELECTOR, ".control input").get_attribute("value") == "30"
         pictures = page.find_elements(By.CSS_SELECTOR, "article:first-of-type img")
-        assert sum(picture.is_displayed() for picture in pictures) == 5  # original, two layers, two maps
+        assert sum(picture.is_displayed() for picture in pictures) == 7  # original, two layers, two maps, two cuttings
         # The other photographs keep theirs.
         assert "percep-like" in page.find_elements(By.TAG_NAME, "article")[1].text
 
@@ -290,7 +290,7 @@ class TestReading:
 
     def test_pictures_have_a_text_and_a_size_and_controls_a_label(self, page):
         pictures = page.find_elements(By.CSS_SELECTOR, "img:not(.key img)")
-        assert len(pictures) == 2 + 1 + 6 * (1 + 3 * 4)
+        assert len(pictures) == 2 + 1 + 6 * (1 + 3 * 6)
         assert all(picture.get_attribute("alt").strip() for picture in pictures)
         for picture in page.find_elements(By.TAG_NAME, "img"):
             assert int(picture.get_attribute("width")) and int(picture.get_attribute("height"))

@@ -142,7 +142,7 @@ def test_maps_of_every_photograph_are_there(page):
     captions = [
         caption.get_attribute("textContent") for caption in articles[0].find_elements(By.TAG_NAME, "figcaption")
     ]
-    assert len(captions) == 2 + 4 + 3
+    assert len(captions) == 2 + 2 + 4 + 3  # cuttings, difference and SSIM, of the perturbation, of the classifier
     assert any("price" in caption and "the same everywhere" in caption for caption in captions)
     assert any("occlusion" in caption.lower() and "zero everywhere" in caption for caption in captions)
     heading = articles[0].find_element(By.TAG_NAME, "h3").text

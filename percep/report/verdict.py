@@ -67,13 +67,13 @@ def progress(summary: Mapping[str, Any]) -> str:
 
 def console_lines(summary: Mapping[str, Any]) -> str:
     """Verdict, progress and warnings for a terminal, a line each, in ASCII."""
-    return lines_of([verdict(summary), progress(summary)], warnings(summary))
+    return lines_of([verdict(summary), progress(summary)], warnings(summary)).replace("−", "-")
 
 
 def lines_of(sentences: Iterable[str], doubts: Iterable[str]) -> str:
-    """Sentences, and after them warnings, for a terminal, a line each, in ASCII."""
+    """Sentences, and after them warnings, for a terminal, a line each."""
     told = [*sentences, *(f"warning: {doubt}" for doubt in doubts)]
-    return "\n".join(line.replace("−", "-") for line in told if line)
+    return "\n".join(line for line in told if line)
 
 
 def _main(summary: Mapping[str, Any]) -> list[str]:

@@ -28,6 +28,8 @@ docs: .venv/installed
 
 # About three hours on two cores: solvers, the layer against cvxpylayers, attacks against every peer, the study.
 bench: study
+	$(BIN)/python -m benchmarks.startup
+	$(BIN)/python -m benchmarks.default_ball
 	$(BIN)/python -m benchmarks.solvers preset=full
 	$(BIN)/python -m benchmarks.layer
 	$(BIN)/python -m benchmarks.compiled

@@ -56,7 +56,7 @@ def report(result: dict[str, Any]) -> str:
     lines = ["| command | seconds | times hydra's import | bar | reached |", "|---|---|---|---|---|"]
     for name, (_, median, _) in result["seconds"].items():
         bar = _BARS.get(name)
-        verdict = "| |" if bar is None else f"| <= {bar:g} | {'yes' if median <= bar * reference else 'no'} |"
+        verdict = "| | |" if bar is None else f"| <= {bar:g} | {'yes' if median <= bar * reference else 'no'} |"
         lines.append(f"| `{name}` | {median:.2f} | {median / reference:.2f} {verdict}")
     return "\n".join(lines)
 

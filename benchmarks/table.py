@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmarks import bars
+from benchmarks import bars, default_ball, startup
 from benchmarks.attacks import read
 from benchmarks.study_table import study_tables
 from percep.report.comparison import summary, table
@@ -97,12 +97,28 @@ def _device() -> str:
     )
 
 
+def _default_ball() -> str:
+    result = _result("default-ball")
+    return (
+        f"{default_ball.table(result['summary'])}\n\n{_where(result['machine'])} (`python -m benchmarks.default_ball`)"
+    )
+
+
+def _startup() -> str:
+    result = _result("startup")
+    machine = result["machine"]
+    where = f"{machine['cpu']}, {machine['date'][:10]}, load {result['load'][0]:.1f} on {machine['cores']} cores."
+    return f"{startup.report(result)}\n\n{where} (`python -m benchmarks.startup`)"
+
+
 _SECTIONS: dict[str, Callable[[], str]] = {
     "benchmarks": _solvers,
     "layer": _layer,
     "generator": _generator,
     "attacks": _attacks,
     "study": _study,
+    "default-ball": _default_ball,
+    "startup": _startup,
     "device": _device,
 }
 

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from percep.decoding import decode
-from percep.errors import InputError, UnavailableError
+from percep.errors import InputError, UnavailableError, one_line
 from percep.files import SUFFIXES, Names, images, is_output, subfolders, without_suffix
 from percep.labels import Given, Labels, Missing, NameLabels, many_missing
 from percep.models import Preprocessing
@@ -81,8 +81,10 @@ class Entry:
                 image = _to_tensor(preprocessing(decode(self.path if self.content is None else self.content, mode)))
             except InputError as error:
                 problem = f"unreadable: {error}"
+            except OSError as error:
+                problem = f"unreadable: {error.strerror or one_line(error)}"
             except (MemoryError, OverflowError, ValueError) as error:  # of resizing it
-                problem = f"unreadable: too large to be read: {' '.join(str(error).split()) or type(error).__name__}"
+                problem = f"unreadable: too large to be read: {one_line(error)}"
         return Photograph(self.name, self.path, image, self.label, problem, self.target)
 
 

@@ -414,3 +414,34 @@ class TestTargets:
         Path("labels.csv").write_text(text.replace(f"a,{labels[0]}", f"a,{(labels[0] + 1) % 4}"))
         capsys.readouterr()
         assert "holds a run that differs: photographs was" in command.complaint(capsys, *given)
+
+
+NAMES = [f"photograph {number}" for number in range(200)]
+
+
+class TestTargetsOfTheCommand:
+    """Of `attack.target`: an index counts classes, as labels do, and random is never a background class."""
+
+    def _targets(self, target: str, labels: list[int], logits: int, first_class: int) -> list[int]:
+        photographs = [data.Photograph(name, Path(name), None) for name in NAMES[: len(labels)]]
+        found = subjects.targets_of(photographs, target, torch.tensor(labels), logits, 7, first_class)
+        assert found is not None and found.dtype == torch.int64
+        return found.tolist()
+
+    def test_an_index_counts_classes(self) -> None:
+        assert self._targets("2", [1, 4], 5, 1) == [3, 3]
+        assert self._targets("2", [1, 4], 5, 0) == [2, 2]
+        assert self._targets("3", [1], 5, 1) == [4]
+        with pytest.raises(InputError, match=r"class indices in \[0, 3\], got 4"):
+            self._targets("4", [1], 5, 1)
+
+    @pytest.mark.parametrize("first_class", [0, 1, 2])
+    def test_random_draws_every_class_but_the_label(self, first_class: int) -> None:
+        for label in range(5):
+            found = self._targets("random", [label] * 200, 5, first_class)
+            assert set(found) == set(range(first_class, 5)) - {label}
+
+    def test_the_draws_without_a_background_class_stay(self) -> None:
+        labels = [number % 10 for number in range(200)]
+        expected = [(label + 1 + subjects.drawn(name, 7) % 9) % 10 for name, label in zip(NAMES, labels, strict=True)]
+        assert self._targets("random", labels, 10, 0) == expected

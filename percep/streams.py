@@ -12,7 +12,7 @@ from urllib.parse import urlparse
 
 from percep.archives import LocalArchive, Sample, read_stream
 from percep.data import Entry, Photograph, Survey, class_indices, missing_entries, survey_of
-from percep.errors import InputError
+from percep.errors import InputError, one_line
 from percep.files import Names, images, is_hidden, is_output, subfolders, without_suffix
 from percep.labels import Classes, Given, Labels, NameLabels
 from percep.models import Preprocessing
@@ -191,8 +191,7 @@ class Archives(Shards):
             for sample, given in self._samples(place):
                 yield self._entry(sample, given, f"{self.names[place]}/{names(sample.key)}", url)
         except Exception as error:  # whatever a damaged archive or a broken connection makes of its reader
-            words = str(error.args[0] if error.args else error).partition(" @ ")[0]  # then comes the stream
-            reason = " ".join(words.split()) or type(error).__name__
+            reason = one_line(error).partition(" @ ")[0]  # then comes the stream
             raise InputError(f"{url} cannot be read to its end: {reason}") from error
 
     def _samples(self, place: int) -> Iterator[tuple[Sample, Given | None]]:

@@ -128,10 +128,10 @@ def _from_16_bits(picture: Image.Image, content: Path | bytes, file: ImageFile.I
 def _bits(content: Path | bytes, file: ImageFile.ImageFile) -> int | None:
     """How many of 16 bits a file says that it uses: a PNG in sBIT, a TIFF in BitsPerSample or MaxSampleValue."""
     if isinstance(file, TiffImagePlugin.TiffImageFile):
-        stored = max(np.atleast_1d(file.tag_v2.get(_BITS_PER_SAMPLE, 16)))
-        largest = int(max(np.atleast_1d(file.tag_v2.get(_MAX_SAMPLE_VALUE, 0))))
+        stored = _largest(file.tag_v2.get(_BITS_PER_SAMPLE, 16))
+        largest = _largest(file.tag_v2.get(_MAX_SAMPLE_VALUE, 0))
         if stored < 16:
-            return int(stored)
+            return stored
         # One below a power of two is a range; another is the brightest pixel.
         return largest.bit_length() if largest > 255 and largest & (largest + 1) == 0 else None
     if file.format != "PNG":
@@ -145,13 +145,18 @@ def _bits(content: Path | bytes, file: ImageFile.ImageFile) -> int | None:
     return None
 
 
+def _largest(value: object) -> int:
+    """Of a tag with a number per sample, or one for all."""
+    return max(int(number) for number in (value if isinstance(value, tuple) else (value,)))
+
+
 def _is_deep(file: ImageFile.ImageFile) -> bool:
     """Whether a file, not loaded yet, has 16 bits for each of several samples, of which Pillow keeps the first 8."""
     return file.mode in ("RGB", "RGBA", "RGBX", "LA") and any(";16" in str(tile) for tile in file.tile)
 
 
 def _check_colours(file: ImageFile.ImageFile, content: Path | bytes) -> None:
-    most = max(int(band.getextrema()[1]) for band in file.convert("RGB").split())
+    most = int(np.asarray(file.convert("RGB")).max())
     _check_range(256 * most + 255, told=_bits(content, file) == 16)
 
 

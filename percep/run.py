@@ -109,7 +109,7 @@ class Run:
         label = photograph.label
         name = None if label is None else self.model.category(label)
         row = ImageRow if isinstance(self.attack, FrankWolfe) else MinimalRow
-        return Outcome(row(photograph.name, str(photograph.problem), label, name))
+        return Outcome(row(photograph.name, str(photograph.problem), label, name, missing=photograph.missing))
 
     def _attack(self, photographs: Sequence[Photograph]) -> "_Batch":
         images = [photograph.image for photograph in photographs if photograph.image is not None]

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, BinaryIO
 
-from percep.errors import InputError
+from percep.errors import InputError, one_line
 from percep.files import is_hidden, is_image_name, without_suffix
 
 LABEL = ".cls"
@@ -81,7 +81,7 @@ class LocalArchive:
         except InputError as error:
             self.problem = str(error)
         except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
-            reason = " ".join(str(error).split())
+            reason = one_line(error)
             self.problem = reason if members else f"{reason}: it is cut off, or compressed"
         self.samples = samples_of(members)
 

@@ -82,7 +82,7 @@ class Campaign:
         self.parts.clean()
         finished = self.parts.finished()
         self._count(finished)
-        return finished, survey.count
+        return finished, survey.entries
 
     def _count(self, finished: Finished) -> None:
         """Counts what was done before."""

@@ -1,6 +1,5 @@
 """Attacks compared: each of them on every photograph that is classified correctly, or has no label."""
 
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
@@ -14,6 +13,7 @@ from percep.errors import InputError
 from percep.report import Prediction
 from percep.report.comparison import ComparedImages, ComparisonRow
 from percep.subjects import Predictions, load_subjects, look_at, number_of_classes, predict
+from percep.summaries import by_status
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,11 @@ class Compare:
                 attack(torch.full_like(first.image, torch.nan), first.label, first.target)
             except InputError as error:
                 raise InputError(f"{error}: choose other compare.attacks") from error
+
+    @property
+    def photographs(self) -> int:
+        """How many there are, attacked or not."""
+        return sum(isinstance(subject, _Subject) or not subject.missing for subject in self.subjects)
 
     def __len__(self) -> int:
         attacks = len(self.config.compare.attacks)
@@ -109,6 +114,7 @@ class Compare:
             predicted_before=before,
             predicted_before_name=None if before is None else self.model.category(before),
             target=None if target is None else int(target),
+            missing=photograph.missing,
         )
         if looked.status is not None:
             return row
@@ -129,5 +135,5 @@ class _Subject:
 
 def _counts(subjects: Iterable[_Subject | ComparisonRow]) -> str:
     rows = (subject.row if isinstance(subject, _Subject) else subject for subject in subjects)
-    statuses = Counter(row.status.partition(":")[0].replace("_", " ") for row in rows)
-    return ", ".join(f"{count} {status}" for status, count in statuses.items())
+    counts = by_status((row.status, row.missing) for row in rows)
+    return ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in counts.items())

@@ -14,9 +14,9 @@ from PIL import Image
 from torch import Tensor
 
 from percep.decoding import decode
-from percep.errors import InputError, UnavailableError
+from percep.errors import InputError, UnavailableError, one_line
 from percep.files import SUFFIXES, Names, images, is_output, subfolders, without_suffix
-from percep.labels import Given, Labels, Missing, NameLabels, many_missing
+from percep.labels import Classes, Given, Labels, Missing, NameLabels, many_missing
 from percep.models import Preprocessing
 
 MISSING_ROWS = 100
@@ -36,6 +36,7 @@ class Photograph:
         problem: the status of a photograph that is not attacked, one line that begins with its kind: "unreadable:
             REASON"; "unlabelled: REASON" where labels were given, but none of the model's classes for this photograph;
             "missing: REASON" where there is a label without a photograph. None where it can be attacked.
+        missing: how many labels without a photograph stand here instead of one; 0 for a photograph.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Photograph:
     label: int | None = None
     problem: str | None = None
     target: int | None = None
+    missing: int = 0
 
     def __repr__(self) -> str:
         shape = "" if self.image is None else f", {'x'.join(map(str, self.image.shape))}"
@@ -60,7 +62,7 @@ class Entry:
     """A photograph that is not decoded yet.
 
     Attributes:
-        name, path, label, target: as of a `Photograph`.
+        name, path, label, target, missing: as of a `Photograph`.
         content: what its file holds, where that is inside an archive; None where `path` is to be read.
         problem: as of a `Photograph`, where it is known before it is decoded.
     """
@@ -71,6 +73,7 @@ class Entry:
     content: bytes | None = None
     problem: str | None = None
     target: int | None = None
+    missing: int = 0
 
     def read(self, preprocessing: Preprocessing) -> Photograph:
         """The photograph, or the reason why it is not usable."""
@@ -81,9 +84,11 @@ class Entry:
                 image = _to_tensor(preprocessing(decode(self.path if self.content is None else self.content, mode)))
             except InputError as error:
                 problem = f"unreadable: {error}"
+            except OSError as error:
+                problem = f"unreadable: {error.strerror or one_line(error)}"
             except (MemoryError, OverflowError, ValueError) as error:  # of resizing it
-                problem = f"unreadable: too large to be read: {' '.join(str(error).split()) or type(error).__name__}"
-        return Photograph(self.name, self.path, image, self.label, problem, self.target)
+                problem = f"unreadable: too large to be read: {one_line(error)}"
+        return Photograph(self.name, self.path, image, self.label, problem, self.target, self.missing)
 
 
 @dataclass(frozen=True)
@@ -93,10 +98,12 @@ class Survey:
     Attributes:
         digest: changes when the photographs do, as far as their names and labels tell, or the sizes of archives.
         count: how many there are; None where that is known only once they are read.
+        entries: how many rows they have, with those of labels without a photograph; None where that is not known yet.
     """
 
     digest: str
     count: int | None
+    entries: int | None = None
 
 
 class Source(Protocol):
@@ -123,11 +130,12 @@ class Source(Protocol):
 
 def survey_of(entries: Iterable[Entry]) -> Survey:
     """A survey by the names, labels and problems of all photographs."""
-    digest, count = hashlib.blake2b(digest_size=16), 0
+    digest, count, photographs = hashlib.blake2b(digest_size=16), 0, 0
     for count, entry in enumerate(entries, start=1):  # noqa: B007
+        photographs += not entry.missing
         known = (entry.name, entry.label, entry.target, entry.problem)
         digest.update(repr(known).encode("utf-8", "surrogateescape") + b"\0")
-    return Survey(digest.hexdigest(), count)
+    return Survey(digest.hexdigest(), photographs, count)
 
 
 @dataclass(frozen=True)
@@ -165,7 +173,7 @@ class Photographs:
         seen: Counter[int | None] = Counter()
         ranks = []
         for place, entry in enumerate(self.entries):
-            if entry.problem is None or not entry.problem.startswith("missing"):
+            if not entry.missing:
                 ranks.append((seen[entry.label], place))
                 seen[entry.label] += 1
         return replace(
@@ -202,7 +210,7 @@ def folder(
         path: the folder. Its subfolders that hold images, at any depth, are classes, unless there are `labels`.
         preprocessing: how a photograph becomes a classifier's input.
         class_index: class index by name, such as `Classifier.class_index`. A subfolder has one of its names,
-            with spaces or underscores. Where none has, but there are as many as classes, they are the classes
+            as a label in a file may. Where none has, but there are as many as classes, they are the classes
             in sorted order, torchvision's `ImageFolder` convention.
         labels: what the photographs are labelled; then no folder is a class. A photograph that they do not label has a
             problem, "unlabelled: REASON". A label without a photograph is an entry at the end, "missing: REASON", or of
@@ -280,11 +288,14 @@ def _labelled(
 def missing_entries(missing: Sequence[Missing], root: Path, names: Names) -> Iterator[Entry]:
     """An entry for each label without a photograph, or one that counts them where they are many."""
     if len(missing) > MISSING_ROWS:
-        yield Entry(names("labels without a photograph"), root, None, problem=many_missing(missing))
+        yield Entry(
+            names("labels without a photograph"), root, None, problem=many_missing(missing), missing=len(missing)
+        )
         return
     for one in missing:
         problem = f"missing: a label in line {one.line} without a photograph in {root}"
-        yield Entry(names(without_suffix(one.name) or f"line {one.line}"), root / one.name, one.label, problem=problem)
+        name = names(without_suffix(one.name) or f"line {one.line}")
+        yield Entry(name, root / one.name, one.label, problem=problem, missing=1)
 
 
 def _photographs(
@@ -303,24 +314,22 @@ def _photographs(
 
 
 def class_indices(names: Sequence[str], class_index: Mapping[str, int]) -> dict[str, int]:
-    """Class indices of folders by their names, as `folder` finds them.
+    """Class indices of folders by their names, as `folder` finds them and as label files may call them.
 
     Raises:
         InputError: a name that is none of the classes.
     """
-    if not class_index and all(name.isdecimal() for name in names):  # of a model whose classes have no names
-        return {name: int(name) for name in names}
-    known = {name.replace("_", " "): index for name, index in class_index.items()}
-    strangers = [name for name in names if name.replace("_", " ") not in known]
+    classes = Classes(class_index)
+    found = {name: classes.find(name) for name in names}
+    strangers = [name for name, index in found.items() if index is None]
     if not strangers:
-        return {name: known[name.replace("_", " ")] for name in names}
-    classes = len(set(class_index.values()))
-    if len(strangers) == len(names) == classes:
+        return {name: index for name, index in found.items() if index is not None}
+    if len(strangers) == len(names) == classes.count:
         return {name: class_index.get(str(place), place) for place, name in enumerate(sorted(names))}
     listed = ", ".join(strangers[:3]) + (", ..." if len(strangers) > 3 else "")
     raise InputError(
         f"labels outside the model's classes: {listed}; "
-        f"name the folders after its {classes} classes, by index from 0, name or WordNet id"
+        f"name the folders after its {classes.count} classes, by index from 0, name or WordNet id"
     )
 
 

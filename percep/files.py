@@ -1,5 +1,6 @@
 """Which files are photographs, and what they are called: the same for every source."""
 
+import json
 import os
 import re
 import unicodedata
@@ -13,6 +14,13 @@ _WINDOWS_DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNOREC
 _LONGEST_NAME = 60
 # Of the settings that every task writes into its output folder.
 _RUN_KEYS = {b"task", b"model", b"data", b"device", b"seed", b"output"}
+# Of the record that `percep.scale.folder` writes there.
+_RECORD_KEYS = {"settings", "basis", "shards"}
+
+
+def folded(name: str) -> str:
+    """What names have in common that differ in upper and lower case, or in how letters with accents are composed."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def is_hidden(name: str) -> bool:
@@ -33,12 +41,24 @@ def is_image_name(name: str) -> bool:
 
 def is_output(folder: Path) -> bool:
     """Whether a folder is the output of one of percep's runs."""
-    if (folder / "run.json").is_file():
+    if _is_record(folder / "run.json"):
         return True
     settings = folder / "config.yaml"
     if not settings.is_file():
         return False
     return set(re.findall(rb"^(\w+):", settings.read_bytes(), re.MULTILINE)) >= _RUN_KEYS
+
+
+def _is_record(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    try:
+        record = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        return False
+    if not isinstance(record, dict) or not record.keys() >= _RECORD_KEYS:
+        return False
+    return isinstance(record["settings"], dict) and "task" in record["settings"]
 
 
 def subfolders(folder: Path) -> list[Path]:
@@ -103,13 +123,9 @@ class Names:
         safe = re.sub(r"[^\w.-]+", "_", unicodedata.normalize("NFC", stem))[:_LONGEST_NAME].strip(".") or "_"
         if _WINDOWS_DEVICES.match(safe):
             safe = f"_{safe}"
-        name, key = safe, _folded(safe)
-        while _folded(name) in self._taken:
+        name, key = safe, folded(safe)
+        while folded(name) in self._taken:
             self._copies[key] = self._copies.get(key, 1) + 1
             name = f"{safe}-{self._copies[key]}"
-        self._taken.add(_folded(name))
+        self._taken.add(folded(name))
         return name
-
-
-def _folded(name: str) -> str:
-    return unicodedata.normalize("NFC", name.casefold())

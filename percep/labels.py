@@ -8,13 +8,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import count
+from itertools import count, dropwhile
 from pathlib import Path
 from typing import Protocol, Self
 
 from percep.choices import FROM_NAMES
 from percep.errors import InputError
-from percep.files import without_suffix
+from percep.files import folded, without_suffix
 
 # In this order, as a header may have several; without case and what is no letter or digit.
 _NAME_HEADERS = (
@@ -57,15 +57,18 @@ _WAY_OUT = (
     "give LOC_val_solution.csv of Kaggle's ImageNet or Caffe's val.txt, or use data=imagefolder on a folder per class "
     "named by WordNet id"
 )
+_LOOKED_AT = 100
+"""Rows that tell whether the line above them is a header."""
 _INDEX = re.compile(r"([+-]?\d+)(\.0*)?")
 _WORDNET_ID = re.compile(r"n\d+")
 _ID_IN_NAME = re.compile(r"n\d{8}(?!\d)")
+_COMMENT = re.compile(r"\s*#(\s|$)")
 _QUOTED = re.compile(r'"((?:[^"]|"")*)"\s+(.*)')
 _SPACED = re.compile(r"(.*?\.(?:bmp|gif|jpe?g|pgm|png|ppm|tiff?|webp))\s+([^\s,;].*)", re.IGNORECASE)
 
 
 class Classes:
-    """The classes of a model by what a label may call them: an index, a name, a WordNet id.
+    """The classes of a model by what a label or a folder may call them: an index, a name, a WordNet id.
 
     Args:
         class_index: class index by name, such as `Classifier.class_index`; where it is empty, every index is taken.
@@ -78,7 +81,7 @@ class Classes:
         self._names = {_spaced(name): index for name, index in class_index.items()}
         self._folded: dict[str, int | None] = {}
         for name, index in self._names.items():
-            key = name.casefold()
+            key = folded(name)
             self._folded[key] = index if self._folded.get(key, index) == index else None
 
     def find(self, text: str) -> int | None:
@@ -121,7 +124,7 @@ class Classes:
     def _by_name(self, text: str) -> int | None:
         name = _spaced(text)
         found = self._names.get(name)
-        return self._folded.get(name.casefold()) if found is None else found
+        return self._folded.get(folded(name)) if found is None else found
 
 
 def written_index(text: str) -> int | None:
@@ -159,7 +162,14 @@ class Labelling(Protocol):
         """What is said of each photograph.
 
         Args:
-            names: paths of all photographs, relative to their folder, with / and endings.
+            names: paths of all photographs, relative to their folder, with / and endings. Where there are archives, the
+                first part is an archive's name, and what follows the path in it.
+        """
+
+    def give_alone(self, name: str) -> Given:
+        """What is said of a photograph while the others are not known, such as of an archive that is read once.
+
+        A label counts only where it names the archive, or has the whole path in it, or a file name that no other has.
         """
 
     def missing(self, names: Sequence[str]) -> tuple[Missing, ...]:
@@ -170,12 +180,6 @@ def many_missing(missing: Sequence[Missing]) -> str:
     """The problem that stands for many labels without a photograph."""
     first = missing[0]
     return f"missing: {len(missing)} labels without a photograph, the first is {first.name} in line {first.line}"
-
-
-def count_missing(status: str) -> int:
-    """How many labels without a photograph the status of a row stands for."""
-    many = re.match(r"missing: (\d+) labels ", status)
-    return int(many[1]) if many else int(status.startswith("missing: "))
 
 
 @dataclass(frozen=True)
@@ -189,6 +193,21 @@ class LabelRow:
 
 
 @dataclass(frozen=True)
+class Headed:
+    """What a file says if its first line is a header: that line, read as the others are, and the others."""
+
+    header: LabelRow
+    rows: tuple[LabelRow, ...]
+
+    def holds(self, classes: Classes) -> bool:
+        """Whether the first line is a header: its label is none of the classes, while those of most others are."""
+        if classes.find(self.header.label) is not None:
+            return False
+        first = self.rows[:_LOOKED_AT]
+        return 2 * sum(classes.find(row.label) is not None for row in first) > len(first)
+
+
+@dataclass(frozen=True)
 class Labels:
     """What a file says of photographs.
 
@@ -197,12 +216,14 @@ class Labels:
         rows: in its order.
         has_targets: whether every photograph is to have a target.
         first_class: from what indices in it are counted, 0 or 1.
+        headed: what it says instead, where only the classes of a model can tell that its first line is a header.
     """
 
     file: str
     rows: tuple[LabelRow, ...]
     has_targets: bool = False
     first_class: int = 0
+    headed: Headed | None = None
 
     @classmethod
     def read(
@@ -217,9 +238,10 @@ class Labels:
         """Reads a table of names and labels.
 
         Columns are separated by commas, tabs, semicolons or spaces; there may be a header, a byte order mark, quotes,
-        blank lines, and comments after a #. A label is an index, a class name or a WordNet id; other words may follow.
-        Kaggle's `LOC_val_solution.csv`, Caffe's `val.txt` and the `images.csv` of the NIPS 2017 competition
-        (`first_class=1`) are read as they are.
+        blank lines, and above all rows comments after a # and a space. The first line is a header where it names both
+        columns, or its label is no class while those of most rows are. A label is an index, a class name or a WordNet
+        id; other words may follow. Kaggle's `LOC_val_solution.csv`, Caffe's `val.txt` and the `images.csv` of the NIPS
+        2017 competition (`first_class=1`) are read as they are.
 
         Args:
             file: its path.
@@ -239,24 +261,20 @@ class Labels:
                 f"{path.name} has no names, and its numbers are the devkit's own, in another order than that of the "
                 f"WordNet ids, which networks are trained with: {_WAY_OUT}"
             )
-        table = _Table(
-            path.name,
-            _text(path),
-            {str(column) for column in (name_column, label_column, target_column) if column is not None},
-        )
-        name = table.column("name", name_column, _NAME_HEADERS, {table.given(label_column), table.given(target_column)})
-        label = table.column("label", label_column, _LABEL_HEADERS, {name, table.given(target_column)})
-        target = None if target_column is None else table.column("target", target_column, (), set())
-        if first_class is None and table.header is not None and {_plain(name) for name in table.header} >= _NIPS_2017:
+        named = {str(column) for column in (name_column, label_column, target_column) if column is not None}
+        lines = _rows(path.name, _text(path), named)
+        first = lines[0][1]
+        given = {"name": name_column, "label": label_column, "target": target_column}
+        if first_class is None and {_plain(field) for field in first} >= _NIPS_2017:
             raise InputError(
                 f"{path.name} has the columns of the NIPS 2017 competition, whose labels are counted from 1: "
                 "give data.first_class=1, or 0 where they are not"
             )
-        rows = tuple(
-            LabelRow(line, _at(fields, name), _at(fields, label), None if target is None else _at(fields, target))
-            for line, fields in table.rows
-        )
-        return cls(path.name, rows, target is not None, first_class or 0)
+        if _is_header(lines, named):
+            rows, headed = _Table(path.name, lines[1:], first).labels(given), None
+        else:
+            rows, headed = _Table(path.name, lines, None).labels(given), _headed(path.name, lines, given)
+        return cls(path.name, rows, target_column is not None, first_class or 0, headed)
 
     @property
     def digest(self) -> str:
@@ -264,48 +282,84 @@ class Labels:
         said = repr((self.rows, self.has_targets, self.first_class)).encode("utf-8", "surrogateescape")
         return hashlib.blake2b(said, digest_size=16).hexdigest()
 
-    def of(self, class_index: Mapping[str, int]) -> Labelling:
+    def of(self, class_index: Mapping[str, int], archives: Sequence[str] = ()) -> Labelling:
         """The labels as classes of a model.
 
-        A name in the file and the path of a photograph are matched from their ends, so that either may have more
-        folders in front; where nothing else fits, by the file's name alone. With and without its ending a name is the
-        same, and upper and lower case are, unless they tell names apart.
+        A name in the file and the path of a photograph are matched from their ends, and either may have more folders
+        in front: "cat/1.png" is "val/cat/1.png" and "1.png", but never "dog/1.png". With and without its ending a name
+        is the same, and upper and lower case are, unless they tell names apart.
 
         Args:
             class_index: class index by name, such as `Classifier.class_index`.
+            archives: names of the archives that the photographs are in, of which a name in the file may begin with one.
 
         Raises:
             InputError: indices that can only be counted from the other number than `first_class`.
         """
-        return _FileLabelling(self, Classes(class_index, self.first_class))
+        return _FileLabelling(self, Classes(class_index, self.first_class), archives)
+
+
+@dataclass(frozen=True)
+class _Claim:
+    """The rows that fit a photograph best, and how well: the more, the better; () where none does."""
+
+    strength: tuple[int, ...] = ()
+    rows: Sequence[int] = ()
 
 
 class _FileLabelling:
-    def __init__(self, labels: Labels, classes: Classes) -> None:
-        self.file, self.rows, self.classes = labels.file, labels.rows, classes
+    def __init__(self, labels: Labels, classes: Classes, archives: Sequence[str]) -> None:
+        headed = labels.headed
+        is_headed = headed is not None and headed.holds(classes)
+        self.rows = headed.rows if headed is not None and is_headed else labels.rows
+        self.file, self.classes = labels.file, classes
+        self.archives = {folded(_path(name)) for name in archives}
         self._check_indices()
 
     def give(self, names: Sequence[str]) -> tuple[Given, ...]:
         claims = [self._claim(name) for name in names]
         best = _best(claims)
-        holders = Counter(row for strength, rows in claims for row in rows if strength == best[row])
+        holders = Counter(row for claim in claims for row in claim.rows if claim.strength == best[row])
         given = []
-        for strength, rows in claims:
-            shared = next((row for row in rows if holders[row] > 1), None)
-            if not rows or any(strength < best[row] for row in rows):
+        for name, claim in zip(names, claims, strict=True):
+            shared = next((row for row in claim.rows if holders[row] > 1), None)
+            if not claim.rows:
+                given.append(self._none(name))
+            elif any(claim.strength < best[row] for row in claim.rows):
                 given.append(Given(problem=f"unlabelled: {self.file} has no label for it"))
             elif shared is not None:
                 place = self._place(self.rows[shared])
                 given.append(Given(problem=f"unlabelled: {place} names {holders[shared]} photographs"))
             else:
-                given.append(self._given([self.rows[row] for row in rows]))
+                given.append(self._given([self.rows[row] for row in claim.rows]))
         return tuple(given)
+
+    def give_alone(self, name: str) -> Given:
+        claim = self._claim(name)
+        if not claim.rows:
+            return self._none(name)
+        names_archive, _, is_exact, _ = claim.strength
+        row = self.rows[claim.rows[0]]
+        if not (names_archive or is_exact) and len(self._index[1][_base(_key(row.name))]) > 1:
+            return Given(
+                problem=f"unlabelled: {self._place(row)} does not say which archive {row.name} is in, and is not the "
+                f"only one of this file name: write {name}"
+            )
+        return self._given([self.rows[row] for row in claim.rows])
 
     def missing(self, names: Sequence[str]) -> tuple[Missing, ...]:
         held = _best([self._claim(name) for name in names])
         paths = {_path(self.rows[row].name) for row in held}
         left = {path: row for row in self.rows if (path := _path(row.name)) not in paths}
         return tuple(Missing(row.name, self.classes.find(row.label), row.line) for row in left.values())
+
+    def _none(self, name: str) -> Given:
+        """Of a photograph without a row: why it has none."""
+        alike = self._index[1].get(_base(_key(name)), [])
+        if not alike:
+            return Given(problem=f"unlabelled: {self.file} has no label for it")
+        more = "" if len(alike) == 1 else f" and {len(alike) - 1} more of this file name"
+        return Given(problem=f"unlabelled: {self.file} names {self.rows[alike[0]].name}{more}")
 
     def _check_indices(self) -> None:
         texts = [(row.line, text) for row in self.rows for text in (row.label, row.target) if text is not None]
@@ -350,38 +404,48 @@ class _FileLabelling:
         paths: dict[str, list[int]] = {}
         ends: dict[str, list[int]] = {}
         for place, row in enumerate(self.rows):
-            key = _folded(_path(row.name))
+            key = _key(row.name)
             if key:
                 paths.setdefault(key, []).append(place)
                 for end in _ends(key):
                     ends.setdefault(end, []).append(place)
         return paths, ends
 
-    def _claim(self, name: str) -> tuple[tuple[int, int], list[int]]:
-        """How well the rows that fit a photograph's path best do so, and which they are."""
+    def _claim(self, name: str) -> _Claim:
+        if not self.archives:
+            return self._matching(name)
+        claim = self._matching(name, names_archive=True)
+        return claim if claim.rows else self._matching(name.partition("/")[2])
+
+    def _matching(self, path: str, *, names_archive: bool = False) -> _Claim:
+        """The claim of a path: that of an archive's name and what follows, or of what is in an archive."""
         paths, ends = self._index
-        path = _path(name)
-        key = _folded(path)
-        level, rows = 3, paths.get(key) or ends.get(key, [])
+        key = _key(path)
+        rows, common = paths.get(key, []), key
+        is_exact = bool(rows)
+        if not rows:  # rows with more folders
+            rows = [row for row in ends.get(key, []) if names_archive or not self._names_another(row, key)]
+        if not rows and not names_archive:  # with fewer
+            common = next((end for end in _ends(key) if end in paths), key)
+            rows = paths.get(common, [])
         if not rows:
-            level, rows = 2, next((paths[end] for end in _ends(key) if end in paths), [])
-        if not rows:
-            level, rows = 1, ends.get(key.rpartition("/")[2], [])
-            if any(_path(self.rows[row].name) != _path(self.rows[rows[0]].name) for row in rows):
-                rows = []
-        if not rows:
-            return (0, 0), []
-        fits = [_fit(_path(self.rows[row].name), path) for row in rows]
+            return _Claim()
+        fits = [_fit(_path(self.rows[row].name), _path(path)) for row in rows]
         best = max(fits)
-        return (level, best), [row for row, fit in zip(rows, fits, strict=True) if fit == best]
+        strength = (int(names_archive), common.count("/"), int(is_exact), best)
+        return _Claim(strength, [row for row, fit in zip(rows, fits, strict=True) if fit == best])
+
+    def _names_another(self, row: int, key: str) -> bool:
+        """Whether the folder in front of a path in a row is the name of an archive, which is another one then."""
+        return bool(self.archives) and _base(_key(self.rows[row].name)[: -len(key) - 1]) in self.archives
 
 
-def _best(claims: Iterable[tuple[tuple[int, int], list[int]]]) -> dict[int, tuple[int, int]]:
+def _best(claims: Iterable[_Claim]) -> dict[int, tuple[int, ...]]:
     """How well any photograph fits a row, by row."""
-    best: dict[int, tuple[int, int]] = {}
-    for strength, rows in claims:
-        for row in rows:
-            best[row] = max(strength, best.get(row, strength))
+    best: dict[int, tuple[int, ...]] = {}
+    for claim in claims:
+        for row in claim.rows:
+            best[row] = max(claim.strength, best.get(row, ()))
     return best
 
 
@@ -392,8 +456,8 @@ class NameLabels:
     has_targets = False
     digest = FROM_NAMES
 
-    def of(self, class_index: Mapping[str, int]) -> Labelling:
-        """The labels as classes of a model; `class_index` as of `Labels.of`."""
+    def of(self, class_index: Mapping[str, int], archives: Sequence[str] = ()) -> Labelling:
+        """The labels as classes of a model; `class_index` and `archives` as of `Labels.of`."""
         return _NameLabelling(class_index)
 
 
@@ -402,7 +466,10 @@ class _NameLabelling:
         self.class_index = class_index
 
     def give(self, names: Sequence[str]) -> tuple[Given, ...]:
-        return tuple(self._given(name.rpartition("/")[2]) for name in names)
+        return tuple(map(self.give_alone, names))
+
+    def give_alone(self, name: str) -> Given:
+        return self._given(_base(name))
 
     def missing(self, names: Sequence[str]) -> tuple[Missing, ...]:
         return ()
@@ -418,37 +485,35 @@ class _NameLabelling:
 
 
 class _Table:
-    """The rows of a table: numbers of lines, and their fields."""
+    """A table, with the column names or without: numbers of lines, and their fields."""
 
-    def __init__(self, file: str, text: str, columns: set[str]) -> None:
-        self.file = file
-        lines = [
-            (number, line)
-            for number, line in enumerate(re.split(r"\r\n|\r|\n", text), start=1)
-            if line.strip() and not line.lstrip().startswith("#")
-        ]
-        if not lines:
-            raise InputError(f"labels {file} is empty")
-        if all(_INDEX.fullmatch(line.strip()) for _, line in lines):
-            raise InputError(
-                f"labels {file} has a number on each line and no names, and nothing says what their order is: "
-                f"it needs a name and a label on each line; of ImageNet's validation photographs {_WAY_OUT}"
-            )
-        separator = _separator([line for _, line in lines])
-        rows = list(_split(lines, separator))
-        if separator == " " and not columns:
-            named = [(number, _named(line)) for number, line in lines]
-            if len(rows[0][1]) == 2 or not _is_header(named, columns):  # the label is all that follows the name
-                rows = named
-        self.header = rows[0][1] if _is_header(rows, columns) else None
-        self.rows = rows if self.header is None else rows[1:]
+    def __init__(self, file: str, rows: Sequence[tuple[int, list[str]]], header: list[str] | None) -> None:
+        self.file, self.rows, self.header = file, rows, header
         widths = Counter(len(fields) for _, fields in rows)
-        self.width = widths.most_common(1)[0][0] if self.header is None else len(self.header)
+        self.width = widths.most_common(1)[0][0] if header is None else len(header)
         if self.width < 2:
             raise InputError(
                 f"labels {file} has one column: it needs a name and a label on each line, separated by a comma, a tab, "
                 "a semicolon or spaces"
             )
+
+    def labels(self, columns: Mapping[str, str | int | None]) -> tuple[LabelRow, ...]:
+        """The rows, by the columns that are given for name, label and target; None where they are not.
+
+        Raises:
+            InputError: columns that the table does not have, or that nothing says.
+        """
+        given = {kind: self.given(column) for kind, column in columns.items()}
+        target = given["target"]
+        name, label = given["name"], given["label"]
+        name = self.said(_NAME_HEADERS, {label, target}) if name is None else name
+        label = self.said(_LABEL_HEADERS, {name, target}) if label is None else label
+        name = self.left("name", {label, target}) if name is None else name
+        label = self.left("label", {name, target}) if label is None else label
+        return tuple(
+            LabelRow(line, _at(fields, name), _at(fields, label), None if target is None else _at(fields, target))
+            for line, fields in self.rows
+        )
 
     def given(self, column: str | int | None) -> int | None:
         """A column that is given, by header or index from 0."""
@@ -464,27 +529,61 @@ class _Table:
             return int(wanted)
         raise InputError(f"labels {self.file} has no column {wanted!r}: it has {self._columns()}")
 
-    def column(self, kind: str, column: str | int | None, known: Iterable[str], others: set[int | None]) -> int:
-        """The column that is given, or that a header says, or the first that is not one of the others."""
-        found = self.given(column)
-        if found is not None:
-            return found
-        if self.header is not None:
-            names = [_plain(name) for name in self.header]
-            for name in known:
-                if name in names and names.index(name) not in others:
-                    return names.index(name)
-            if self.width > 2:
-                raise InputError(
-                    f"nothing says which column of labels {self.file} is the {kind}: "
-                    f"give data.{kind}_column, it has {self._columns()}"
-                )
+    def said(self, known: Iterable[str], others: set[int | None]) -> int | None:
+        """The column that a header says, which is none of the others."""
+        names = [] if self.header is None else [_plain(name) for name in self.header]
+        return next((names.index(name) for name in known if name in names and names.index(name) not in others), None)
+
+    def left(self, kind: str, others: set[int | None]) -> int:
+        """The first column that is none of the others, where a header leaves no choice."""
+        if self.header is not None and self.width > 2:
+            raise InputError(
+                f"nothing says which column of labels {self.file} is the {kind}: "
+                f"give data.{kind}_column, it has {self._columns()}"
+            )
         return next(place for place in range(self.width + len(others)) if place not in others)
 
     def _columns(self) -> str:
         if self.header is None:
             return f"no header and {self.width} columns, by index from 0"
         return ", ".join(self.header)
+
+
+def _headed(file: str, lines: Sequence[tuple[int, list[str]]], given: Mapping[str, str | int | None]) -> Headed | None:
+    """What a table says if its first line is a header; None where it is none."""
+    if not _may_be_header(lines):
+        return None
+    try:
+        header, *rows = _Table(file, lines, lines[0][1]).labels(given)
+    except InputError:
+        if _is_unlike(lines):
+            raise
+        return None
+    return Headed(header, tuple(rows))
+
+
+def _rows(file: str, text: str, named: set[str]) -> list[tuple[int, list[str]]]:
+    """Numbers of lines, and their fields.
+
+    Args:
+        file: its name, for people.
+        text: what it holds.
+        named: the columns that are given, by header or index.
+    """
+    lines = [line for line in enumerate(re.split(r"\r\n|\r|\n", text), start=1) if line[1].strip()]
+    lines = list(dropwhile(lambda line: _COMMENT.match(line[1]), lines))
+    if not lines:
+        raise InputError(f"labels {file} is empty")
+    if all(_INDEX.fullmatch(line.strip()) for _, line in lines):
+        raise InputError(
+            f"labels {file} has a number on each line and no names, and nothing says what their order is: "
+            f"it needs a name and a label on each line; of ImageNet's validation photographs {_WAY_OUT}"
+        )
+    separator = _separator([line for _, line in lines])
+    rows = list(_split(lines, separator))
+    if separator == " " and not named and (len(rows[0][1]) == 2 or not _is_header(rows, named)):
+        return [(number, _named(line)) for number, line in lines]  # the label is all that follows the name
+    return rows
 
 
 def _text(path: Path) -> str:
@@ -559,13 +658,30 @@ def _named(line: str) -> list[str]:
     return [spaced[1], spaced[2]] if spaced is not None else text.split(None, 1)
 
 
-def _is_header(rows: Sequence[tuple[int, Sequence[str]]], columns: set[str]) -> bool:
-    first, rest = rows[0][1], [fields for _, fields in rows[1:]]
-    if any(_plain(field) in (*_NAME_HEADERS, *_LABEL_HEADERS) for field in first):
-        return all(written_index(field) is None for field in first if field)
+def _is_header(rows: Sequence[tuple[int, Sequence[str]]], named: set[str]) -> bool:
+    """Whether the first line names the columns: those that are given, or one of names and one of labels."""
+    first = rows[0][1]
     plain = set(map(_plain, first))
-    if any(column in first or _plain(column) in plain for column in columns if not column.isdecimal()):
+    if any(column in first or _plain(column) in plain for column in named if not column.isdecimal()):
         return True
+    return _has_no_index(first) and not plain.isdisjoint(_NAME_HEADERS) and not plain.isdisjoint(_LABEL_HEADERS)
+
+
+def _may_be_header(rows: Sequence[tuple[int, Sequence[str]]]) -> bool:
+    """Whether the first line may name the columns, which the classes of a model decide."""
+    first = rows[0][1]
+    if not {*map(_plain, first)}.isdisjoint((*_NAME_HEADERS, *_LABEL_HEADERS)):
+        return _has_no_index(first)
+    return _is_unlike(rows)
+
+
+def _has_no_index(fields: Iterable[str]) -> bool:
+    return all(written_index(field) is None for field in fields if field)
+
+
+def _is_unlike(rows: Sequence[tuple[int, Sequence[str]]]) -> bool:
+    """Whether all lines but the first have a file in front, or a number or WordNet id behind."""
+    first, rest = rows[0][1], [fields for _, fields in rows[1:]]
     labelled = [fields for fields in rest if len(fields) > 1]
     if not labelled or len(first) < 2:
         return False
@@ -594,8 +710,13 @@ def _path(name: str) -> str:
     return "/".join(part for part in parts if part not in ("", "."))
 
 
-def _folded(path: str) -> str:
-    return unicodedata.normalize("NFC", without_suffix(path).casefold())
+def _key(name: str) -> str:
+    """What names of a photograph have in common that differ in case and endings."""
+    return folded(without_suffix(_path(name)))
+
+
+def _base(path: str) -> str:
+    return path.rpartition("/")[2]
 
 
 def _ends(path: str) -> Iterator[str]:

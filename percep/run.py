@@ -109,7 +109,7 @@ class Run:
         label = photograph.label
         name = None if label is None else self.model.category(label)
         row = ImageRow if isinstance(self.attack, FrankWolfe) else MinimalRow
-        return Outcome(row(photograph.name, str(photograph.problem), label, name))
+        return Outcome(row(photograph.name, str(photograph.problem), label, name, missing=photograph.missing))
 
     def _attack(self, photographs: Sequence[Photograph]) -> "_Batch":
         images = [photograph.image for photograph in photographs if photograph.image is not None]
@@ -122,7 +122,14 @@ class Run:
         # Without a label the prediction is to be left. Where there is none either, the attack will call it not finite.
         left = torch.where(labels < 0, before.classes, labels).clamp(min=0)
         names = [photograph.name for photograph in photographs]
-        targets = targets_of(photographs, self.config.attack.target, left, before.logits.shape[1], self.config.seed)
+        targets = targets_of(
+            photographs,
+            self.config.attack.target,
+            left,
+            before.logits.shape[1],
+            self.config.seed,
+            self.model.first_class,
+        )
         start = time.perf_counter()
         result = self.attack(references, left, targets)
         seconds = (time.perf_counter() - start) / len(photographs)

@@ -12,9 +12,9 @@ from urllib.parse import urlparse
 
 from percep.archives import LocalArchive, Sample, read_stream
 from percep.data import Entry, Photograph, Survey, class_indices, missing_entries, survey_of
-from percep.errors import InputError
+from percep.errors import InputError, one_line
 from percep.files import Names, images, is_hidden, is_output, subfolders, without_suffix
-from percep.labels import Classes, Given, Labels, NameLabels
+from percep.labels import Classes, Given, Labelling, Labels, Missing, NameLabels
 from percep.models import Preprocessing
 
 
@@ -56,7 +56,7 @@ class Shards(ABC):
         if self.limits is None:
             return self._entries(number)
         place, limit = list(self.limits.items())[number]
-        return islice(self._entries(place), limit)
+        return islice((entry for entry in self._entries(place) if not entry.missing), limit)
 
     def __iter__(self) -> Iterator[Photograph]:
         for number in range(len(self.shards)):
@@ -66,7 +66,7 @@ class Shards(ABC):
     def first(self, count: int) -> Self:
         """At most `count` photographs, as evenly as can be of all shards, of each the first.
 
-        Shards that give none are left out, and so are labels without a photograph.
+        Shards that give none are left out, and so are labels without a photograph, which take no place.
         """
         limited = copy(self)
         shares = enumerate(self._shares(count))
@@ -112,8 +112,8 @@ class ClassFolders(Shards):
         try:
             indices = class_indices(folders, class_index)
         except InputError:
-            known = {name.replace("_", " ") for name in class_index}
-            folders = [name for name in folders if name.replace("_", " ") in known or images(self.root / name)]
+            classes = Classes(class_index)
+            folders = [name for name in folders if classes.find(name) is not None or images(self.root / name)]
             indices = class_indices(folders, class_index) if folders else {}
         if not folders:
             raise InputError(f"{self.root} holds no class folders: use data=folder for loose images")
@@ -149,7 +149,8 @@ class Archives(Shards):
         class_index: class index by name, such as `Classifier.class_index`.
         labels: what the images are labelled instead of by `KEY.cls`, by their paths in the archives, which may follow
             the archive's name: `val-000000/KEY.jpg`. Labels without a photograph have problems, "missing: REASON", in a
-            shard of their own, unless the archives are not on a disk.
+            shard of their own. Of archives that are not on a disk, no label is known to be without a photograph, and
+            one counts where it names the archive, or is the only one of its path or file name.
 
     Raises:
         InputError: a path that is not a file, a folder without `.tar` files, or labels whose indices can only be
@@ -168,9 +169,33 @@ class Archives(Shards):
         self.are_local = all(map(_is_local, self.urls))
         self.classes = Classes(class_index)
         self.labels = labels
-        self.labelling = None if labels is None else labels.of(class_index)
-        tells_missing = labels is not None and self.are_local
+        self.labelling = None if labels is None else labels.of(class_index, self.stems)
+        tells_missing = self.labelling is not None and self.are_local
         super().__init__([*self.stems, *(["labels without a photograph"] if tells_missing else [])], preprocessing)
+        self.given: list[dict[str, Given]] = []
+        self.missing: tuple[Missing, ...] = ()
+        if self.labelling is not None and self.are_local:  # once, before processes that read ahead are started
+            self._give(self.labelling)
+
+    def _give(self, labelling: Labelling) -> None:
+        """Labels the images of all archives together, as a label may be of any of them."""
+        places = [
+            (place, sample.path, sample.is_label) for place in range(len(self.urls)) for sample in self._names(place)
+        ]
+        paths = [self._path(place, path) for place, path, _ in places]
+        self.given = [{} for _ in self.urls]
+        for (place, path, _), given in zip(places, labelling.give(paths), strict=True):
+            self.given[place][path] = given
+        self.missing = labelling.missing(
+            [path for path, (*_, is_label) in zip(paths, places, strict=True) if not is_label]
+        )
+
+    def _names(self, place: int) -> list[Sample]:
+        """What is in an archive; nothing where it cannot be read, which is said when it is its turn."""
+        try:
+            return LocalArchive(self.urls[place]).samples
+        except OSError:
+            return []
 
     def survey(self) -> Survey:
         digest = hashlib.blake2b(digest_size=16)
@@ -191,8 +216,7 @@ class Archives(Shards):
             for sample, given in self._samples(place):
                 yield self._entry(sample, given, f"{self.names[place]}/{names(sample.key)}", url)
         except Exception as error:  # whatever a damaged archive or a broken connection makes of its reader
-            words = str(error.args[0] if error.args else error).partition(" @ ")[0]  # then comes the stream
-            reason = " ".join(words.split()) or type(error).__name__
+            reason = one_line(error).partition(" @ ")[0]  # then comes the stream
             raise InputError(f"{url} cannot be read to its end: {reason}") from error
 
     def _samples(self, place: int) -> Iterator[tuple[Sample, Given | None]]:
@@ -202,18 +226,16 @@ class Archives(Shards):
             from webdataset.gopen import gopen  # noqa: PLC0415  takes a second
 
             for sample in read_stream(gopen(url)):
-                given = None if self.labelling is None else self.labelling.give([self._path(place, sample)])[0]
-                yield sample, given
+                alone = None if self.labelling is None else self.labelling.give_alone(self._path(place, sample.path))
+                yield sample, alone
             return
-        archive = LocalArchive(url)
-        if self.labelling is None:
-            yield from ((sample, None) for sample in archive)
-        else:
-            labelled = self.labelling.give([self._path(place, sample) for sample in archive.samples])
-            yield from zip(archive, [*labelled, None], strict=False)  # one more, so that a damage at the end is met
+        for sample in LocalArchive(url):
+            if self.given and sample.path not in self.given[place]:
+                raise InputError("the archive has changed since its names were read")
+            yield sample, self.given[place][sample.path] if self.given else None
 
-    def _path(self, place: int, sample: Sample) -> str:
-        return f"{self.stems[place]}/{sample.path}"
+    def _path(self, place: int, path: str) -> str:
+        return f"{self.stems[place]}/{path}"
 
     def _entry(self, sample: Sample, given: Given | None, name: str, url: str) -> Entry:
         path, problem, content = Path(url) / sample.path, sample.problem, None
@@ -227,7 +249,7 @@ class Archives(Shards):
                 content = sample.image.read()
             except MemoryError:
                 problem = "unreadable: too large to be read"
-        return Entry(name, path, given.label, content, problem, given.target)
+        return Entry(name, path, given.label, content, problem, given.target, missing=int(sample.is_label))
 
     def _given(self, sample: Sample) -> Given:
         """What the labels of a sample in the archive say."""
@@ -246,16 +268,16 @@ class Archives(Shards):
         return Given(label)
 
     def _missing(self) -> Iterator[Entry]:
-        assert self.labelling is not None
-        samples = ((place, sample) for place, url in enumerate(self.urls) for sample in LocalArchive(url).samples)
-        paths = [self._path(place, sample) for place, sample in samples if sample.image is not None]
-        for entry in missing_entries(self.labelling.missing(paths), Path(self.urls[0]).parent, Names()):
+        for entry in missing_entries(self.missing, Path(self.urls[0]).parent, Names()):
             yield replace(entry, name=f"{self.names[-1]}/{entry.name}")
 
     def _shares(self, count: int) -> list[int]:
         if not self.are_local:
             return [share(count, len(self.urls), place) for place in range(len(self.urls))]
-        return shares(count, (len(LocalArchive(url).samples) for url in self.urls))
+        return shares(count, (self._photographs(place) for place in range(len(self.urls))))
+
+    def _photographs(self, place: int) -> int:
+        return sum(not sample.is_label for sample in self._names(place))
 
 
 def _urls(path: str) -> list[str]:

@@ -106,7 +106,7 @@ class StudyCampaign:
         classes = number_of_classes(self.model, self.config.device)
         depends = basis(self.model, found, self.config.device)
         claim(self.folder, Record(command, settings, depends, self.shards, found.count, classes))
-        return found.count
+        return found.entries
 
     def _run(self, plan: Plan) -> None:
         parts = parts_of(self.folder, plan)

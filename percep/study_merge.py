@@ -20,7 +20,6 @@ from percep.scale.folder import Record, recorded
 from percep.scale.parts import Parts
 from percep.scale.whole import whole
 from percep.study import Evidence, Findings, Kept, Variant, find
-from percep.study.findings import PENDING
 from percep.study.passes import Surveyed
 from percep.study.plans import Plan, claim_of, inference_of, plans_of
 
@@ -99,14 +98,17 @@ def merge_study(folder: Path) -> str:
 
 
 def _progress(findings: Findings, planned: int | None) -> str:
-    done = sum(status != PENDING for status in findings.statuses.values())
-    return progress({"images": done, "planned": len(findings.statuses) if planned is None else planned})
+    return progress({"images": findings.done, "planned": _planned(findings) if planned is None else planned})
+
+
+def _planned(findings: Findings) -> int:
+    return sum(name not in findings.missing for name in findings.statuses)
 
 
 def _outputs(
     folder: Path, record: Record, findings: Findings, exhibits: Mapping[str, StudyExhibit]
 ) -> dict[Path, Callable[[Path], None]]:
-    planned = len(findings.statuses) if record.photographs is None else record.photographs
+    planned = _planned(findings) if record.photographs is None else record.photographs
     facts = Facts(record.command, record.settings, planned)
     tables = {
         folder / f"{name}.csv": lambda path, name=name: write_study_table(path, name, findings) for name in STUDY_TABLES
@@ -128,9 +130,11 @@ def _variant(folder: Path, plan: Plan, record: Record, exhibits: dict[str, Study
         return Variant(plan.name, plan.model, problem=parts.problem.read_text(encoding="utf-8"))
     statuses: dict[str, str] = {}
     labelled: dict[str, bool] = {}
-    for _, rows in parts.survey.columns(["name", "status", "labelled"]):
+    missing: dict[str, int] = {}
+    for _, rows in parts.survey.columns(["name", "status", "labelled", "missing"]):
         statuses |= {row["name"]: row["status"] for row in rows}
         labelled |= {row["name"]: row["labelled"] for row in rows if row["labelled"] is not None}
+        missing |= {row["name"]: row["missing"] for row in rows if row["missing"]}
 
     def examined() -> Iterator[Kept]:
         for _, _, records in parts.examination:
@@ -142,4 +146,4 @@ def _variant(folder: Path, plan: Plan, record: Record, exhibits: dict[str, Study
 
     evidence = Evidence.of(examined())
     complete = len(parts.examination.finished().shards) == record.shards
-    return Variant(plan.name, plan.model, evidence, statuses, complete=complete, labelled=labelled)
+    return Variant(plan.name, plan.model, evidence, statuses, complete=complete, labelled=labelled, missing=missing)

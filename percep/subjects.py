@@ -12,6 +12,7 @@ from percep.attacks.inputs import check_logits
 from percep.choices import FROM_NAMES
 from percep.config import Config, DataConfig
 from percep.data import Photograph, Photographs, Source
+from percep.errors import InputError
 from percep.labels import Labels, NameLabels
 from percep.models import Classifier
 from percep.streams import Archives, ClassFolders, Shards
@@ -92,7 +93,7 @@ def look_at(photograph: Photograph, model: Classifier, config: Config, target: s
     if before.classes < 0:
         return Looked("not_finite", image, before)
     label = before.classes if photograph.label is None else torch.full_like(before.classes, photograph.label)
-    goal = targets_of([photograph], target, label, before.logits.shape[1], config.seed)
+    goal = targets_of([photograph], target, label, before.logits.shape[1], config.seed, model.first_class)
     check_logits(before.logits, 1, label, goal)
     status = None
     if before.classes != label:
@@ -103,27 +104,49 @@ def look_at(photograph: Photograph, model: Classifier, config: Config, target: s
 
 
 def targets_of(
-    photographs: Sequence[Photograph], target: str | None, labels: Tensor, classes: int, seed: int
+    photographs: Sequence[Photograph],
+    target: str | None,
+    labels: Tensor,
+    logits: int,
+    seed: int,
+    first_class: int = 0,
 ) -> Tensor | None:
-    """`(B,)` int64 targets: those of the photographs, or as `attack.target` says a class index, or any but the label.
+    """`(B,)` int64 targets: those of the photographs, or as `attack.target` says a class, or any but the label.
+
+    Labels and targets are indices of logits. `attack.target` counts classes from 0, as the indices in labels do.
 
     Args:
         photographs: all with targets of their own, or none. A random target depends on the photograph's name and the
             seed, not on others.
         target: the configuration's `attack.target`; None for no targets but the photographs' own.
         labels: `(B,)` int64 class indices.
-        classes: how many there are.
+        logits: how many there are.
         seed: of the run.
+        first_class: index of the first logit that is a class, as of a `Classifier`.
+
+    Raises:
+        InputError: `attack.target` is none of the classes.
     """
     own = [photograph.target for photograph in photographs if photograph.target is not None]
     if own:
         return torch.tensor(own, dtype=labels.dtype, device=labels.device)
     if target is None:
         return None
+    classes = logits - first_class
     if target == "random":  # any class but the label, each as likely
-        steps = torch.tensor([1 + drawn(one.name, seed) % max(classes - 1, 1) for one in photographs])
-        return (labels + steps.to(labels.device)) % classes
-    return torch.full_like(labels, int(target))
+        numbers = [drawn(one.name, seed) for one in photographs]
+        pairs = zip(numbers, labels.tolist(), strict=True)
+        found = [_another(number, label - first_class, classes) + first_class for number, label in pairs]
+        return torch.tensor(found, dtype=labels.dtype, device=labels.device)
+    index = int(target)
+    if index >= classes:
+        raise InputError(f"targets must be class indices in [0, {classes - 1}], got {index}")
+    return torch.full_like(labels, index + first_class)
+
+
+def _another(number: int, label: int, classes: int) -> int:
+    """The class that a number stands for, of all but the label; a label below 0 is none of them."""
+    return number % classes if label < 0 else (label + 1 + number % max(classes - 1, 1)) % classes
 
 
 def drawn(name: str, seed: int) -> int:

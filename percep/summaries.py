@@ -24,6 +24,20 @@ def counted(words: Iterable[str]) -> str:
     return ", ".join(f"{count} {word}" for word, count in Counter(map(str, words)).most_common()) or "none"
 
 
+def by_status(photographs: Iterable[tuple[str, int]]) -> dict[str, int]:
+    """How many photographs have each kind of status, in the order of the first of each; of labels without one, how many
+    there are.
+
+    Args:
+        photographs: status and `missing` of each, as of a `percep.data.Photograph`: its problem and `missing`.
+    """
+    counts: dict[str, int] = {}
+    for status, missing in photographs:
+        kind = status.partition(":")[0]
+        counts[kind] = counts.get(kind, 0) + max(1, missing)
+    return counts
+
+
 def middle(values: Tensor) -> str:
     """The median of the finite values in three digits, "unknown" where there is none."""
     finite = values.detach().double()[torch.isfinite(values)]

@@ -135,7 +135,7 @@ def _compare(config: CompareTask, composed: DictConfig) -> None:
         if rows:
             write_comparison(folder / "compare.csv", rows)
             write_comparison_summary(folder / "summary.json", rows, config.seed, compare.classes)
-            facts = _facts(composed, len(compare.subjects))
+            facts = _facts(composed, compare.photographs)
             page = folder / "report.html"
             save_comparison_report(page, facts, rows, gallery, config.compare.attacks, compare.classes)
     found = by_attack(rows)

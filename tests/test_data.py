@@ -100,6 +100,74 @@ def test_32_bit_integers_have_no_known_range(tmp_path: Path) -> None:
         data.image(shallow, WHOLE)
 
 
+TWELVE = np.linspace(0, 4095, SIDE * SIDE).round().astype(np.uint16).reshape(SIDE, SIDE)
+TWELVE_IN_8 = np.rint(TWELVE / 4095 * 255).astype(np.uint8)
+
+
+def _with_chunk(path: Path, kind: bytes, content: bytes) -> None:
+    held = path.read_bytes()
+    path.write_bytes(held[:33] + _chunk(kind, content) + held[33:])
+
+
+class TestTwelveBits:
+    """0..4095 in 16 bits would be read near black."""
+
+    @pytest.mark.parametrize("suffix", [".png", ".tif"])
+    def test_refused_where_the_file_does_not_say_so(self, suffix: str, tmp_path: Path) -> None:
+        path = _write(tmp_path / f"deep{suffix}", Image.fromarray(TWELVE))
+        with pytest.raises(
+            InputError, match=r"at most 4095 of 65535 are near black.*: scale them to 65535, or convert"
+        ):
+            data.image(path, WHOLE)
+        bright = TWELVE.copy()
+        bright[0, 0] = 8192  # an eighth
+        levels = _levels(_write(path, Image.fromarray(bright)))
+        assert np.array_equal(levels[..., 0], np.rint(bright / 257))
+
+    def test_a_png_that_says_so(self, tmp_path: Path) -> None:
+        path = _write(tmp_path / "deep.png", Image.fromarray(TWELVE))
+        _with_chunk(path, b"sBIT", bytes([12]))
+        assert np.array_equal(_levels(path)[..., 0], TWELVE_IN_8)
+        assert np.array_equal(np.asarray(decode(path.read_bytes()))[..., 0], TWELVE_IN_8)
+        full = (TWELVE.astype(np.uint32) * 65535 // 4095).astype(np.uint16)  # scaled, as the PNG specification says
+        _with_chunk(_write(path, Image.fromarray(full)), b"sBIT", bytes([12]))
+        assert np.array_equal(_levels(path)[..., 0], np.rint(full / 257))
+        _with_chunk(_write(path, Image.fromarray(TWELVE)), b"sBIT", bytes([16]))  # dark, and so it says
+        assert np.array_equal(_levels(path)[..., 0], np.rint(TWELVE / 257))
+
+    def test_a_tiff_that_says_so(self, tmp_path: Path) -> None:
+        path = tmp_path / "deep.tif"
+        Image.fromarray(TWELVE).save(path, tiffinfo={281: 4095})
+        assert np.array_equal(_levels(path)[..., 0], TWELVE_IN_8)
+        Image.fromarray(TWELVE).save(path, tiffinfo={281: 4000})  # the brightest pixel, perhaps
+        with pytest.raises(InputError, match="near black"):
+            data.image(path, WHOLE)
+
+    def test_a_pgm_says_so(self, tmp_path: Path) -> None:
+        path = tmp_path / "deep.pgm"
+        path.write_bytes(b"P5 16 16 4095\n" + (TWELVE // 8).astype(">u2").tobytes())
+        assert np.abs(_levels(path)[..., 0].astype(int) - np.rint(TWELVE // 8 / 4095 * 255)).max() <= 1
+
+    @pytest.mark.parametrize("kind", [2, 6])
+    def test_colours(self, kind: int, tmp_path: Path) -> None:
+        """Pillow keeps the first 8 of 16 bits."""
+        channels = 3 if kind == 2 else 4
+        for levels, is_dark in ((TWELVE, True), (TWELVE * 16, False)):
+            pixels = np.repeat(levels[..., None], channels, axis=2)
+            if channels == 4:
+                pixels[..., 3] = 65535
+            rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+            head = struct.pack(">IIBBBBB", SIDE, SIDE, 16, kind, 0, 0, 0)
+            chunks = _chunk(b"IHDR", head) + _chunk(b"IDAT", zlib.compress(rows)) + _chunk(b"IEND", b"")
+            path = tmp_path / "deep.png"
+            path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunks)
+            if is_dark:
+                with pytest.raises(InputError, match="at most 4095 of 65535 are near black"):
+                    data.image(path, WHOLE)
+            else:
+                assert np.array_equal(_levels(path)[..., 0], levels >> 8)
+
+
 def test_a_pgm_of_16_bits(tmp_path: Path) -> None:
     path = tmp_path / "deep.pgm"
     path.write_bytes(b"P5 16 16 65535\n" + (GREY.astype(np.uint16) * 257).astype(">u2").tobytes())
@@ -203,6 +271,37 @@ def test_a_photograph_that_memory_does_not_hold_is_one_row(tmp_path: Path, monke
     monkeypatch.setattr(Preprocessing, "__call__", full)
     found = {one.name: one.problem for one in data.folder(tmp_path, WHOLE, CLASSES)}
     assert found == {"a": None, "strip": "unreadable: too large to be read: MemoryError", "z": None}
+
+
+@pytest.mark.parametrize("method", ["stat", "open"])
+def test_a_photograph_that_cannot_be_accessed_is_one_row(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "closed", "z"):
+        _write(tmp_path / f"{name}.png")
+    photographs = data.folder(tmp_path, WHOLE, CLASSES)
+    asked = Path.stat
+
+    def stat(path: Path, **options: bool) -> object:
+        if path.name == "closed.png":
+            raise PermissionError(13, "Permission denied")
+        return asked(path, **options)
+
+    opened = Path.open
+
+    def open_file(path: Path, *mode: str) -> object:
+        if path.name == "closed.png":
+            raise PermissionError(13, "Permission denied")
+        return opened(path, *mode)
+
+    if method == "stat":
+        monkeypatch.setattr(Path, "stat", stat)
+    else:
+        monkeypatch.setattr(Path, "open", open_file)
+        read = Image.open
+        monkeypatch.setattr(Image, "open", lambda path: read(open_file(path, "rb")))
+    found = {one.name: one.problem for one in photographs}
+    assert found == {"a": None, "closed": "unreadable: cannot be read: Permission denied", "z": None}
 
 
 def test_a_short_repr(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from percep.archives import LocalArchive, read_stream
 from percep.errors import InputError
 from percep.files import Names, is_hidden, is_image_name, without_suffix
 from percep.models import Preprocessing
+from percep.scale.folder import Record, claim
 from percep.streams import Archives, ClassFolders
 
 SIDE = 12
@@ -218,8 +219,8 @@ class TestFolders:
         _put(tmp_path, "loose/a.png", "loose/outputs/2026-01-01/10-00-00/adversarial/a.png", "classes/cat/a.png")
         _put(tmp_path, "classes/out/curves.png", "classes/cat/out/panels/a.png")
         (tmp_path / "classes/outputs/2026-01-01/10-00-00").mkdir(parents=True)  # of the run that has just begun
-        (tmp_path / "loose/outputs/2026-01-01/10-00-00/run.json").write_text("{}")
-        (tmp_path / "classes/cat/out/run.json").write_text("{}")
+        for folder in ("loose/outputs/2026-01-01/10-00-00", "classes/cat/out"):
+            claim(tmp_path / folder, Record("percep", {"task": "attack"}, {"percep": "1"}, 1, 1))
         (tmp_path / "classes/out/config.yaml").write_text(settings)
         assert [one.name for one in data.folder(tmp_path / "loose", WHOLE, CLASSES)] == ["a"]
         assert [one.name for one in data.folder(tmp_path / "classes", WHOLE, CLASSES)] == ["cat_a"]
@@ -231,6 +232,12 @@ class TestFolders:
     def test_another_s_configuration_is_no_output(self, tmp_path: Path) -> None:
         _put(tmp_path, "cat/a.png")
         (tmp_path / "cat" / "config.yaml").write_bytes(b"model: x\n\xff: [")
+        for place, text in enumerate(
+            ("{}", "[1]", "{", "\xff", '{"settings": {}, "basis": {}, "shards": 1}', 9999 * "[")
+        ):
+            (tmp_path / "cat" / "run.json").write_text(text, "latin-1")
+            assert len(data.folder(tmp_path, WHOLE, CLASSES)) == 1, place
+            assert len(list(ClassFolders(tmp_path, WHOLE, CLASSES))) == 1, place
         assert [one.name for one in data.folder(tmp_path, WHOLE, CLASSES)] == ["cat_a"]
 
 

@@ -2,12 +2,16 @@
 
 import csv
 import io
+import json
+import re
 import string
+import tarfile
 import unicodedata
 from pathlib import Path
 from typing import Any
 
 import command
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
@@ -23,6 +27,7 @@ from percep.models import Preprocessing
 from percep.models.classes import imagenet_categories
 from percep.models.classifier import Classifier
 from percep.report import ImageRow, Totals
+from percep.streams import Archives, ClassFolders
 
 SIDE = 16
 WHOLE = Preprocessing(resize=SIDE, crop=SIDE)
@@ -122,6 +127,38 @@ class TestTables:
     def test_separators_headers_quotes_and_ends_of_lines(self, text: str, tmp_path: Path) -> None:
         assert _labels(_read(tmp_path, text), "a.jpg", "b.jpg") == [0, 2]
 
+    @pytest.mark.parametrize(
+        ("text", "first"),
+        [
+            ("photo,tabby cat\nb,tabby cat\nc,beagle\n", 0),
+            ("target,n02\nb,n03\nc,n01\n", 1),
+            ("class;jeep\nb;jeep\n", 2),
+            ("image tabby cat\nb beagle\n", 0),
+            ("my dog,beagle\nb.jpg,jeep\n", 1),  # unlike the others, without an ending
+            ("photo,tabby cat,0.5\nb,jeep,0.6\n", 0),
+            ("id,jeep\n", 2),  # a single line
+        ],
+    )
+    def test_a_first_row_of_common_words_is_a_row(self, text: str, first: int, tmp_path: Path) -> None:
+        name = re.split("[,;]|(?<!my) ", text)[0]
+        rows = text.count("\n")
+        labels = _read(tmp_path, text)
+        assert _labels(labels, name) == [first]
+        assert len(labels.of(CLASSES).missing(())) == rows
+
+    @pytest.mark.parametrize(
+        "text",
+        ["label,foto\n0,a.jpg\n2,b.jpg\n", "photo,was\na,tabby cat\nb,jeep\n", "target,foto\nn01,a\nn03,b\n"],
+    )
+    def test_a_header_with_one_word_that_is_known(self, text: str, tmp_path: Path) -> None:
+        labels = _read(tmp_path, text)
+        assert _labels(labels, "a.jpg", "b.jpg") == [0, 2]
+        assert labels.of(CLASSES).missing(("a.jpg", "b.jpg")) == ()
+
+    def test_names_that_begin_like_a_comment(self, tmp_path: Path) -> None:
+        text = "# made by hand\n#\n#1.jpg,1\n# 2.jpg,2\n#3.jpg,0\n"
+        assert _labels(_read(tmp_path, text), "#1.jpg", "# 2.jpg", "#3.jpg") == [1, 2, 0]
+
     def test_utf_16(self, tmp_path: Path) -> None:
         assert _labels(_read(tmp_path, "a.jpg\t1\nb.jpg\t2".encode("utf-16")), "a.jpg", "b.jpg") == [1, 2]
 
@@ -208,6 +245,32 @@ class TestTables:
         assert first.digest != _read(tmp_path, "a.jpg,1\n", first_class=1).digest
 
 
+@pytest.mark.parametrize("name", ["Tabby cat", "tabby_cat", "TABBY__CAT", "0", "n01", "n01_tabby cat", "E\u0301clair"])
+def test_folders_archives_and_label_files_accept_the_same_names(name: str, tmp_path: Path) -> None:
+    classes = CLASSES | {"\xe9clair": 1}
+    expected = 1 if "clair" in name else 0
+    assert Classes(classes).find(name) == (None if name == "n01_tabby cat" else expected)
+    _photos(tmp_path / "photos", f"{name}/a.png")
+    with tarfile.open(tmp_path / "x.tar", "w") as archive:
+        for member, content in (
+            ("a.png", (tmp_path / "photos" / name / "a.png").read_bytes()),
+            ("a.cls", name.encode()),
+        ):
+            info = tarfile.TarInfo(member)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    (in_archive,) = Archives(str(tmp_path / "x.tar"), WHOLE, classes)
+    if name == "n01_tabby cat":
+        assert str(in_archive.problem).startswith("unlabelled")
+        for source in (data.folder, ClassFolders):
+            with pytest.raises(InputError, match="labels outside"):
+                source(tmp_path / "photos", WHOLE, classes)
+        return
+    (in_folder,) = data.folder(tmp_path / "photos", WHOLE, classes)
+    (in_class,) = ClassFolders(tmp_path / "photos", WHOLE, classes)
+    assert in_folder.label == in_class.label == in_archive.label == expected
+
+
 class TestIndices:
     def test_the_other_count_is_said_where_it_alone_fits(self, tmp_path: Path) -> None:
         with pytest.raises(InputError, match=r"line 2 of labels\.txt: 3 is none of .* give data\.first_class=1"):
@@ -241,7 +304,6 @@ class TestWhichPhotograph:
             ("/data/val/a.jpg", "val/a.jpg"),
             ("val\\a.jpg", "val/a.jpg"),
             ("a.jpg", "deep/er/a.jpg"),
-            ("train/a.jpg", "val/a.jpg"),  # by the file's name alone, as nothing else has it
             ("2021-01-01T10.30", "2021-01-01T10.30.jpg"),
             (unicodedata.normalize("NFC", "é.jpg"), unicodedata.normalize("NFD", "é.jpg")),
             ("caf\udce9.jpg", "caf\udce9.jpg"),
@@ -255,6 +317,24 @@ class TestWhichPhotograph:
     )
     def test_names_that_do_not(self, row: str, photograph: str, tmp_path: Path) -> None:
         assert self._one(tmp_path, row, photograph) == [None]
+
+    def test_folders_that_contradict(self, tmp_path: Path) -> None:
+        """Another folder is another photograph, even where nothing else has the file's name."""
+        labelling = _read(tmp_path, "cat/1.png,1\ntrain/x/2.png,2\nval/2.png,0\n").of(CLASSES)
+        given = labelling.give(("dog/1.png", "x/2.png", "test/2.png", "3.png"))
+        assert [one.label for one in given] == [None, 2, None, None]
+        assert [one.problem for one in given] == [
+            "unlabelled: labels.txt names cat/1.png",
+            None,
+            "unlabelled: labels.txt names train/x/2.png and 1 more of this file name",
+            "unlabelled: labels.txt has no label for it",
+        ]
+        assert [one.name for one in labelling.missing(("dog/1.png", "x/2.png"))] == ["cat/1.png", "val/2.png"]
+
+    def test_more_folders_in_common_are_the_better_match(self, tmp_path: Path) -> None:
+        assert self._one(tmp_path, "x/1.png", "1.png", "x/1.png") == [None, 1]
+        assert self._one(tmp_path, "x/y/1.png", "1.png", "y/1.png") == [None, 1]
+        assert self._one(tmp_path, "y/1.png", "1.png", "x/y/1.png") == [None, 1]
 
     def test_the_better_match_has_the_label(self, tmp_path: Path) -> None:
         assert self._one(tmp_path, "a.jpg", "a.jpg", "a.png", "A.jpg", "sub/a.jpg") == [1, None, None, None]
@@ -322,14 +402,18 @@ class TestFolders:
         assert last.problem == "missing: 600 labels without a photograph, the first is x0 in line 2"
         assert len(data.folder(root, WHOLE, CLASSES, labels)) == 2
         totals = Totals()
-        for status in (
-            last.problem,
-            "missing: a label in line 7 without a photograph in x",
-            "adversarial",
-            "unlabelled: no",
-        ):
-            totals.add(ImageRow("a", str(status)))
-        assert (totals.summary()["missing"], totals.summary()["images"]) == (601, 4)
+        for status, missing in ((str(last.problem), last.missing), ("missing: x", 1), ("adversarial", 0)):
+            totals.add(ImageRow("a", status, missing=missing))
+        totals.add(ImageRow("b", "unlabelled: missing: 9 labels"))
+        assert (totals.summary()["missing"], totals.summary()["images"]) == (601, 2)
+
+    def test_a_survey_counts_photographs(self, tmp_path: Path) -> None:
+        root = _photos(tmp_path / "photos", "a.png", "b.png")
+        for missing, rows in ((3, 3), (101, 1)):
+            labels = _read(tmp_path, "a,0\n" + "".join(f"x{n},1\n" for n in range(missing)))
+            photographs = data.folder(root, WHOLE, CLASSES, labels)
+            assert (photographs.survey().count, photographs.survey().entries) == (2, 2 + rows)
+            assert sum(entry.missing for entry in photographs.entries) == missing
 
     def test_a_changed_label_is_another_survey(self, tmp_path: Path) -> None:
         root = _photos(tmp_path / "photos", "a.png", "b.png")
@@ -386,6 +470,32 @@ class TestTargets:
         assert found["d"] == "unlabelled: no target in line 4 of labels.csv"
         assert found["gone"].startswith("missing: a label in line 5 without a photograph")
 
+    @pytest.mark.parametrize("task", ["attack", "minimal", "compare", "explain"])
+    def test_many_labels_without_a_photograph_are_counted_alike(
+        self, task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        labels = self._enter(tmp_path, monkeypatch)
+        rows = [f"{name},{label}\n" for name, label in zip("abd", labels, strict=True)]
+        Path("labels.csv").write_text("".join(rows) + "".join(f"gone{n},1\n" for n in range(150)))
+        given = ["data=folder", "data.path=photos", "data.labels=labels.csv", "output=out", f"task={task}"]
+        given += {
+            "attack": ["pictures=0"],
+            "minimal": ["pictures=0"],
+            "compare": ["compare.attacks=[percep]", "compare.gradients=20"],
+            "explain": ["study=quick", "study.block=4", "study.sweep=[]", "ball.mean=0.7"],
+        }[task]
+        for _ in range(1 if task == "compare" else 2):  # the second time it is finished
+            assert main(given) == 0
+        summary = json.loads(Path("out/summary.json").read_text())
+        if task in ("attack", "minimal"):
+            counts = [summary[name] for name in ("images", "planned", "unlabelled", "missing")]
+            assert counts == [4, 4, 1, 150]
+            assert pd.read_csv("out/results.csv").missing.sum() == 150
+        else:
+            assert summary["photographs"]["missing"] == 150 and summary["photographs"]["unlabelled"] == 1
+            assert sum(summary["photographs"].values()) == 154
+        assert "interrupted" not in capsys.readouterr().out + Path("out/report.html").read_text()
+
     def test_what_the_command_refuses(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -414,3 +524,34 @@ class TestTargets:
         Path("labels.csv").write_text(text.replace(f"a,{labels[0]}", f"a,{(labels[0] + 1) % 4}"))
         capsys.readouterr()
         assert "holds a run that differs: photographs was" in command.complaint(capsys, *given)
+
+
+NAMES = [f"photograph {number}" for number in range(200)]
+
+
+class TestTargetsOfTheCommand:
+    """Of `attack.target`: an index counts classes, as labels do, and random is never a background class."""
+
+    def _targets(self, target: str, labels: list[int], logits: int, first_class: int) -> list[int]:
+        photographs = [data.Photograph(name, Path(name), None) for name in NAMES[: len(labels)]]
+        found = subjects.targets_of(photographs, target, torch.tensor(labels), logits, 7, first_class)
+        assert found is not None and found.dtype == torch.int64
+        return found.tolist()
+
+    def test_an_index_counts_classes(self) -> None:
+        assert self._targets("2", [1, 4], 5, 1) == [3, 3]
+        assert self._targets("2", [1, 4], 5, 0) == [2, 2]
+        assert self._targets("3", [1], 5, 1) == [4]
+        with pytest.raises(InputError, match=r"class indices in \[0, 3\], got 4"):
+            self._targets("4", [1], 5, 1)
+
+    @pytest.mark.parametrize("first_class", [0, 1, 2])
+    def test_random_draws_every_class_but_the_label(self, first_class: int) -> None:
+        for label in range(5):
+            found = self._targets("random", [label] * 200, 5, first_class)
+            assert set(found) == set(range(first_class, 5)) - {label}
+
+    def test_the_draws_without_a_background_class_stay(self) -> None:
+        labels = [number % 10 for number in range(200)]
+        expected = [(label + 1 + subjects.drawn(name, 7) % 9) % 10 for name, label in zip(NAMES, labels, strict=True)]
+        assert self._targets("random", labels, 10, 0) == expected

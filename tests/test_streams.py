@@ -1,6 +1,7 @@
 """Class folders and tar archives: names, labels, and everything in them that cannot be used."""
 
 import io
+import pickle
 import tarfile
 import threading
 import tracemalloc
@@ -218,6 +219,67 @@ class TestArchives:
         assert (
             archives.survey() != Archives(str(tmp_path), WHOLE, CLASSES, Labels.read(tmp_path / "labels.csv")).survey()
         )
+
+    def test_labels_of_one_name_in_several_archives(self, tmp_path: Path) -> None:
+        for name in "ab":
+            _archive(tmp_path / f"{name}.tar", {"1.png": _png(0), "2.png": _png(1), "d/3.png": _png(2)})
+        (tmp_path / "labels.csv").write_text("a/1.png,2\n2.png,1\nc/3.png,1\nb/d/3.png,0\n")
+        archives = Archives(str(tmp_path), WHOLE, CLASSES, Labels.read(tmp_path / "labels.csv"))
+        expected = [
+            ("a/1", 2, None),
+            ("a/2", None, "unlabelled: line 2 of labels.csv names 2 photographs"),
+            ("a/d_3", None, "unlabelled: labels.csv names c/3.png and 1 more of this file name"),
+            ("b/1", None, "unlabelled: labels.csv names a/1.png"),
+            ("b/2", None, "unlabelled: line 2 of labels.csv names 2 photographs"),
+            ("b/d_3", 0, None),
+            ("labels_without_a_photograph/c_3", 1, f"missing: a label in line 3 without a photograph in {tmp_path}"),
+        ]
+        for source in (archives, pickle.loads(pickle.dumps(archives))):  # as for a process that reads ahead
+            assert [(one.name, one.label, one.problem) for one in source] == expected
+        extracted = tmp_path / "extracted"
+        for name in "ab":
+            with tarfile.open(tmp_path / f"{name}.tar") as archive:
+                archive.extractall(extracted / name, filter="data")
+        labels = Labels.read(tmp_path / "labels.csv")
+        as_files = [one.label for one in data.folder(extracted, WHOLE, CLASSES, labels)]
+        assert as_files == [label for _, label, _ in expected]
+
+    def test_a_better_match_in_another_archive_has_the_label(self, tmp_path: Path) -> None:
+        _archive(tmp_path / "a.tar", {"x.jpg": _png(0)})
+        _archive(tmp_path / "b.tar", {"x.png": _png(1)})
+        (tmp_path / "labels.csv").write_text("x.png,2\n")
+        archives = Archives(str(tmp_path), WHOLE, CLASSES, Labels.read(tmp_path / "labels.csv"))
+        assert [(one.name, one.label) for one in archives] == [("a/x", None), ("b/x", 2)]
+
+    def test_labels_of_archives_by_url(self, tmp_path: Path, served: str) -> None:
+        """What other archives hold is not known, so a label has to say which photograph it is of."""
+        for name in "01":
+            _archive(tmp_path / f"{name}.tar", {"1.png": _png(0), "d/2.png": _png(1), "e/3.png": _png(2)})
+        (tmp_path / "labels.csv").write_text("0/1.png,2\n2.png,1\nx/e/3.png,0\ny/e/3.png,0\n")
+        found = list(Archives(f"{served}/{{0..1}}.tar", WHOLE, CLASSES, Labels.read(tmp_path / "labels.csv")))
+        assert [(one.name, one.label) for one in found] == [
+            ("0/1", 2),
+            ("0/d_2", 1),
+            ("0/e_3", None),
+            ("1/1", None),
+            ("1/d_2", 1),
+            ("1/e_3", None),
+        ]
+        assert found[3].problem == "unlabelled: labels.csv names 0/1.png"
+        assert str(found[5].problem).endswith("is not the only one of this file name: write 1/e/3.png")
+
+    @pytest.mark.parametrize("by_url", [False, True])
+    def test_a_limit_spends_no_place_on_labels_without_an_image(
+        self, by_url: bool, tmp_path: Path, served: str
+    ) -> None:
+        for name in "01":
+            files = {f"{n}.cls": b"1" for n in range(3)} | {f"{n}.png": _png(n) for n in range(3, 6)}
+            _archive(tmp_path / f"{name}.tar", files)
+        path = f"{served}/{{0..1}}.tar" if by_url else str(tmp_path)
+        archives = Archives(path, WHOLE, CLASSES)
+        assert [one.missing for one in archives].count(1) == 6
+        assert [one.name for one in archives.first(4)] == ["0/3", "0/4", "1/3", "1/4"]
+        assert len(list(archives.first(99))) == 6
 
     def test_a_folder_a_pattern_and_names_that_meet(self, tmp_path: Path) -> None:
         for folder, name in (("one", "0"), ("one", "1"), ("two", "0")):

@@ -15,6 +15,7 @@ from percep.report.panel import Prediction
 from percep.report.plot import LIGHT
 from percep.report.tables import save_summary, write_csv
 from percep.report.verdict import accuracy_of
+from percep.summaries import by_status
 
 _INFINITE = float("inf")
 
@@ -32,6 +33,7 @@ class ComparisonRow:
             leave.
         target: class index to be reached; None for an untargeted attack.
         outcome: what the attack did; None where there was none.
+        missing: how many labels without a photograph the row stands for; 0 for a photograph.
     """
 
     name: str
@@ -42,6 +44,7 @@ class ComparisonRow:
     predicted_before_name: str | None = None
     target: int | None = None
     outcome: Outcome | None = None
+    missing: int = 0
 
 
 @dataclass(frozen=True)
@@ -100,9 +103,8 @@ def write_comparison_summary(path: Path, rows: Sequence[ComparisonRow], seed: in
 
     An infinite cost is null.
     """
-    statuses = {row.name: row.status.partition(":")[0] for row in rows}
     content = {
-        "photographs": {status: list(statuses.values()).count(status) for status in dict.fromkeys(statuses.values())},
+        "photographs": by_status({row.name: (row.status, row.missing) for row in rows}.values()),
         **accuracy(rows, classes),
         "attacks": [
             {name: _finite(value) for name, value in summary(found).items()} for found in by_attack(rows).values()

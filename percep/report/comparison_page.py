@@ -139,7 +139,8 @@ def _standing(row: Summary) -> tuple[float, float]:
 def _done(rows: Sequence[ComparisonRow], attacks: int) -> set[str]:
     """The photographs that all attacks have done, or that are not attacked."""
     counts = Counter(row.name for row in rows)
-    return {row.name for row in rows if row.outcome is None or counts[row.name] == attacks}
+    done = (row for row in rows if row.outcome is None or counts[row.name] == attacks)
+    return {row.name for row in done if not row.missing}
 
 
 def _rounded(summaries: Sequence[Summary]) -> str:
@@ -153,8 +154,10 @@ def _rounded(summaries: Sequence[Summary]) -> str:
 def _figures(
     rows: Sequence[ComparisonRow], found: Mapping[str, Sequence[Outcome]], summaries: Sequence[Summary]
 ) -> list[tuple[str, str]]:
-    left_out = len({row.name for row in rows if row.outcome is None})
+    left_out = len({row.name for row in rows if row.outcome is None and not row.missing})
+    missing = sum(row.missing for row in rows)
     aside = [("Not attacked", f"{left_out}")] if left_out else []
+    aside += [("Labels without a photograph", f"{missing}")] if missing else []
     if not summaries:
         return [("Photographs", "0"), *aside]
     best = summaries[0]

@@ -1,7 +1,6 @@
 """The report of a study: the verdict by its criteria, the plots behind it, photographs with their maps, and tables."""
 
 import math
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +15,6 @@ from percep.report.study_tables import study_accuracy
 from percep.report.verdict import remarks, warnings
 from percep.study import Findings
 from percep.study.criteria import words as named
-from percep.study.findings import PENDING
 
 
 def save_study_report(
@@ -66,14 +64,13 @@ def save_study_report(
         status_columns=_STATUSES,
         anchors={name: f"photograph-{place}" for place, name in enumerate(exhibits, start=1)},
         zero={named(name): count for name, count in findings.zero.items() if count},
-        done=sum(status != PENDING for status in findings.statuses.values()),
+        done=findings.done,
     )
 
 
 def _figures(findings: Findings) -> list[tuple[str, str]]:
-    counts = Counter(status.partition(":")[0] for status in findings.statuses.values())
     main = findings.sweep[0]
-    left_out = [(words(status).capitalize(), f"{n}") for status, n in counts.items() if status != "turned"]
+    left_out = [(words(status).capitalize(), f"{n}") for status, n in findings.counts.items() if status != "turned"]
     return [
         ("Photographs turned", f"{main.turned} of {main.correct}"),
         *[(_FIGURES[criterion.name], f"{criterion.interval.estimate:.2f}") for criterion in findings.criteria],

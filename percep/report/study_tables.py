@@ -53,12 +53,11 @@ def study_accuracy(findings: Findings, classes: int | None) -> dict[str, object]
 
 def summarise_study(findings: Findings, classes: int | None = None) -> dict[str, object]:
     """The verdict, the claim, every variant by the criteria, the main variant's `study_accuracy` and key figures."""
-    statuses = [status.partition(":")[0] for status in findings.statuses.values()]
     return {
         "verdict": findings.verdict,
         "complete": all(row.complete for row in findings.sweep),
         "claim": asdict(findings.claim),
-        "photographs": {status: statuses.count(status) for status in dict.fromkeys(statuses)},
+        "photographs": findings.counts,
         **study_accuracy(findings, classes),
         "variants": [
             {

@@ -16,7 +16,6 @@ import numpy as np
 import pandas as pd
 
 from percep.explain import Association, Associations
-from percep.labels import count_missing
 
 _PACKAGES = ("percep", "torch", "torchvision", "kornia", "captum", "hydra-core", "numpy")
 _MEDIANS = ("min_ssim", "l2", "linf", "gradient_calls", "seconds")
@@ -65,6 +64,7 @@ class ImageRow:
         associations: of 1 - SSIM, Grad-CAM and texture; a correlation that is undefined stays empty in the
             table and its reason is given in the column `undefined`, as for a network without a layer for Grad-CAM.
         zero_gradcam: Grad-CAM is zero everywhere; None where there is none.
+        missing: how many labels without a photograph the row stands for, as of a `percep.data.Photograph`.
     """
 
     name: str
@@ -91,6 +91,7 @@ class ImageRow:
     seconds: float | None = None
     associations: Associations | None = None
     zero_gradcam: bool | None = None
+    missing: int = 0
 
     @property
     def correct_before(self) -> bool | None:
@@ -171,14 +172,14 @@ def summarise(rows: Iterable[ImageRow]) -> dict[str, object]:
     """Counts, medians, the worst places and mean associations of a run.
 
     Returns:
-        `images`; of these `unreadable`, `unlabelled`, `missing` and `not_finite` (no finite prediction), which were not
-        attacked. `labelled`, those with a label and a prediction, and `correct_before` of them, None where there is no
-        label; `without_label`, those with a prediction and no label. `successes`, the `fooled` ones, of which `changed`
-        have no label and `certified` are; `at_goal`, those of the right class, or without a label, that met the goal to
-        begin with; `targeted`, those with a target. `medians` over the successes; of `MinimalRow`s `one_minus_found`,
-        its quartiles over the successes. `least_ssim` and `largest_change` (in levels of 255) over all saved images,
-        each with the name of its image. `associations`, mean Pearson and Spearman over the `images` for which they are
-        defined; `zero_gradcam_maps`.
+        `images`; of these `unreadable`, `unlabelled` and `not_finite` (no finite prediction), which were not attacked;
+        beside them `missing`, labels without a photograph. `labelled`, those with a label and a prediction, and
+        `correct_before` of them, None where there is no label; `without_label`, those with a prediction and no label.
+        `successes`, the `fooled` ones, of which `changed` have no label and `certified` are; `at_goal`, those of the
+        right class, or without a label, that met the goal to begin with; `targeted`, those with a target. `medians`
+        over the successes; of `MinimalRow`s `one_minus_found`, its quartiles over the successes. `least_ssim` and
+        `largest_change` (in levels of 255) over all saved images, each with the name of its image. `associations`, mean
+        Pearson and Spearman over the `images` for which they are defined; `zero_gradcam_maps`.
     """
     totals = Totals()
     for row in rows:
@@ -217,8 +218,9 @@ class Totals:
         kind, predicted = row.status.partition(":")[0], row.predicted_before is not None
         free = predicted and row.label is None
         for name, holds in (
-            ("images", True),
-            *((name, kind == name) for name in LEFT_OUT),
+            ("images", not row.missing),
+            ("missing", row.missing),
+            *((name, kind == name) for name in LEFT_OUT if name != "missing"),
             ("not_finite", kind == "not_finite" and not predicted),
             ("labelled", predicted and row.label is not None),
             ("correct_before", row.correct_before),
@@ -230,9 +232,7 @@ class Totals:
             ("targeted", predicted and row.target is not None),
             ("zero_gradcam_maps", row.zero_gradcam),
         ):
-            self.counts[name] += bool(holds)
-        if kind == "missing":  # a row may stand for many
-            self.counts[kind] += count_missing(row.status) - 1
+            self.counts[name] += int(holds or 0)
 
     def _measure(self, row: ImageRow) -> None:
         if isinstance(row, MinimalRow):

@@ -24,7 +24,8 @@ class Batch:
         shard, number: of the shard, and of the batch in it.
         first: place of the first photograph in the shard.
         photographs: without their images.
-        levels: `(R, 3, H, W)` uint8, the images of those that have no problem: one array passes quickly from a worker.
+        levels: `(R, C, H, W)` uint8, C of 1 or 3, the images of those that have no problem: one array passes quickly
+            from a worker.
         last: nothing follows in the shard.
         problem: why the shard could not be read any further; then there are no photographs.
     """

@@ -24,6 +24,7 @@ from percep.study.tables import (
     correlate,
     gains,
 )
+from percep.summaries import by_status
 
 ATTRIBUTIONS = ("gradcam", "integrated_gradients", "occlusion")
 CURVES = ("insertion", "deletion")
@@ -47,6 +48,7 @@ class Variant:
         problem: why the variant could not be run, or None.
         complete: every photograph that was to be attacked was.
         labelled: whether a label was given, of every photograph that the network has a finite prediction of.
+        missing: how many labels without a photograph some statuses stand for.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Variant:
     problem: str | None = None
     complete: bool = False
     labelled: Mapping[str, bool] = field(default_factory=dict)
+    missing: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def turned(self) -> int:
@@ -100,7 +103,7 @@ class Findings:
         regions, curves: per photograph, of the main variant.
         zero: how many maps of each kind were zero everywhere.
         statuses: of every photograph.
-        labelled: whether a label was given, as of a `Variant`, the main one.
+        labelled, missing: as of a `Variant`, the main one.
     """
 
     verdict: str
@@ -115,6 +118,17 @@ class Findings:
     zero: dict[str, int]
     statuses: dict[str, str]
     labelled: Mapping[str, bool]
+    missing: Mapping[str, int]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many photographs have each kind of status, and labels without a photograph."""
+        return by_status((status, self.missing.get(name, 0)) for name, status in self.statuses.items())
+
+    @property
+    def done(self) -> int:
+        """How many photographs are not pending."""
+        return sum(status != PENDING and name not in self.missing for name, status in self.statuses.items())
 
 
 def find(variants: Iterable[Variant], claim: Claim, shares: Sequence[float], inference: Inference) -> Findings:
@@ -162,6 +176,7 @@ def find(variants: Iterable[Variant], claim: Claim, shares: Sequence[float], inf
         zero=evidence.zero,
         statuses=main.statuses,
         labelled=main.labelled,
+        missing=main.missing,
     )
 
 

@@ -30,6 +30,7 @@ class Surveyed:
             for.
         labelled: whether a label was given; known of all that the model has a finite prediction of.
         attention: block means of Grad-CAM.
+        missing: how many labels without a photograph stand here instead of one.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Surveyed:
     target: int | None = None
     attention: BlockMap | None = None
     labelled: bool | None = None
+    missing: int = 0
 
 
 def require_gradcam(model: Classifier, device: str) -> None:
@@ -68,7 +70,7 @@ def _surveyed(photograph: Photograph, model: Classifier, config: ExplainTask) ->
     looked = look_at(photograph, model, config, config.attack.target)
     labelled = None if looked.label is None else photograph.label is not None
     if looked.status is not None:
-        return Surveyed(photograph.name, looked.status, labelled=labelled)
+        return Surveyed(photograph.name, looked.status, labelled=labelled, missing=photograph.missing)
     assert looked.image is not None and looked.label is not None
     blocks = block_means(gradcam(model, looked.image, looked.label), config.study.block)[0]
     target = None if looked.target is None else int(looked.target)
@@ -106,7 +108,7 @@ class Examination:
         for shard, number, found in surveyed:
             self.surveyed[shard, number] = len(blocks), [replace(one, attention=None) for one in found]
             blocks += [torch.tensor(one.attention.array()) for one in found if one.attention is not None]
-            count += len(found)
+            count += sum(not one.missing for one in found)
         if len(blocks) < 2:
             raise InputError(
                 f"a study compares photographs: it needs two that {plan.model} classifies correctly, "

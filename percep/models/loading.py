@@ -169,8 +169,13 @@ def _names(names: Sequence[str] | None, outputs: int, first_class: int, network:
         return [str(i) for i in range(classes)]
     if len(names) != classes:
         before = outputs - len(names)
-        hint = f": first_class={before} if the first {before} are no classes" if before > 0 else ""
-        raise InputError(f"{network} answers {outputs} logits for {first_class} + {len(names)} categories{hint}")
+        if before > 0:
+            hint = f"first_class={before} if the first {before} are no classes"
+        elif before == 0:
+            hint = "every logit is a class of these, so first_class=0"
+        else:
+            hint = f"give categories with {classes} name{'s' * (classes > 1)}"
+        raise InputError(f"{network} answers {outputs} logits for {first_class} + {len(names)} categories: {hint}")
     return names
 
 

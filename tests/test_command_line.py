@@ -1,5 +1,6 @@
 """What is typed after `percep`: paths as they are, one line for what is no setting, and nothing heavy to say so."""
 
+import errno
 import os
 import shlex
 import subprocess
@@ -249,6 +250,27 @@ def test_help_shows_the_ball_of_a_run_without_settings(
     with initialize_config_dir(str(CONFIGURATION), version_base="1.3"):
         composed = validated(compose("config", [f"task={task}"])).ball
     assert ball == f"ball: {{floor: {'null' if composed.floor is None else composed.floor}, mean: {composed.mean}}}"
+
+
+def test_a_pipe_that_is_not_printed_to_is_reported(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As of a process that this one works with."""
+    monkeypatch.chdir(tmp_path)
+
+    def broken(*_: object) -> None:
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+    monkeypatch.setattr("percep.tasks.perform", broken)
+    assert main(["task=info"]) == 2
+    assert capfd.readouterr().err == "percep: [Errno 32] Broken pipe\n"
+    monkeypatch.setattr("percep.tasks.perform", lambda *_: print("found", flush=True))
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    with os.fdopen(write_end, "w") as unread:
+        monkeypatch.setattr("sys.stdout", unread)
+        assert main(["task=info"]) == 141
+    assert capfd.readouterr().err == ""
 
 
 def _piped(command: str) -> "subprocess.CompletedProcess[str]":

@@ -11,6 +11,7 @@ from percep.config import ExplainTask
 from percep.data import Source
 from percep.errors import InputError, PercepError, UnavailableError
 from percep.models import Classifier
+from percep.models.classifier import number_of_logits
 from percep.report import save_image
 from percep.report.study_gallery import GALLERY_LIMIT, study_exhibits
 from percep.scale.batches import Batch, Batches, Finished
@@ -26,7 +27,7 @@ from percep.study import Examined, Kept
 from percep.study.passes import Examination, require_gradcam, survey
 from percep.study.plans import Plan, plans_of
 from percep.study_merge import Pictured, VariantParts, merge_study, parts_of
-from percep.subjects import load_subjects, number_of_classes, photographs_of
+from percep.subjects import load_subjects, photographs_of
 
 
 class StudyCampaign:
@@ -103,7 +104,7 @@ class StudyCampaign:
 
     def _claim(self, command: str, settings: Mapping[str, object]) -> int | None:
         found = self.photographs.survey()
-        classes = number_of_classes(self.model, self.config.device)
+        classes = number_of_logits(self.model)
         depends = basis(self.model, found, self.config.device)
         claim(self.folder, Record(command, settings, depends, self.shards, found.count, classes))
         return found.count

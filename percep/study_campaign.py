@@ -6,7 +6,7 @@ from typing import Any
 
 from percep import models
 from percep.attacks.comparison import contender
-from percep.basis import basis, weights_digest
+from percep.basis import basis, code_digest, weights_digest
 from percep.config import ExplainTask
 from percep.data import Source
 from percep.errors import InputError, PercepError, UnavailableError
@@ -105,7 +105,7 @@ class StudyCampaign:
     def _claim(self, command: str, settings: Mapping[str, object]) -> int | None:
         found = self.photographs.survey()
         classes = number_of_logits(self.model)
-        depends = basis(self.model, found, self.config.device)
+        depends = basis(self.model, found, self.config.device, self.config.model.network)
         claim(self.folder, Record(command, settings, depends, self.shards, found.count, classes))
         return found.count
 
@@ -136,7 +136,7 @@ class StudyCampaign:
 
         Raises:
             SharedError: why they cannot be had.
-            InputError: weights that differ from those the variant was begun with.
+            InputError: weights or code that differ from those the variant was begun with.
         """
         if plan.source is None:
             return self.model, self.photographs
@@ -153,6 +153,7 @@ class StudyCampaign:
                 return str(error)
             parts.folder.mkdir(parents=True, exist_ok=True)
             own = {f"weights of {plan.model}": weights_digest(loaded[0][0])}
+            own[f"code of {plan.model}"] = code_digest(loaded[0][0].network)
             claim(parts.folder, Record("", {}, own, self.shards, self.planned))
             return None
 

@@ -227,7 +227,7 @@ class TestWithoutHooksOrGradients:
     """Networks whose Grad-CAM fails in a library, which costs them nothing else."""
 
     @pytest.mark.parametrize("kind", ["script", "detached"])
-    @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+    @pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
     def test_they_are_attacked(self, use, capsys, kind: str) -> None:
         model = classifier(torch.jit.script(Detached()) if kind == "script" else Detached(), 3, SIDE)
         use(model)

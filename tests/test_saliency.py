@@ -206,7 +206,7 @@ class Detached(nn.Module):
         (Detached, "Grad-CAM fails: .*graph"),
     ],
 )
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
 def test_networks_that_hooks_or_gradients_do_not_serve_are_told_in_one_line(images, build, message):
     network = build()
     with pytest.raises(InputError, match=message) as caught:

@@ -17,7 +17,7 @@ from benchmarks.machine import describe
 from benchmarks.timing import quartiles
 
 _ROOT = Path(__file__).parents[1]
-_RESULT = _ROOT / "benchmarks" / "results" / "startup.json"
+RESULT = _ROOT / "benchmarks" / "results" / "startup.json"
 _ROUNDS = 11
 _REFERENCE = "import hydra"
 _COMMANDS: dict[str, list[str]] = {
@@ -28,7 +28,7 @@ _COMMANDS: dict[str, list[str]] = {
     "import percep": ["-c", "import percep"],
     "percep ball.floor=1.5": ["-m", "percep", "ball.floor=1.5"],
 }
-_BARS = dict.fromkeys(("percep --help", "percep ball.flor=0.9", "percep model=mobilenet_v3", "import percep"), 1.5)
+BARS = dict.fromkeys(("percep --help", "percep ball.flor=0.9", "percep model=mobilenet_v3", "import percep"), 1.5)
 """Most times hydra's import; a value out of range is found once hydra has composed the configuration, and has none."""
 
 
@@ -46,7 +46,7 @@ def main() -> None:
         "rounds": _ROUNDS,
         "seconds": {name: quartiles(taken) for name, taken in seconds.items()},
     }
-    _RESULT.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    RESULT.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     print(report(found))
 
 
@@ -55,7 +55,7 @@ def report(result: dict[str, Any]) -> str:
     reference = result["seconds"][_REFERENCE][1]
     lines = ["| command | seconds | times hydra's import | bar | reached |", "|---|---|---|---|---|"]
     for name, (_, median, _) in result["seconds"].items():
-        bar = _BARS.get(name)
+        bar = BARS.get(name)
         verdict = "| | |" if bar is None else f"| <= {bar:g} | {'yes' if median <= bar * reference else 'no'} |"
         lines.append(f"| `{name}` | {median:.2f} | {median / reference:.2f} {verdict}")
     return "\n".join(lines)

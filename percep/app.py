@@ -3,12 +3,12 @@
 What is wrong with a command line is said before torch is imported, and a misspelt key before hydra is.
 """
 
-import os
 import sys
 from collections.abc import Sequence
 
 from percep.command_line import read
 from percep.errors import InputError
+from percep.printing import is_unread, leave_unread
 from percep.scale.launch import report
 from percep.signals import in_order
 
@@ -29,8 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except BaseException as error:
             if interruption.number is not None or isinstance(error, KeyboardInterrupt):
                 return interruption.told(error)
-            if isinstance(error, BrokenPipeError):
-                return _unread()
+            if is_unread(error):
+                return leave_unread()
             raise
 
 
@@ -47,15 +47,3 @@ def _main(arguments: Sequence[str]) -> int:
     from percep.execution import run  # noqa: PLC0415  hydra takes a quarter of a second
 
     return run(line)
-
-
-def _unread() -> int:
-    """Leaves nothing to be written at exit to a pipe that is closed, as of `percep --help | head -1`."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except BrokenPipeError:
-            os.dup2(nowhere, stream.fileno())
-    os.close(nowhere)
-    return 141

@@ -77,7 +77,7 @@ class Campaign:
 
     def _claim(self, command: str, settings: Mapping[str, object]) -> tuple[Finished, int | None]:
         survey = self.run.photographs.survey()
-        found = basis(self.run.model, survey, self.config.device)
+        found = basis(self.run.model, survey, self.config.device, self.config.model.network)
         claim(self.folder, Record(command, settings, found, self.shards, survey.count, self.run.classes))
         self.parts.clean()
         finished = self.parts.finished()

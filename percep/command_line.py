@@ -157,8 +157,10 @@ def _full(name: str) -> str:
 def _check(settings: Sequence[str], sweeps: bool) -> None:
     parsed = list(_parsed(settings))
     available = {group: choices(group) for group in groups()}
-    tasks = [DEFAULT_TASK]
+    tasks = [DEFAULT_TASK]  # none where hydra has to work them out, which then finds unknown keys as well
     for prefix, key, value in parsed:
+        if key.startswith("hydra.sweeper.params"):
+            tasks = []
         if key not in available or prefix == "~" or value.startswith("{"):
             continue
         found = _choices_of(key, value, sweeps)
@@ -169,7 +171,7 @@ def _check(settings: Sequence[str], sweeps: bool) -> None:
                 raise InputError(
                     f"unknown {key} {name!r}: {hint}Available options in {key!r}: {' '.join(available[key])}"
                 )
-        if key == "task" and found:
+        if key == "task":
             tasks = found
     for prefix, key, _ in parsed:
         if key == "hydra" or key.startswith(("hydra.", "hydra/")) or re.search("[@:/]", key):

@@ -10,9 +10,10 @@ from percep.attacks.comparison import attempt, contender
 from percep.config import CompareTask
 from percep.data import Photograph
 from percep.errors import InputError
+from percep.models.classifier import number_of_logits
 from percep.report import Prediction
 from percep.report.comparison import ComparedImages, ComparisonRow
-from percep.subjects import Predictions, load_subjects, look_at, number_of_classes, predict
+from percep.subjects import Predictions, load_subjects, look_at, predict
 from percep.summaries import by_status
 
 
@@ -48,7 +49,7 @@ class Compare:
         torch.manual_seed(config.seed)
         self.config = config
         self.model, photographs = load_subjects(config)
-        self.classes = number_of_classes(self.model, config.device)
+        self.classes = number_of_logits(self.model)
         attacks = [contender(name, self.model, config.compare.gradients)[0] for name in config.compare.attacks]
         self.subjects = [self._subject(photograph) for photograph in photographs]
         first = next((subject for subject in self.subjects if isinstance(subject, _Subject)), None)

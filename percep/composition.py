@@ -21,7 +21,7 @@ from omegaconf.errors import (
 
 from percep.command_line import CONFIGURATION, in_a_shell, unknown_key
 from percep.config import TASKS, Config, require_one_target
-from percep.errors import InputError, PercepError
+from percep.errors import InputError, PercepError, one_line
 
 
 def _unless(other: str, value: float, *, _parent_: DictConfig) -> float | None:
@@ -98,7 +98,7 @@ def explained(error: Exception) -> str:
         return str(error).partition("Config search path")[0]
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
-    return str(error)
+    return one_line(error)
 
 
 def _explained(error: OmegaConfBaseException) -> str:

@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from percep.command_line import CONFIGURATION, CommandLine
 from percep.composition import check, explained, validated
 from percep.errors import PercepError
+from percep.printing import is_unread, leave_unread
 from percep.scale.launch import is_job, report
 from percep.scale.sweeps import check_launcher, job_failures, reason
 
@@ -23,7 +24,7 @@ def run(line: CommandLine) -> int:
     """Runs what a command line asks for, once all of it is found valid.
 
     Returns:
-        The exit code: 0, or 2 after one line on stderr.
+        The exit code: 0, 2 after one line on stderr, or 141 where nobody reads what is printed.
     """
     try:
         check_launcher(line.arguments)
@@ -31,9 +32,9 @@ def run(line: CommandLine) -> int:
             check(line.settings, sweeps=line.sweeps)
         with _hydra_command(line.arguments):
             _job()
-    except BrokenPipeError:
-        raise
     except _REPORTED as error:
+        if is_unread(error):
+            raise
         return report(explained(error), error)
     except RuntimeError as error:
         if not isinstance(error, job_failures()):
@@ -51,13 +52,11 @@ def _job(composed: DictConfig) -> None:
         from percep.tasks import perform  # noqa: PLC0415  torch, and all else that takes seconds
 
         perform(config, composed)
-    except BrokenPipeError:
-        raise
     except _REPORTED as error:
         if is_job():  # its launcher waits for a result or an exception
             raise
         # Hydra would add a line of its own to an ordinary exception.
-        raise SystemExit(report(explained(error), error)) from error
+        raise SystemExit(leave_unread() if is_unread(error) else report(explained(error), error)) from error
 
 
 @contextmanager

@@ -6,6 +6,9 @@ from typing import get_args
 from percep.choices import Interpolation, Source
 from percep.errors import InputError
 
+# What float32 holds in full precision, in which images are normalised.
+_LEAST, _MOST = 2.0**-126, 2.0**127
+
 
 def check_model_settings(
     source: str,
@@ -78,5 +81,7 @@ def _check_normalisation(mean: Sequence[float] | None, std: Sequence[float] | No
             f"{prefix}mean and {prefix}std need one value per channel, got {len(mean)} and {len(std)}: "
             f"for grey images {prefix}mean=[0] {prefix}std=[1]"
         )
-    if std is not None and not all(value > 0 for value in std):
-        raise InputError(f"{prefix}std must be above 0, got {list(std)}")
+    if mean is not None and not all(-_MOST < value < _MOST for value in mean):
+        raise InputError(f"{prefix}mean must be finite, got {list(mean)}")
+    if std is not None and not all(_LEAST <= value < _MOST for value in std):
+        raise InputError(f"{prefix}std must be above 0 and finite, got {list(std)}")

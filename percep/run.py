@@ -28,9 +28,10 @@ from percep.explain import (
     ssim_maps,
 )
 from percep.models import Classifier
+from percep.models.classifier import number_of_logits
 from percep.report import ImageRow, MinimalRow, Panel, Prediction, read_image, save_image, save_panel
 from percep.report.worst import worst_place
-from percep.subjects import Predictions, drawn, load_subjects, number_of_classes, predict, targets_of
+from percep.subjects import Predictions, drawn, load_subjects, predict, targets_of
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Run:
     def __init__(self, config: AttackTask | MinimalTask, folder: Path) -> None:
         self.config = config
         self.model, self.photographs = load_subjects(config)
-        self.classes = number_of_classes(self.model, config.device)
+        self.classes = number_of_logits(self.model)
         self.attack: FrankWolfe | MinimalPerturbation
         self.floor: float | None = None
         self.mean: float | None = None

@@ -6,11 +6,12 @@ from typing import Any
 
 from percep import models
 from percep.attacks.comparison import contender
-from percep.basis import basis, weights_digest
+from percep.basis import basis, code_digest, weights_digest
 from percep.config import ExplainTask
 from percep.data import Source
 from percep.errors import InputError, PercepError, UnavailableError
 from percep.models import Classifier
+from percep.models.classifier import number_of_logits
 from percep.report import save_image
 from percep.report.study_gallery import GALLERY_LIMIT, study_exhibits
 from percep.scale.batches import Batch, Batches, Finished
@@ -26,7 +27,7 @@ from percep.study import Examined, Kept
 from percep.study.passes import Examination, require_gradcam, survey
 from percep.study.plans import Plan, plans_of
 from percep.study_merge import Pictured, VariantParts, merge_study, parts_of
-from percep.subjects import load_subjects, number_of_classes, photographs_of
+from percep.subjects import load_subjects, photographs_of
 
 
 class StudyCampaign:
@@ -103,8 +104,8 @@ class StudyCampaign:
 
     def _claim(self, command: str, settings: Mapping[str, object]) -> int | None:
         found = self.photographs.survey()
-        classes = number_of_classes(self.model, self.config.device)
-        depends = basis(self.model, found, self.config.device)
+        classes = number_of_logits(self.model)
+        depends = basis(self.model, found, self.config.device, self.config.model.network)
         claim(self.folder, Record(command, settings, depends, self.shards, found.count, classes))
         return found.entries
 
@@ -135,7 +136,7 @@ class StudyCampaign:
 
         Raises:
             SharedError: why they cannot be had.
-            InputError: weights that differ from those the variant was begun with.
+            InputError: weights or code that differ from those the variant was begun with.
         """
         if plan.source is None:
             return self.model, self.photographs
@@ -152,6 +153,7 @@ class StudyCampaign:
                 return str(error)
             parts.folder.mkdir(parents=True, exist_ok=True)
             own = {f"weights of {plan.model}": weights_digest(loaded[0][0])}
+            own[f"code of {plan.model}"] = code_digest(loaded[0][0].network)
             claim(parts.folder, Record("", {}, own, self.shards, self.planned))
             return None
 

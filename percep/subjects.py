@@ -47,14 +47,6 @@ def predict(model: Classifier, images: Tensor) -> Predictions:
     return Predictions(logits, torch.where(finite, logits.argmax(1), -1), logits.softmax(1).amax(1))
 
 
-@torch.no_grad()
-def number_of_classes(model: Classifier, device: str) -> int:
-    """How many logits a loaded model gives, whether its classes have names or not."""
-    assert model.preprocessing is not None  # a loaded model has one
-    side = model.preprocessing.crop
-    return int(model(torch.zeros(1, model.mean.shape[1], side, side, device=device)).shape[1])
-
-
 @dataclass(frozen=True)
 class Looked:
     """What is known of a photograph before it is attacked alone; None where it was not asked.

@@ -19,6 +19,7 @@ from percep.errors import InputError, UnavailableError
 from percep.models import Preprocessing
 from percep.scale import batches as module
 from percep.scale.batches import Batch, Batches, Finished, readers_of
+from percep.scale.readers import deaths_reported
 
 SIDE = 12
 PREPROCESSING = Preprocessing(resize=SIDE, crop=SIDE)
@@ -144,5 +145,5 @@ def test_a_reader_that_died_is_one_line(tmp_path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(Entry, "read", killed)
     batches = Batches(data.folder(tmp_path, PREPROCESSING, {}), 2, NOTHING, 0, 1)
-    with pytest.raises(UnavailableError, match=r"has died.* fewer of them with data\.workers"):
+    with pytest.raises(UnavailableError, match=r"has died.* fewer of them by data\.workers"), deaths_reported():
         list(batches.loader(1))

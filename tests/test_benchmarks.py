@@ -111,3 +111,13 @@ def test_start_up_is_held_against_hydras_import():
     lines = startup.report({"seconds": seconds}).splitlines()
     assert lines[3] == "| `percep --help` | 0.30 | 1.50 | <= 1.5 | yes |"
     assert lines[4] == "| `import percep` | 0.31 | 1.55 | <= 1.5 | no |"
+
+
+def test_the_committed_start_up_times_reach_their_bars():
+    result = json.loads(startup.RESULT.read_text())
+    assert set(result["seconds"]) == set(startup._COMMANDS)
+    for name, bar in startup.BARS.items():
+        first, median, third = result["seconds"][name]
+        assert 0 < first <= median <= third
+        assert median <= bar * result["seconds"][startup._REFERENCE][1], name
+    assert startup.report(result).count("| yes |") == len(startup.BARS)

@@ -206,6 +206,44 @@ class TestTransformer:
         assert "missing" in complaint(capsys, *ATTACK)
 
 
+class Detached(nn.Module):
+    """A convolution that passes no gradient, beside a path that does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stage = nn.Conv2d(3, 8, 3)
+        self.head, self.beside = nn.Linear(8, len(CLASSES)), nn.Linear(3 * SIDE * SIDE, len(CLASSES))
+        generator = torch.Generator().manual_seed(0)
+        for parameter in self.parameters():
+            parameter.data.normal_(0, 0.3, generator=generator)
+
+    def forward(self, images: Tensor) -> Tensor:
+        with torch.no_grad():
+            features = self.stage(images).mean((2, 3))
+        return self.head(features) + self.beside(images.flatten(1))
+
+
+class TestWithoutHooksOrGradients:
+    """Networks whose Grad-CAM fails in a library, which costs them nothing else."""
+
+    @pytest.mark.parametrize("kind", ["script", "detached"])
+    @pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
+    def test_they_are_attacked(self, use, capsys, kind: str) -> None:
+        model = classifier(torch.jit.script(Detached()) if kind == "script" else Detached(), 3, SIDE)
+        use(model)
+        assert main([*ATTACK]) == 0
+        table = results().drop(index="c")
+        assert table.success.any()
+        for row in table.itertuples():
+            saved = read_image(Path(f"out/adversarial/{row.name}.png"))[None]
+            assert int(model(saved).argmax()) == row.predicted_after
+        assert all("Grad-CAM fails: " in reason for reason in table.undefined)
+        assert table.zero_gradcam.isna().all()
+        capsys.readouterr()
+        line = complaint(capsys, "task=explain", "study=quick", *ATTACK[:-1], "output=study")
+        assert "task=explain needs Grad-CAM: Grad-CAM fails: " in line
+
+
 class TestGrey:
     @pytest.mark.parametrize("task", ["attack", "minimal", "compare", "explain"])
     def test_one_channel_from_the_file_to_the_report(self, use, task: str) -> None:

@@ -1,5 +1,6 @@
 """What is typed after `percep`: paths as they are, one line for what is no setting, and nothing heavy to say so."""
 
+import errno
 import os
 import shlex
 import subprocess
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from percep.app import main
 from percep.command_line import CONFIGURATION, DEFAULT_TASK, PATHS, choices, chosen, groups, quoted, read
-from percep.composition import check, validated
+from percep.composition import check, explained, validated
 from percep.config import TASKS
 from percep.errors import InputError
 
@@ -168,6 +169,24 @@ def test_a_value_that_is_no_path_says_how_to_quote_it(capsys: pytest.CaptureFixt
     check(["model=timm", suggested], sweeps=False)
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["-m", "task=choice(minimal,minimal)", "attack.gradients=5"],
+        ["task=${oc.env:PERCEP_TEST_TASK}", "attack.gradients=5"],
+        ["-m", "hydra.sweeper.params={task: minimal}", "attack.gradients=5"],
+    ],
+)
+def test_keys_of_a_task_that_hydra_works_out(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PERCEP_TEST_TASK", "minimal")
+    line = read(arguments)
+    check(line.settings, sweeps=line.sweeps)
+    line = read([*arguments[:-1], "attack.gradient=5"])
+    with pytest.raises(Exception, match="gradient") as caught:
+        check(line.settings, sweeps=line.sweeps)
+    assert "unknown key attack.gradient: did you mean gradients? known are" in explained(caught.value)
+
+
 def test_hydras_own_options_and_keys_pass() -> None:
     for arguments in (
         ["--cfg", "job"],
@@ -200,6 +219,58 @@ def test_help_shows_the_defaults_of_what_is_chosen(capsys: pytest.CaptureFixture
     assert "source: timm" in printed and "resamples: 999\n" in printed and "level: 0.95" in printed
     assert printed.split("as configured here")[0] == plain.split("as configured here")[0]
     assert "$APP" not in printed
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "-m model=mobilenet_v2,efficientnet_lite0 --help",
+        "--help data={path:x}",
+        "-m task=choice(attack,minimal) --help",
+        "--help -cd /tmp model=mine",
+    ],
+)
+def test_help_of_what_is_no_single_choice_shows_the_defaults(
+    arguments: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--help"]) == 0
+    plain = capsys.readouterr().out
+    assert main(arguments.split()) == 0
+    assert capsys.readouterr().out == plain
+
+
+@pytest.mark.parametrize(
+    ("task", "ball"), [("attack", "ball: {floor: 0.98, mean: 0.999}"), ("explain", "ball: {floor: null, mean: 0.999}")]
+)
+def test_help_shows_the_ball_of_a_run_without_settings(
+    task: str, ball: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([f"task={task}", "--help"]) == 0
+    assert f"\n{ball}\n" in capsys.readouterr().out
+    with initialize_config_dir(str(CONFIGURATION), version_base="1.3"):
+        composed = validated(compose("config", [f"task={task}"])).ball
+    assert ball == f"ball: {{floor: {'null' if composed.floor is None else composed.floor}, mean: {composed.mean}}}"
+
+
+def test_a_pipe_that_is_not_printed_to_is_reported(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As of a process that this one works with."""
+    monkeypatch.chdir(tmp_path)
+
+    def broken(*_: object) -> None:
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+    monkeypatch.setattr("percep.tasks.perform", broken)
+    assert main(["task=info"]) == 2
+    assert capfd.readouterr().err == "percep: [Errno 32] Broken pipe\n"
+    monkeypatch.setattr("percep.tasks.perform", lambda *_: print("found", flush=True))
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    with os.fdopen(write_end, "w") as unread:
+        monkeypatch.setattr("sys.stdout", unread)
+        assert main(["task=info"]) == 141
+    assert capfd.readouterr().err == ""
 
 
 def _piped(command: str) -> "subprocess.CompletedProcess[str]":

@@ -1,5 +1,6 @@
 """Networks of one's own: built by import path, probed, named, and every way in which that can fail."""
 
+import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -165,7 +166,10 @@ def test_settings_of_every_other_source() -> None:
     ("settings", "message"),
     [
         ({"crop": 300}, r"^resize must be at least crop, got 256 and 300: give both$"),
-        ({"first_class": 1}, r"^efficientnet_lite0 answers 1000 logits for 1 \+ 1000 categories$"),
+        (
+            {"first_class": 1},
+            r"^efficientnet_lite0 answers 1000 logits for 1 \+ 1000 categories: .*, so first_class=0$",
+        ),
         ({"categories": ["ant", "bee"]}, r"answers 1000 logits for 0 \+ 2 categories"),
         ({"mean": [0.5]}, r"^mean needs 3 values"),
         ({"network": {"_target_": "a.b"}}, r"^network belongs to the source custom, and this one is packaged$"),
@@ -217,12 +221,17 @@ def test_networks_that_are_none(target: str, arguments: dict[str, Any], message:
         ({"mean": [0], "std": [1, 1, 1]}, r"got 1 and 3: for grey images mean=\[0\] std=\[1\]$"),
         ({"mean": [0, 0]}, "^mean needs one value per channel"),
         ({"std": [1, 0, 1]}, "^std must be above 0"),
+        ({"mean": [math.nan, 0, 0]}, r"^mean must be finite, got \[nan, 0, 0\]$"),
+        ({"mean": [0, -math.inf, 0]}, "^mean must be finite"),
+        ({"std": [1, math.inf, 1]}, "^std must be above 0 and finite"),
+        ({"std": [math.nan]}, "^std must be above 0 and finite"),
+        ({"std": [1e-60]}, "^std must be above 0 and finite"),  # 0 in float32
         ({"crop": 0}, "^crop must be at least 1"),
         ({"resize": 16}, "^resize must be at least crop, got 16 and 32$"),
         ({"interpolation": "cubic"}, "^interpolation must be one of nearest, .*'cubic'$"),
         ({"first_class": -1}, "^first_class must be at least 0"),
         ({"first_class": 10}, "answers 10 logits, which are no classes from 10 on$"),
-        ({"categories": "imagenet"}, r"answers 10 logits for 0 \+ 1000 categories$"),
+        ({"categories": "imagenet"}, r"answers 10 logits for 0 \+ 1000 categories: give categories with 10 names$"),
         ({"categories": ["a"] * 9}, r"10 logits for 0 \+ 9 categories: first_class=1 if the first 1 are no classes$"),
         ({"categories": "no.txt"}, "^categories no.txt: No such file"),
     ],
@@ -283,6 +292,8 @@ def test_the_command_attacks_a_network_of_grey_images_with_a_background_class() 
         ((*OWN, "model.checkpoint=no.pt"), "checkpoint no.pt is not a file"),
         (("model.resize=20", "model.crop=30"), "model.resize must be at least model.crop, got 20 and 30"),
         (("model.crop=wide",), "model.crop: "),
+        (("model.mean=[nan,0,0]",), "model.mean must be finite, got [nan, 0.0, 0.0]"),
+        ((*OWN, "model.std=[1,inf,1]"), "model.std must be above 0 and finite, got [1.0, inf, 1.0]"),
     ],
 )
 @pytest.mark.usefixtures("elsewhere")

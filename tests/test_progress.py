@@ -19,7 +19,7 @@ def test_a_known_number(capfd: pytest.CaptureFixture[str]) -> None:
     tally.add(1200, 800)
     assert " 1,200/5,000 " in _shown(tally, capfd)
     tally.add(1, 1)
-    assert " 801 turned " in _shown(tally, capfd)
+    assert " 801 fooled " in _shown(tally, capfd)
 
 
 def test_a_display_that_does_not_last(capfd: pytest.CaptureFixture[str]) -> None:
@@ -34,7 +34,7 @@ def test_what_was_found_done_is_no_part_of_the_speed(capfd: pytest.CaptureFixtur
     tally = Tally(Processes(0, 1, dist.HashStore()), "attack", 1)
     tally.count = 5
     tally.add_found(3, 1)
-    assert " 3/5 0.00/s 1 turned " in _shown(tally, capfd)
+    assert " 3/5 0.00/s 1 fooled " in _shown(tally, capfd)
     tally.add(2, 0)
     assert " 5/5 0.00/s" not in _shown(tally, capfd)
 
@@ -65,11 +65,11 @@ def test_others_count_and_the_first_process_shows(capfd: pytest.CaptureFixture[s
 @pytest.mark.parametrize(
     ("seconds", "done", "words"),
     [
-        (100.0, 50, " 150/1,000 0.50/s 0 turned 0:28:20"),
-        (10.0, 850, " 950/1,000 85.00/s 0 turned 0:00:01"),
-        (36000.0, 36, " 136/1,000 0.001/s 0 turned 10 days, 0:00:00"),
-        (100.0, 900, " 1,000/1,000 9.00/s 0 turned 0:00:00"),
-        (100.0, 0, " 100/1,000 0.00/s 0 turned -:--:--"),
+        (100.0, 50, " 150/1,000 0.50/s 0 fooled 0:28:20"),
+        (10.0, 850, " 950/1,000 85.00/s 0 fooled 0:00:01"),
+        (36000.0, 36, " 136/1,000 0.001/s 0 fooled 10 days, 0:00:00"),
+        (100.0, 900, " 1,000/1,000 9.00/s 0 fooled 0:00:00"),
+        (100.0, 0, " 100/1,000 0.00/s 0 fooled -:--:--"),
     ],
 )
 def test_the_time_left_is_what_remains_at_the_rate_beside_it(
@@ -96,7 +96,7 @@ def test_a_number_that_is_not_known_has_no_time_left(
     with tally.shown():
         now[0] = 10.0
         tally.add(5, 0)
-    assert " 5/? 0.50/s 0 turned -:--:--" in " ".join(capfd.readouterr().err.split())
+    assert " 5/? 0.50/s 0 fooled -:--:--" in " ".join(capfd.readouterr().err.split())
     with tally.shown():
         tally.add_shard(5)
-    assert " 5/about 20 0.50/s 0 turned 0:00:30" in " ".join(capfd.readouterr().err.split())
+    assert " 5/about 20 0.50/s 0 fooled 0:00:30" in " ".join(capfd.readouterr().err.split())

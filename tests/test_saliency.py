@@ -182,3 +182,44 @@ def test_a_shared_activation_is_passed_over():
         nn.Conv2d(3, 4, 3), activation, nn.Conv2d(4, 4, 3), activation, nn.Flatten(), nn.Linear(256, 2)
     ).eval()
     assert last_convolutional_stage(network, torch.rand(1, 3, 12, 12)) == "2"
+
+
+class Detached(nn.Module):
+    """A convolution that passes no gradient, beside a path that does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(3, 5, 3)
+        self.head, self.beside = nn.Linear(5, 4), nn.Linear(3, 4)
+        self.eval()
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            features = self.convolution(images).mean((2, 3))
+        return self.head(features) + self.beside(images.mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: torch.jit.script(Pooled()), "Grad-CAM fails: .*hook.*ScriptModules"),
+        (Detached, "Grad-CAM fails: .*graph"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
+def test_networks_that_hooks_or_gradients_do_not_serve_are_told_in_one_line(images, build, message):
+    network = build()
+    with pytest.raises(InputError, match=message) as caught:
+        gradcam(network, images, torch.tensor([0, 3, 1]))
+    assert "\n" not in str(caught.value)
+    if isinstance(network, Detached):
+        assert not network.convolution._forward_hooks
+
+
+def test_a_lack_of_memory_is_no_property_of_the_network(images, monkeypatch):
+    def full(*_: object, **__: object) -> torch.Tensor:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr("captum.attr.LayerGradCam.attribute", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        gradcam(Pooled(), images, torch.tensor([0, 3, 1]))

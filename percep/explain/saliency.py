@@ -1,12 +1,14 @@
 """Grad-CAM, and the layer it is taken at."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from captum.attr import LayerGradCam
 from torch import Tensor, nn
 
-from percep.errors import InputError
+from percep.errors import InputError, one_line
 from percep.explain.answers import check_targets, logits_from, with_gradients
 from percep.models import Classifier
 from percep.validation import require_eval, require_images
@@ -46,7 +48,8 @@ def gradcam(model: nn.Module, images: Tensor, targets: Tensor, layer: str | None
 
     Raises:
         InputError: images that are none, a model in train mode or that answers no logits, no such layer, a layer
-            without a spatial output, a target that is not a class, or a network without a convolutional stage.
+            without a spatial output, a target that is not a class, or a network without a convolutional stage, that
+            takes no hooks, as TorchScript's do not, or whose gradients do not reach the layer.
     """
     require_images(images)
     logits = logits_from(model)
@@ -58,7 +61,7 @@ def gradcam(model: nn.Module, images: Tensor, targets: Tensor, layer: str | None
     classes = check_targets(logits, images, targets, "Grad-CAM")
     calls = _trace(network, images[:1])
     name = _last_stage(calls) if layer is None else _named_stage(network, calls, layer)
-    with with_gradients(images) as apart:
+    with _reported(), with_gradients(images) as apart:
         maps = LayerGradCam(logits, network.get_submodule(name)).attribute(apart, classes, relu_attributions=True)
     return LayerGradCam.interpolate(maps, tuple(images.shape[-2:]), "bilinear")[:, 0].detach()
 
@@ -77,7 +80,7 @@ def last_convolutional_stage(network: nn.Module, images: Tensor) -> str:
 
     Raises:
         InputError: the network is in train mode, has no such stage, or leaves the `(B, C, H, W)` layout after it, as
-            vision transformers do after their patch embedding.
+            vision transformers do after their patch embedding, or fails in a forward pass with hooks.
     """
     require_eval(network)
     return _last_stage(_trace(network, images[:1]))
@@ -94,14 +97,26 @@ def _trace(network: nn.Module, images: Tensor) -> list[_Call]:
 
         return module.register_forward_hook(record)
 
-    handles = [hook(name, module) for name, module in network.named_modules() if name]
+    handles: list[torch.utils.hooks.RemovableHandle] = []
     try:
-        with torch.no_grad():
+        with _reported(), torch.no_grad():
+            handles.extend(hook(name, module) for name, module in network.named_modules() if name)
             network(images)
     finally:
         for handle in handles:
             handle.remove()
     return calls
+
+
+@contextmanager
+def _reported() -> Iterator[None]:
+    """What hooks and gradients make of a network that was not written for them; what lacks memory may have it later."""
+    try:
+        yield
+    except (InputError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        raise InputError(f"Grad-CAM fails: {one_line(error)}") from error
 
 
 def _last_stage(calls: list[_Call]) -> str:

@@ -62,16 +62,16 @@ def _read_safetensors(path: Path) -> object:
 
 
 def _read_pickle(path: Path) -> object:
-    try:
-        with torch.serialization.safe_globals([Namespace]):  # the arguments of a training script, kept beside weights
+    with torch.serialization.safe_globals([Namespace]):  # the arguments of a training script, kept beside weights
+        try:
             return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise InputError(
-            f"checkpoint {path} holds pickled objects, which could run code, or is no checkpoint: "
-            "save network.state_dict() alone with torch.save"
-        ) from error
-    except Exception as error:  # whatever a damaged file makes of an unpickler
-        raise InputError(f"checkpoint {path} cannot be read by torch.load: is it complete?") from error
+        except pickle.UnpicklingError as error:
+            raise InputError(
+                f"checkpoint {path} holds pickled objects, which could run code, or is no checkpoint: "
+                "save network.state_dict() alone with torch.save"
+            ) from error
+        except Exception as error:  # whatever a damaged file makes of an unpickler
+            raise InputError(f"checkpoint {path} cannot be read by torch.load: is it complete?") from error
 
 
 def fill(network: nn.Module, state: State, origin: str, name: str) -> None:

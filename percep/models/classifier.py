@@ -88,3 +88,11 @@ class Classifier(nn.Module):
         if names == imagenet_categories():
             index |= {wordnet_id: i for i, wordnet_id in enumerate(imagenet_wordnet_ids(), self.first_class)}
         return index | {str(i): self.first_class + i for i in range(len(names))}
+
+
+@torch.no_grad()
+def number_of_logits(model: Classifier) -> int:
+    """K of a model whose preprocessing is known, whether its classes have names or not, from one black image."""
+    assert model.preprocessing is not None
+    channels, side = model.mean.shape[1], model.preprocessing.crop
+    return int(model(torch.zeros(1, channels, side, side, device=model.mean.device)).shape[1])

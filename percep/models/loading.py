@@ -13,7 +13,7 @@ from percep.errors import InputError, UnavailableError, one_line
 from percep.model_settings import check_model_settings
 from percep.models.checkpoints import read_state
 from percep.models.classes import read_categories
-from percep.models.classifier import Classifier
+from percep.models.classifier import Classifier, number_of_logits
 from percep.models.custom import build
 from percep.models.preprocessing import Preprocessing
 from percep.models.recipes import RECIPES, Recipe
@@ -143,13 +143,12 @@ def _overridden(
     )
 
 
-@torch.no_grad()
 def _outputs(network: nn.Module, recipe: Recipe, name: str, device: torch.device) -> int:
-    """K, the number of a network's logits, from one black image."""
+    """K, the number of a network's logits."""
     channels, side = recipe.preprocessing.channels, recipe.preprocessing.crop
-    classifier = Classifier(network, mean=recipe.mean, std=recipe.std).to(device)
+    classifier = Classifier(network, mean=recipe.mean, std=recipe.std, preprocessing=recipe.preprocessing)
     try:
-        logits = classifier(torch.zeros(1, channels, side, side, device=device))
+        return number_of_logits(classifier.to(device))
     except InputError as error:
         raise InputError(f"{name}: {error}") from error
     except Exception as error:  # the network's own
@@ -157,7 +156,6 @@ def _outputs(network: nn.Module, recipe: Recipe, name: str, device: torch.device
             f"{name} fails on a {side} x {side} image of {channels} channel{'s' * (channels > 1)} "
             f"({type(error).__name__}: {one_line(error)}): crop is the side, mean has a value per channel"
         ) from error
-    return logits.shape[1]
 
 
 def _names(names: Sequence[str] | None, outputs: int, first_class: int, network: str) -> Sequence[str]:
@@ -169,8 +167,13 @@ def _names(names: Sequence[str] | None, outputs: int, first_class: int, network:
         return [str(i) for i in range(classes)]
     if len(names) != classes:
         before = outputs - len(names)
-        hint = f": first_class={before} if the first {before} are no classes" if before > 0 else ""
-        raise InputError(f"{network} answers {outputs} logits for {first_class} + {len(names)} categories{hint}")
+        if before > 0:
+            hint = f"first_class={before} if the first {before} are no classes"
+        elif before == 0:
+            hint = "every logit is a class of these, so first_class=0"
+        else:
+            hint = f"give categories with {classes} name{'s' * (classes > 1)}"
+        raise InputError(f"{network} answers {outputs} logits for {first_class} + {len(names)} categories: {hint}")
     return names
 
 

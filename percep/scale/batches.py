@@ -9,7 +9,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from percep.data import Entry, Photograph, Source
-from percep.errors import InputError, UnavailableError
+from percep.errors import InputError
 from percep.scale.readers import left_to_the_parent
 
 
@@ -87,8 +87,11 @@ class Batches(IterableDataset[Batch]):
         self.rank, self.world = rank, world
 
     def loader(self, workers: int) -> Iterable[Batch]:
-        """The batches, read ahead by so many processes; in this one, when they are asked for, by none."""
-        return _Reading(DataLoader(self, batch_size=None, num_workers=workers, worker_init_fn=left_to_the_parent))
+        """The batches, read ahead by so many processes; in this one, when they are asked for, by none.
+
+        Iterate under `percep.scale.readers.deaths_reported`.
+        """
+        return DataLoader(self, batch_size=None, num_workers=workers, worker_init_fn=left_to_the_parent)
 
     def __iter__(self) -> Iterator[Batch]:
         worker = get_worker_info()
@@ -118,32 +121,6 @@ class Batches(IterableDataset[Batch]):
             photographs.append(replace(photograph, image=None))
         first = number * self.size
         return Batch(shard, number, first, tuple(photographs), np.stack(levels) if levels else None, last)
-
-
-class _Reading:
-    """Batches that a data loader reads.
-
-    Raises:
-        UnavailableError: while iterating, a process that reads ahead has died.
-    """
-
-    def __init__(self, loader: Iterable[Batch]) -> None:
-        self.loader = loader
-
-    def __iter__(self) -> Iterator[Batch]:
-        return _said(iter(self.loader))
-
-
-def _said(batches: Iterator[Batch]) -> Iterator[Batch]:
-    try:
-        yield from batches
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        raise UnavailableError(
-            "a process that reads ahead has died, for want of memory perhaps: give fewer of them with data.workers, "
-            "or 0 for none, and run the same command again"
-        ) from error
 
 
 def _chunks(entries: Iterable[Entry], size: int) -> Iterator[tuple[list[Entry], bool]]:

@@ -11,6 +11,7 @@ from percep.scale.batches import Batch, Batches
 from percep.scale.launch import SharedError
 from percep.scale.parts import Parts
 from percep.scale.progress import Tally
+from percep.scale.readers import deaths_reported
 
 
 def drive(
@@ -23,7 +24,7 @@ def drive(
     """Does this process's batches, and waits for the other processes.
 
     Args:
-        work: gives the records of a batch, as `parts` takes them, and how many photographs were turned.
+        work: gives the records of a batch, as `parts` takes them, and how many photographs fooled the model.
         batches: of this process.
         workers: processes that read ahead.
         parts: where the records go.
@@ -43,7 +44,7 @@ def drive(
     others = active_children()
     reading = iter(batches.loader(workers))  # which starts the workers, before the display starts a thread
     readers = [process for process in active_children() if process not in others]
-    with _ended_with_this(readers), tally.shown():
+    with deaths_reported(), _ended_with_this(readers), tally.shown():
         for batch in reading:
             if batch.problem is not None:
                 problems.append(batch.problem)
@@ -51,13 +52,13 @@ def drive(
             if tally.processes.count(failures):
                 break
             try:
-                records, turned = work(batch)
+                records, fooled = work(batch)
             except (InputError, UnavailableError) as error:
                 failure = (batch.shard, batch.number, str(error))
                 tally.processes.count(failures, 1)
                 break
             parts.write(batch.shard, batch.number, records, last=batch.last)
-            tally.add(len(records), turned)
+            tally.add(len(records), fooled)
             if batch.last:
                 tally.add_shard(batch.first + len(records))
         found = tally.processes.gather((problems, failure))
@@ -72,14 +73,9 @@ def _ended_with_this(readers: Sequence[BaseProcess]) -> Iterator[None]:
     """Ends the processes that read ahead when an exception ends the work: they might be in the middle of a batch."""
     try:
         yield
-    except BaseException as error:
+    except BaseException:
         for reader in readers:
             reader.terminate()
-        if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker"):
-            raise UnavailableError(
-                "a process that reads ahead has died, for want of memory perhaps: run the same command again, which "
-                "continues, with fewer data.workers"
-            ) from error
         raise
 
 

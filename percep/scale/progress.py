@@ -45,14 +45,14 @@ class Tally:
         self._start: float | None = None
         self._before = 0
 
-    def add(self, done: int, turned: int) -> None:
-        """Counts photographs that are done, and those of them that were turned."""
+    def add(self, done: int, fooled: int) -> None:
+        """Counts photographs that are done, and those of them that fooled the model."""
         self.processes.count("done", done)
-        self.processes.count("turned", turned)
+        self.processes.count("fooled", fooled)
 
-    def add_found(self, done: int, turned: int) -> None:
+    def add_found(self, done: int, fooled: int) -> None:
         """Counts photographs that were done before, or will not be: they are no part of the speed."""
-        self.add(done, turned)
+        self.add(done, fooled)
         self._before += done
 
     def add_shard(self, photographs: int) -> None:
@@ -96,7 +96,7 @@ class Tally:
         rate = (done - self._before) / max(monotonic() - self._start, 1e-9)
         known = f"{total:,}" if self.count is not None else "?" if total is None else f"about {total:,}"
         speed = f"{rate:.2g}" if 0 < rate < 0.1 else f"{rate:.2f}"
-        note = f"{done:,}/{known}  {speed}/s  {self.processes.count('turned'):,} turned"
+        note = f"{done:,}/{known}  {speed}/s  {self.processes.count('fooled'):,} fooled"
         left = "-:--:--" if total is None or not rate else str(timedelta(seconds=round((total - done) / rate)))
         display.update(bar, completed=done, total=total, note=note, left=left)
 

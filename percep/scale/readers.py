@@ -4,8 +4,11 @@ import ctypes
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing import parent_process
 
+from percep.errors import UnavailableError
 from percep.scale.launch import is_job
 
 _LEFT = [getattr(signal, name) for name in ("SIGINT", "SIGHUP", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)]
@@ -26,3 +29,21 @@ def left_to_the_parent(_: int) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if parent is not None and parent.pid != os.getppid():  # it has ended before this was asked for
             os._exit(0)
+
+
+@contextmanager
+def deaths_reported() -> Iterator[None]:
+    """For the process they read for: what torch raises when one of them has died, wherever it is met at that time.
+
+    Raises:
+        UnavailableError: one of them has died.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader worker"):
+            raise
+        raise UnavailableError(
+            "a process that reads ahead has died, for want of memory perhaps: run the same command again, which "
+            "continues, with fewer of them by data.workers, or 0 for none"
+        ) from error

@@ -147,6 +147,32 @@ def test_an_empty_batch_has_an_empty_answer(name: str) -> None:
         assert mine.dtype == alike.dtype
 
 
+def explained(name: str, x: Tensor, classes: object) -> tuple[Tensor, ...]:
+    model = network()
+    if name in ("insertion", "deletion", "ablation_maps"):
+        order = () if name == "ablation_maps" else (x[:, 0],)
+        numbers = {} if name == "ablation_maps" else {"steps": 2}
+        found = getattr(explain, name)(model, x, 0.01 * x.sign() * (x < 0.9), *order, classes, classes, **numbers)
+        return _parts(found if isinstance(found, Tensor) else found.margins)
+    found = getattr(explain, name)(model, x, classes)
+    return _parts(found if isinstance(found, Tensor) else found.maps)
+
+
+@pytest.mark.parametrize("name", [name.removeprefix("percep.explain.") for name in ASKING])
+def test_class_indices_of_every_kind_are_explained_and_others_refused(name: str) -> None:
+    """As attacks take them."""
+    x, classes = images(2), torch.tensor([3, 1])
+    (expected,) = explained(name, x, classes)
+    assert not torch.equal(expected, explained(name, x, torch.tensor([1, 3]))[0])
+    for same in (classes.int(), classes.to(torch.uint8), classes.numpy(), [3, 1], (3, 1), [np.int64(3), classes[1]]):
+        assert torch.equal(explained(name, x, same)[0], expected)
+    assert torch.equal(explained(name, x[:1], 3)[0], explained(name, x[:1], classes[:1])[0])
+    for wrong in (classes.float(), [True, False], [3], [[3], [1]], ["a", "b"], [5, 0], [-1, 0]):
+        with pytest.raises(InputError, match=r"must be (integers of shape|class indices in)") as caught:
+            explained(name, x, wrong)
+        assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("name", ASKING)
 def test_a_model_in_train_mode_is_refused_and_one_in_eval_mode_left_as_it_was(name: str) -> None:
     model = network()

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from percep.attacks.criteria import GradientFunction, Loss
-from percep.attacks.inputs import Classes, check_images
+from percep.attacks.inputs import check_images
 from percep.attacks.lattice import lattice_optimum, require_levels, to_lattice
 from percep.attacks.objective import Objective
 from percep.attacks.result import AttackResult, AttackStatus
 from percep.attacks.surroundings import own_modes, plain
 from percep.ball import SSIMBall
+from percep.class_indices import ClassIndices
 from percep.errors import InputError
 from percep.program import Program, Solution
 from percep.solvers import solve
@@ -79,7 +80,7 @@ class FrankWolfe:
             raise InputError("restarts follow single classes of the model: they need its own gradient")
         require_levels(self.levels)
 
-    def __call__(self, images: Tensor, labels: Classes, targets: Classes | None = None) -> AttackResult:
+    def __call__(self, images: Tensor, labels: ClassIndices, targets: ClassIndices | None = None) -> AttackResult:
         """Attacks a batch, in the images' precision, under any mode of torch's; no random number is drawn.
 
         Args:

@@ -10,7 +10,7 @@ from torch import Tensor
 from percep.attacks.bracket import bracket, crossing
 from percep.attacks.cost import Cost, check_measure
 from percep.attacks.criteria import GradientFunction
-from percep.attacks.inputs import Classes, check_images
+from percep.attacks.inputs import check_images
 from percep.attacks.lattice import quantise, require_levels, to_level
 from percep.attacks.minimal_step import minimal_step, ray
 from percep.attacks.objective import Objective
@@ -18,6 +18,7 @@ from percep.attacks.plans import CLASSES, FIRST, LATER, POWERS, Plan
 from percep.attacks.result import AttackResult, AttackStatus, MinimalResult
 from percep.attacks.surroundings import own_modes, plain
 from percep.choices import Measure
+from percep.class_indices import ClassIndices
 from percep.errors import InputError
 from percep.solvers.conjugate_gradients import conjugate_gradients
 from percep.solvers.quadratic import WindowQuadratic, per_image
@@ -103,7 +104,7 @@ class MinimalPerturbation:
                 raise InputError(f"{name} must be at least 1, got {value}")
         require_levels(self.levels)
 
-    def __call__(self, images: Tensor, labels: Classes, targets: Classes | None = None) -> MinimalResult:
+    def __call__(self, images: Tensor, labels: ClassIndices, targets: ClassIndices | None = None) -> MinimalResult:
         """Attacks a batch in the images' precision, under any mode of torch's; no random number is drawn.
 
         Images do not influence each other.

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from percep.attacks.criteria import GradientFunction, achieved, lead, loss, margin, probabilities, scores
-from percep.attacks.inputs import Classes, check_logits, class_indices
+from percep.attacks.inputs import check_logits
 from percep.attacks.surroundings import Network, plain
 from percep.choices import Loss
+from percep.class_indices import ClassIndices, as_class_indices
 from percep.errors import InputError
 from percep.precision import under_current_autocast
 
@@ -37,8 +38,8 @@ class Objective:
         gradient: GradientFunction | None,
         name: Loss,
         top_k: int,
-        labels: Classes,
-        targets: Classes | None,
+        labels: ClassIndices,
+        targets: ClassIndices | None,
         images: Tensor,
     ) -> None:
         batch, device = len(images), images.device
@@ -46,8 +47,8 @@ class Objective:
         self.own = None if gradient is None else under_current_autocast(gradient)
         self.name, self.top_k = name, top_k
         with torch.inference_mode(False):
-            self.labels = plain(class_indices("labels", labels, batch, device))
-            self.targets = None if targets is None else plain(class_indices("targets", targets, batch, device))
+            self.labels = plain(as_class_indices("labels", labels, batch, device))
+            self.targets = None if targets is None else plain(as_class_indices("targets", targets, batch, device))
             # Known of an image from its first logits, which are those of its reference.
             self._seen = torch.zeros(batch, dtype=torch.bool, device=device)
             self._distributed = self._seen.clone()

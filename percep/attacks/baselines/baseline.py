@@ -12,11 +12,12 @@ from percep.attacks.baselines.counting import Counted, NotFiniteError
 from percep.attacks.baselines.epsilon_search import PROBES
 from percep.attacks.baselines.peer import Peer, Task
 from percep.attacks.criteria import achieved
-from percep.attacks.inputs import Classes, check_images, check_logits, class_indices
+from percep.attacks.inputs import check_images, check_logits
 from percep.attacks.lattice import quantise
 from percep.attacks.result import AttackResult, AttackStatus
 from percep.attacks.surroundings import Network, own_modes, plain
 from percep.choices import BASELINES, ROUNDING_BASELINES
+from percep.class_indices import ClassIndices, as_class_indices
 from percep.errors import InputError
 from percep.windows import Window
 
@@ -76,7 +77,7 @@ class Baseline:
         """Whose attack this is: library, version and the settings used."""
         return self._peer.origin
 
-    def __call__(self, images: Tensor, labels: Classes, targets: Classes | None = None) -> AttackResult:
+    def __call__(self, images: Tensor, labels: ClassIndices, targets: ClassIndices | None = None) -> AttackResult:
         """Attacks a batch. Random starts follow `torch.manual_seed`: one number is drawn from the global generator.
 
         Args:
@@ -105,8 +106,8 @@ class Baseline:
                 f"{self.name} needs sides of {self._peer.side} pixels or more, got {tuple(images.shape[-2:])}"
             )
         batch, device = len(images), images.device
-        labels = class_indices("labels", labels, batch, device)
-        targets = None if targets is None else class_indices("targets", targets, batch, device)
+        labels = as_class_indices("labels", labels, batch, device)
+        targets = None if targets is None else as_class_indices("targets", targets, batch, device)
         if targets is not None and not self._peer.targeted:
             raise InputError(f"{self.name} has no targeted mode in {self._peer.release}")
         seed = int(torch.randint(2**31, ()))

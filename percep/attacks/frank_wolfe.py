@@ -17,6 +17,7 @@ from percep.ball import SSIMBall
 from percep.class_indices import ClassIndices
 from percep.errors import InputError
 from percep.program import Program, Solution
+from percep.scalars import require_integer, require_level
 from percep.solvers import solve
 from percep.windows import Window
 
@@ -69,16 +70,15 @@ class FrankWolfe:
         if self.floor is None and self.mean is None:
             raise InputError("FrankWolfe needs a floor, a mean or both, each in (0, 1)")
         for name, level in (("floor", self.floor), ("mean", self.mean)):
-            if level is not None and not 0 < level < 1:
-                raise InputError(f"{name} must lie in (0, 1), got {level}")
+            if level is not None:
+                object.__setattr__(self, name, require_level(name, level))
         for name, value, least in (("steps", self.steps, 1), ("restarts", self.restarts, 0), ("top_k", self.top_k, 1)):
-            if value < least:
-                raise InputError(f"{name} must be at least {least}, got {value}")
+            object.__setattr__(self, name, require_integer(name, value, least))
         if self.loss not in get_args(Loss):
             raise InputError(f"loss must be one of {', '.join(get_args(Loss))}, got {self.loss!r}")
         if self.restarts and self.gradient is not None:
             raise InputError("restarts follow single classes of the model: they need its own gradient")
-        require_levels(self.levels)
+        object.__setattr__(self, "levels", require_levels(self.levels))
 
     def __call__(self, images: Tensor, labels: ClassIndices, targets: ClassIndices | None = None) -> AttackResult:
         """Attacks a batch, in the images' precision, under any mode of torch's; no random number is drawn.

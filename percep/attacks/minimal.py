@@ -19,7 +19,7 @@ from percep.attacks.result import AttackResult, AttackStatus, MinimalResult
 from percep.attacks.surroundings import own_modes, plain
 from percep.choices import Measure
 from percep.class_indices import ClassIndices
-from percep.errors import InputError
+from percep.scalars import require_integer
 from percep.solvers.conjugate_gradients import conjugate_gradients
 from percep.solvers.quadratic import WindowQuadratic, per_image
 from percep.windows import Window
@@ -100,9 +100,8 @@ class MinimalPerturbation:
     def __post_init__(self) -> None:
         check_measure(self.measure)
         for name, value in (("gradients", self.gradients), ("top_k", self.top_k)):
-            if value < 1:
-                raise InputError(f"{name} must be at least 1, got {value}")
-        require_levels(self.levels)
+            object.__setattr__(self, name, require_integer(name, value, 1))
+        object.__setattr__(self, "levels", require_levels(self.levels))
 
     def __call__(self, images: Tensor, labels: ClassIndices, targets: ClassIndices | None = None) -> MinimalResult:
         """Attacks a batch in the images' precision, under any mode of torch's; no random number is drawn.

@@ -19,6 +19,7 @@ from percep.attacks.surroundings import Network, own_modes, plain
 from percep.choices import BASELINES, ROUNDING_BASELINES
 from percep.class_indices import ClassIndices, as_class_indices
 from percep.errors import InputError
+from percep.scalars import require_integer
 from percep.windows import Window
 
 _PEERS: dict[str, Callable[[int, bool], Peer]] = {
@@ -50,7 +51,8 @@ class Baseline:
         model: maps `(B, C, H, W)` images in [0, 1] to `(B, K)` logits; every module in it must be in eval mode. Nothing
             of it is changed, and it alone runs under the caller's `torch.autocast`.
         gradients: most gradients per image, at least 20.
-        eight_bit: judge images as rounded to 8 bits, inside the attack; "cw" and "fmn" cannot.
+        eight_bit: judge images as rounded to 256 levels, inside the attack; "cw" and "fmn" cannot. Other numbers of
+            levels, which percep's attacks have as `levels`, are not offered: the libraries that round do so to 8 bits.
 
     Raises:
         InputError: an unknown name, a budget too small, rounding that an attack does not know.
@@ -66,8 +68,7 @@ class Baseline:
     def __post_init__(self) -> None:
         if self.name not in _PEERS:
             raise InputError(f"unknown baseline {self.name!r}: choose {', '.join(BASELINES)}")
-        if self.gradients < _FEWEST_GRADIENTS:
-            raise InputError(f"gradients must be at least {_FEWEST_GRADIENTS}, got {self.gradients}")
+        object.__setattr__(self, "gradients", require_integer("gradients", self.gradients, _FEWEST_GRADIENTS))
         if self.eight_bit and self.name not in ROUNDING_BASELINES:
             raise InputError(f"{self.name} cannot round to 8 bits inside: leave eight_bit False")
         object.__setattr__(self, "_peer", _PEERS[self.name](self.gradients, self.eight_bit))

@@ -126,7 +126,7 @@ class _Run:
         self.status = [AttackStatus.NOT_FOUND if ok else AttackStatus.NOT_FINITE for ok in ball.finite.tolist()]
         self.active = torch.nonzero(ball.finite).flatten()
         self.before = torch.full((batch,), -1, dtype=torch.int64, device=device)
-        self.after, self.rivals = self.before.clone(), self.before.clone()
+        self.after, self.runners_up = self.before.clone(), self.before.clone()
         self.likely: list[list[int]] = [[] for _ in range(batch)]
         self.gap = torch.full((batch,), torch.nan, dtype=torch.float64, device=device)
         self.gradient_calls = torch.zeros(batch, dtype=torch.int64, device=device)
@@ -144,7 +144,7 @@ class _Run:
         )
         self.candidate[self.active] = self.ball.reference[self.active]
         for image in self.active.tolist():
-            self.rivals[image] = self.likely[image][number - 1]
+            self.runners_up[image] = self.likely[image][number - 1]
         self.solution = None
 
     def advance(self, step: int) -> bool:
@@ -163,7 +163,7 @@ class _Run:
                 self.solution = self.solution.select(kept)
             if not len(kept):
                 return False
-            _, gradient = self.objective.differentiate(inputs, logits, images, kept, self.rivals[self.active])
+            _, gradient = self.objective.differentiate(inputs, logits, images, kept, self.runners_up[self.active])
         self.gradient_calls[self.active] += 1
         return self._step(step, gradient)
 
@@ -188,15 +188,15 @@ class _Run:
         taken = usable.reshape(-1, 1, 1, 1)
         # Of the size of the first gradient, so that a loss whose gradients vary in size is averaged over directions.
         average = self.average[self.active]
-        pull = torch.where(taken, torch.lerp(average, _unit(gradient), 2 / (step + 2)), average)
-        self.average[self.active] = pull
+        linear_term = torch.where(taken, torch.lerp(average, _unit(gradient), 2 / (step + 2)), average)
+        self.average[self.active] = linear_term
         ball = self.ball.select(self.active)
         warm_start = self.solution if ball.floor is not None else None
-        self.solution = solve(Program(ball, pull), tol=self.attack.tol, warm_start=warm_start)
+        self.solution = solve(Program(ball, linear_term), tol=self.attack.tol, warm_start=warm_start)
         self.gap[self.active] = self.solution.gap
         assert self.solution.multipliers is not None
         levels = self.attack.levels
-        moved = lattice_optimum(ball, pull, self.solution.multipliers, self.solution.delta, levels)
+        moved = lattice_optimum(ball, linear_term, self.solution.multipliers, self.solution.delta, levels)
         if not bool(usable.all()):
             halfway = (self.candidate[self.active] - ball.reference) / 2
             moved = torch.where(taken, moved, to_lattice(ball, halfway, levels))

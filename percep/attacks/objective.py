@@ -70,7 +70,7 @@ class Objective:
         return logits
 
     def differentiate(
-        self, inputs: Tensor, logits: Tensor, images: Tensor, kept: Tensor, rivals: Tensor
+        self, inputs: Tensor, logits: Tensor, images: Tensor, kept: Tensor, runners_up: Tensor
     ) -> tuple[Tensor, Tensor]:
         """What is to be increased, `(m,)`, and its gradient `(m, C, H, W)`; 0 where nothing depends on the input.
 
@@ -81,7 +81,7 @@ class Objective:
             logits: `(n, K)` of all inputs, in their graph.
             images: `(n,)` indices of the inputs' images.
             kept: `(m,)`, places of the inputs that are meant.
-            rivals: `(m,)`, a class to be led past the label instead, or -1.
+            runners_up: `(m,)`, a class to be led past the label instead, or -1.
 
         Raises:
             InputError: a gradient function's gradient that is not of its images' shape.
@@ -98,7 +98,7 @@ class Objective:
             return self.margin(logits.detach()[kept], images[kept]), plain(gradient).to(shown)
         outputs = scores(logits[kept], self._distributed[images[kept]])
         values = loss(self.name, outputs, labels, targets, self.top_k)
-        values = torch.where(rivals >= 0, lead(outputs, labels, rivals.clamp_min(0)), values)
+        values = torch.where(runners_up >= 0, lead(outputs, labels, runners_up.clamp_min(0)), values)
         if not values.requires_grad:
             return values, torch.zeros_like(inputs[kept])
         (gradient,) = torch.autograd.grad(values.sum(), inputs, materialize_grads=True, allow_unused=True)

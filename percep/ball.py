@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from percep.errors import InputError
+from percep.scalars import require_level, shown
 from percep.ssim import C1, C2, ssim_losses, ssim_map, variance
 from percep.summaries import range_of, shape_of
 from percep.validation import require_images, require_perturbed
@@ -81,7 +82,7 @@ class SSIMBall:
         floor: in (0, 1): a number, a tensor `(B,)`, or a tensor that broadcasts to `(B, C, h, w)`.
         mean: in (0, 1): a number or a tensor `(B,)`.
         window: the SSIM window, `Window.gaussian()` by default.
-        luminance_share: exponent s in [0, 1) of the floor's split, t1 = t^s and t2 = t^(1 - s).
+        luminance_share: exponent s in (0, 1) of the floor's split, t1 = t^s and t2 = t^(1 - s).
 
     Raises:
         InputError: no floor and no mean, a level outside (0, 1), a reference that is not a floating-point
@@ -100,10 +101,8 @@ class SSIMBall:
         finite = require_images(reference, "reference")
         if floor is None and mean is None:
             raise InputError("an SSIM ball needs a floor, a mean or both, each in (0, 1)")
-        if not 0 < luminance_share < 1:
-            raise InputError(f"luminance_share must lie in (0, 1), got {luminance_share}")
+        self.luminance_share = require_level("luminance_share", luminance_share)
         self.window = Window.gaussian() if window is None else window
-        self.luminance_share = luminance_share
         # Under inference mode too a ball is made of tensors that autograd can save.
         with torch.inference_mode(False), torch.no_grad():
             self.finite = finite.clone()
@@ -386,7 +385,10 @@ def _least_square(local: LocalBall | None, statistic: Tensor) -> Tensor:
 def _level(value: Level | None, name: str, shape: tuple[int, int, int, int], device: torch.device) -> Tensor | None:
     if value is None:
         return None
-    level = torch.as_tensor(value, dtype=torch.float64, device=device).detach()
+    try:
+        level = torch.as_tensor(value, dtype=torch.float64, device=device).detach()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"{name} must lie in (0, 1), got {shown(value)}") from error
     if not bool(((level > 0) & (level < 1)).all()):
         raise InputError(f"{name} must lie in (0, 1), got {value if level.ndim == 0 else 'a tensor outside it'}")
     level = _aligned(level)

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from percep.errors import InputError
+from percep.scalars import require_ssim
 from percep.summaries import range_of, table
 from percep.validation import require_images, require_perturbed
 from percep.windows import Window
@@ -68,9 +68,8 @@ def certify(
     window = Window.gaussian() if window is None else window
     require_images(reference, "reference")
     require_perturbed(images, reference)
-    for name, level in (("floor", floor), ("mean", mean)):
-        if level is not None and not -1 <= level <= 1:
-            raise InputError(f"{name} must lie in [-1, 1], got {level}")
+    floor = None if floor is None else require_ssim("floor", floor)
+    mean = None if mean is None else require_ssim("mean", mean)
     window.grid(*reference.shape[-2:])
     lowest, average, within = [], [], []
     for x, y in zip(_array(reference), _array(images), strict=True):

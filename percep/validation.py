@@ -10,8 +10,10 @@ from percep.errors import InputError
 
 # White in files of 8, 10, 12, 14 and 16 bits.
 _WHITES = (255, 1023, 4095, 16383, 65535)
-# Up to here a last axis is taken for channels where the second one is longer.
-_MOST_CHANNELS = 4
+# Of images with channels last: how many channels files have, and the least height and width that is told from channels.
+_CHANNELS, _LEAST_SIDE = (1, 3, 4), 11
+# How far values may leave [0, 1] for rounding to be a likely reason.
+_ROUNDING = 0.01
 
 
 def require_images(images: Tensor, name: str = "images") -> Tensor:
@@ -24,8 +26,9 @@ def require_images(images: Tensor, name: str = "images") -> Tensor:
         name: of the argument, for the error.
 
     Raises:
-        InputError: no tensor, another number of axes, no pixel, channels last, integers, or finite values outside
-            [0, 1].
+        InputError: no tensor, another number of axes, no pixel, integers, or finite values outside [0, 1]; channels
+            last, for which a last axis of 1, 3 or 4 is taken behind two of 11 or more. What is smaller may be narrow
+            images of many channels.
     """
     _require_layout(images, name)
     finite, least, most = _range(images.detach())
@@ -84,7 +87,7 @@ def _require_layout(images: Tensor, name: str) -> None:
     if len(shape) != 4:
         remedy = f": give {name}[None]" if len(shape) == 3 else ""
         raise InputError(f"{name} must be floating-point (B, C, H, W), got {dtype} {shape}{remedy}")
-    if shape[3] <= _MOST_CHANNELS < min(shape[1:3]):
+    if shape[3] in _CHANNELS and min(shape[1:3]) >= _LEAST_SIDE:
         raise InputError(
             f"{name} must be (B, C, H, W), got {shape} with channels last: give {name}.permute(0, 3, 1, 2)"
         )
@@ -111,11 +114,12 @@ def _range(images: Tensor) -> tuple[Tensor, float, float]:
 
 
 def _remedy(name: str, least: float, most: float) -> str:
-    if least < 0 and (least < -1 or most > 2):
-        return f"undo their normalisation, {name} * std + mean"
-    if -1 <= least < -0.1 and most <= 1:
-        return f"give ({name} + 1) / 2 if they are in [-1, 1]"
-    if most <= 2:
+    """What to do with values in such a range: where its reason is a guess, under which condition."""
+    if max(-least, most - 1) <= _ROUNDING:
         return f"give {name}.clamp(0, 1) if that is rounding"
-    white = next((level for level in _WHITES if most <= level), None)
-    return f"divide {name} by {'the level of white' if white is None else white}"
+    if -1 <= least < -0.5 and most <= 1:
+        return f"give ({name} + 1) / 2 if black is -1 and white 1"
+    if least < 0:
+        return f"undo what was subtracted and divided by, {name} * std + mean after a normalisation"
+    white = next((level for level in _WHITES if 2 < most <= level), None)
+    return f"divide {name} by {'the level of white' if white is None else f'{white} if that is white'}"

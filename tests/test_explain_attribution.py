@@ -105,7 +105,7 @@ def test_what_cannot_be_explained_is_refused(images, weights):
     model = Linear(weights)
     for explain in (integrated_gradients, occlusion):
         for targets in ([0], [0, 4], [0, -1]):
-            with pytest.raises(InputError, match=r"one class in 0\.\.3 per image, 2 in all"):
+            with pytest.raises(InputError, match=r"^targets must be (integers of shape \(2,\)|class .* \[0, 3\])"):
                 explain(model, images, torch.tensor(targets))
     with pytest.raises(InputError, match="at least 1 step"):
         integrated_gradients(model, images, TARGETS, steps=0)

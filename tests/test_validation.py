@@ -40,12 +40,16 @@ def test_one_value_that_is_not_finite_marks_its_own_image(bad: float) -> None:
 @pytest.mark.parametrize(
     ("scaled", "remedy"),
     [
-        (lambda x: x * 255, "divide pixels by 255"),
+        (lambda x: x * 255, "divide pixels by 255 if that is white"),
         (lambda x: x * 1023, "divide pixels by 1023"),
         (lambda x: x * 4095, "divide pixels by 4095"),
         (lambda x: x * 65535, "divide pixels by 65535"),
         (lambda x: x * 1e6, "divide pixels by the level of white"),
-        (lambda x: 2 * x - 1, r"\(pixels \+ 1\) / 2"),
+        (lambda x: x * 3.7, "divide pixels by 255 if that is white"),
+        (lambda x: x * 1.7, "divide pixels by the level of white$"),
+        (lambda x: 2 * x - 1, r"give \(pixels \+ 1\) / 2 if black is -1 and white 1$"),
+        (lambda x: x - 0.3, r"undo what was subtracted and divided by, pixels \* std \+ mean after a normalisation$"),
+        (lambda x: 1.1 * x - 0.05, r"undo what was subtracted"),
         (lambda x: (x - 0.45) / 0.22, r"pixels \* std \+ mean"),
         (lambda x: x + 1e-6, r"pixels\.clamp\(0, 1\)"),
         (lambda x: x - 1e-6, r"pixels\.clamp\(0, 1\)"),
@@ -66,8 +70,11 @@ def test_another_scale_is_named_with_the_way_back(scaled: Callable[[Tensor], Ten
         (torch.zeros(SHAPE, dtype=torch.int32), r"x\.float\(\) by the level of white"),
         (torch.zeros(SHAPE, dtype=torch.bool), "torch.bool"),
         (torch.zeros(SHAPE, dtype=torch.complex64), "torch.complex64"),
-        (torch.zeros(2, 8, 9, 3), r"channels last: give x\.permute\(0, 3, 1, 2\)"),
-        (torch.zeros(2, 8, 9, 1, dtype=torch.uint8), "channels last"),
+        (torch.zeros(2, 12, 11, 3), r"channels last: give x\.permute\(0, 3, 1, 2\)"),
+        (torch.zeros(2, 28, 28, 1, dtype=torch.uint8), "channels last"),
+        (torch.zeros(1, 224, 224, 3), "channels last"),
+        (torch.zeros(0, 32, 32, 3), "channels last"),
+        (torch.zeros(1, 480, 640, 4), "channels last"),
         (torch.zeros(3, 8, 9), r"give x\[None\]"),
         (torch.zeros(8, 9), r"floating-point \(B, C, H, W\), got torch.float32 \(8, 9\)"),
         (np.zeros(SHAPE, dtype=np.float32), r"got ndarray: give torch\.as_tensor\(x\)"),
@@ -82,7 +89,13 @@ def test_another_layout_or_type_is_named_with_the_way_out(images: Tensor, remedy
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("shape", [(2, 1, 8, 3), (2, 3, 3, 3), (2, 3, 2, 2), (1, 16, 16, 16), (2, 3, 8, 1)])
+NARROW = [
+    *((2, 1, 8, 3), (2, 3, 3, 3), (2, 3, 2, 2), (1, 16, 16, 16), (2, 3, 8, 1), (1, 3, 224, 3), (2, 1, 28, 1)),
+    *((1, 5, 16, 4), (1, 10, 16, 1), (1, 13, 64, 2), (1, 200, 3, 3), (1, 102, 10, 4), (2, 4, 300, 3)),
+]
+
+
+@pytest.mark.parametrize("shape", NARROW)
 def test_narrow_images_are_not_taken_for_channels_last(shape: tuple[int, ...]) -> None:
     assert require_images(torch.zeros(shape)).tolist() == [True] * shape[0]
 
@@ -145,6 +158,32 @@ def test_an_empty_batch_has_an_empty_answer(name: str) -> None:
     for mine, alike in zip(found, one, strict=True):
         assert mine.shape == (0, *alike.shape[1:])
         assert mine.dtype == alike.dtype
+
+
+def explained(name: str, x: Tensor, classes: object) -> tuple[Tensor, ...]:
+    model = network()
+    if name in ("insertion", "deletion", "ablation_maps"):
+        order = () if name == "ablation_maps" else (x[:, 0],)
+        numbers = {} if name == "ablation_maps" else {"steps": 2}
+        found = getattr(explain, name)(model, x, 0.01 * x.sign() * (x < 0.9), *order, classes, classes, **numbers)
+        return _parts(found if isinstance(found, Tensor) else found.margins)
+    found = getattr(explain, name)(model, x, classes)
+    return _parts(found if isinstance(found, Tensor) else found.maps)
+
+
+@pytest.mark.parametrize("name", [name.removeprefix("percep.explain.") for name in ASKING])
+def test_class_indices_of_every_kind_are_explained_and_others_refused(name: str) -> None:
+    """As attacks take them."""
+    x, classes = images(2), torch.tensor([3, 1])
+    (expected,) = explained(name, x, classes)
+    assert not torch.equal(expected, explained(name, x, torch.tensor([1, 3]))[0])
+    for same in (classes.int(), classes.to(torch.uint8), classes.numpy(), [3, 1], (3, 1), [np.int64(3), classes[1]]):
+        assert torch.equal(explained(name, x, same)[0], expected)
+    assert torch.equal(explained(name, x[:1], 3)[0], explained(name, x[:1], classes[:1])[0])
+    for wrong in (classes.float(), [True, False], [3], [[3], [1]], ["a", "b"], [5, 0], [-1, 0]):
+        with pytest.raises(InputError, match=r"must be (integers of shape|class indices in)") as caught:
+            explained(name, x, wrong)
+        assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ASKING)

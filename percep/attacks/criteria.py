@@ -51,13 +51,13 @@ def margin(logits: Tensor, labels: Tensor, targets: Tensor | None, top_k: int = 
     goal = labels if targets is None else targets
     chosen = logits.gather(1, goal[:, None]).squeeze(1)
     others = logits.scatter(1, goal[:, None], -torch.inf)
-    rival = others.amax(1) if top_k == 1 else others.topk(top_k, 1).values[:, -1]
-    return rival - chosen if targets is None else chosen - rival
+    runner_up = others.amax(1) if top_k == 1 else others.topk(top_k, 1).values[:, -1]
+    return runner_up - chosen if targets is None else chosen - runner_up
 
 
-def lead(logits: Tensor, labels: Tensor, rivals: Tensor) -> Tensor:
-    """`(B,)`: a rival's logit minus the label's; `rivals` are `(B,)` class indices."""
-    return (logits.gather(1, rivals[:, None]) - logits.gather(1, labels[:, None])).squeeze(1)
+def lead(logits: Tensor, labels: Tensor, runners_up: Tensor) -> Tensor:
+    """`(B,)`: a runner-up's logit minus the label's; `runners_up` are `(B,)` class indices."""
+    return (logits.gather(1, runners_up[:, None]) - logits.gather(1, labels[:, None])).squeeze(1)
 
 
 def difference_of_logits_ratio(logits: Tensor, labels: Tensor, targets: Tensor | None) -> Tensor:

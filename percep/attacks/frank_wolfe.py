@@ -8,14 +8,16 @@ import torch
 from torch import Tensor
 
 from percep.attacks.criteria import GradientFunction, Loss
-from percep.attacks.inputs import Classes, check_images
+from percep.attacks.inputs import check_images
 from percep.attacks.lattice import lattice_optimum, require_levels, to_lattice
 from percep.attacks.objective import Objective
 from percep.attacks.result import AttackResult, AttackStatus
 from percep.attacks.surroundings import own_modes, plain
 from percep.ball import SSIMBall
+from percep.class_indices import ClassIndices
 from percep.errors import InputError
 from percep.program import Program, Solution
+from percep.scalars import require_integer, require_level
 from percep.solvers import solve
 from percep.windows import Window
 
@@ -68,18 +70,17 @@ class FrankWolfe:
         if self.floor is None and self.mean is None:
             raise InputError("FrankWolfe needs a floor, a mean or both, each in (0, 1)")
         for name, level in (("floor", self.floor), ("mean", self.mean)):
-            if level is not None and not 0 < level < 1:
-                raise InputError(f"{name} must lie in (0, 1), got {level}")
+            if level is not None:
+                object.__setattr__(self, name, require_level(name, level))
         for name, value, least in (("steps", self.steps, 1), ("restarts", self.restarts, 0), ("top_k", self.top_k, 1)):
-            if value < least:
-                raise InputError(f"{name} must be at least {least}, got {value}")
+            object.__setattr__(self, name, require_integer(name, value, least))
         if self.loss not in get_args(Loss):
             raise InputError(f"loss must be one of {', '.join(get_args(Loss))}, got {self.loss!r}")
         if self.restarts and self.gradient is not None:
             raise InputError("restarts follow single classes of the model: they need its own gradient")
-        require_levels(self.levels)
+        object.__setattr__(self, "levels", require_levels(self.levels))
 
-    def __call__(self, images: Tensor, labels: Classes, targets: Classes | None = None) -> AttackResult:
+    def __call__(self, images: Tensor, labels: ClassIndices, targets: ClassIndices | None = None) -> AttackResult:
         """Attacks a batch, in the images' precision, under any mode of torch's; no random number is drawn.
 
         Args:
@@ -125,7 +126,7 @@ class _Run:
         self.status = [AttackStatus.NOT_FOUND if ok else AttackStatus.NOT_FINITE for ok in ball.finite.tolist()]
         self.active = torch.nonzero(ball.finite).flatten()
         self.before = torch.full((batch,), -1, dtype=torch.int64, device=device)
-        self.after, self.rivals = self.before.clone(), self.before.clone()
+        self.after, self.runners_up = self.before.clone(), self.before.clone()
         self.likely: list[list[int]] = [[] for _ in range(batch)]
         self.gap = torch.full((batch,), torch.nan, dtype=torch.float64, device=device)
         self.gradient_calls = torch.zeros(batch, dtype=torch.int64, device=device)
@@ -143,7 +144,7 @@ class _Run:
         )
         self.candidate[self.active] = self.ball.reference[self.active]
         for image in self.active.tolist():
-            self.rivals[image] = self.likely[image][number - 1]
+            self.runners_up[image] = self.likely[image][number - 1]
         self.solution = None
 
     def advance(self, step: int) -> bool:
@@ -162,7 +163,7 @@ class _Run:
                 self.solution = self.solution.select(kept)
             if not len(kept):
                 return False
-            _, gradient = self.objective.differentiate(inputs, logits, images, kept, self.rivals[self.active])
+            _, gradient = self.objective.differentiate(inputs, logits, images, kept, self.runners_up[self.active])
         self.gradient_calls[self.active] += 1
         return self._step(step, gradient)
 
@@ -187,15 +188,15 @@ class _Run:
         taken = usable.reshape(-1, 1, 1, 1)
         # Of the size of the first gradient, so that a loss whose gradients vary in size is averaged over directions.
         average = self.average[self.active]
-        pull = torch.where(taken, torch.lerp(average, _unit(gradient), 2 / (step + 2)), average)
-        self.average[self.active] = pull
+        linear_term = torch.where(taken, torch.lerp(average, _unit(gradient), 2 / (step + 2)), average)
+        self.average[self.active] = linear_term
         ball = self.ball.select(self.active)
         warm_start = self.solution if ball.floor is not None else None
-        self.solution = solve(Program(ball, pull), tol=self.attack.tol, warm_start=warm_start)
+        self.solution = solve(Program(ball, linear_term), tol=self.attack.tol, warm_start=warm_start)
         self.gap[self.active] = self.solution.gap
         assert self.solution.multipliers is not None
         levels = self.attack.levels
-        moved = lattice_optimum(ball, pull, self.solution.multipliers, self.solution.delta, levels)
+        moved = lattice_optimum(ball, linear_term, self.solution.multipliers, self.solution.delta, levels)
         if not bool(usable.all()):
             halfway = (self.candidate[self.active] - ball.reference) / 2
             moved = torch.where(taken, moved, to_lattice(ball, halfway, levels))

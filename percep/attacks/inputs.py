@@ -1,17 +1,12 @@
 """What every attack asks of its images, labels and targets."""
 
-from collections.abc import Sequence
-
-import numpy as np
 import torch
 from torch import Tensor
 
 from percep.attacks.lattice import level_tolerance, require_levels
+from percep.class_indices import require_classes
 from percep.errors import InputError
 from percep.validation import require_images
-
-Classes = Tensor | np.ndarray | Sequence[int] | int
-"""Class indices, one for each image: a tensor, an array or a list of integers, or one integer for a single image."""
 
 _PRECISIONS = (torch.float32, torch.float64)
 
@@ -42,36 +37,10 @@ def check_images(images: Tensor, levels: int | None) -> Tensor:
     return finite
 
 
-def class_indices(name: str, classes: Classes, batch: int, device: torch.device) -> Tensor:
-    """`(batch,)` int64 class indices on a device, from whatever integers hold them.
-
-    Raises:
-        InputError: anything but one integer per image: floats, booleans, one-hot rows, another number of them.
-    """
-    wanted = f"{name} must be integers of shape ({batch},), one class index per image"
-    if isinstance(classes, int | np.integer) and not isinstance(classes, bool):
-        classes = [int(classes)]
-    if not isinstance(classes, Tensor):
-        try:
-            array = np.asarray(classes)
-        except ValueError as error:  # lists of different lengths
-            raise InputError(f"{wanted}, got a ragged {type(classes).__name__}") from error
-        if array.dtype.kind not in "iu" and array.shape != (0,):
-            remedy = ": give logits.argmax(1), or labels.astype(int)" if array.dtype.kind == "f" else ""
-            raise InputError(f"{wanted}, got a {type(classes).__name__} of {array.dtype} {array.shape}{remedy}")
-        classes = torch.from_numpy(array.astype(np.int64))
-    if classes.is_floating_point() or classes.is_complex() or classes.dtype == torch.bool:
-        raise InputError(f"{wanted}, got {classes.dtype} {tuple(classes.shape)}: give {name}.long()")
-    if classes.shape != (batch,):
-        remedy = f": give {name}.argmax(1) of one-hot rows" if classes.ndim == 2 and len(classes) == batch else ""
-        raise InputError(f"{wanted}, got {classes.dtype} {tuple(classes.shape)}{remedy}")
-    return classes.to(device, torch.int64)
-
-
 def check_logits(logits: Tensor, batch: int, labels: Tensor, targets: Tensor | None) -> None:
     """Raises InputError for logits that are not `(batch, K)`, labels or targets that are none of the K classes."""
     if logits.ndim != 2 or logits.shape[0] != batch:
         raise InputError(f"the model must answer ({batch}, K) logits, got {tuple(logits.shape)}")
     for name, classes in (("labels", labels), ("targets", targets)):
-        if classes is not None and bool(((classes < 0) | (classes >= logits.shape[1])).any()):
-            raise InputError(f"{name} must be class indices in [0, {logits.shape[1] - 1}]")
+        if classes is not None:
+            require_classes(name, classes, logits)

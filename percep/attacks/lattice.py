@@ -1,11 +1,14 @@
 """Perturbed images on the lattice of grey levels, inside the ball as they are saved."""
 
+from typing import overload
+
 import torch
 from torch import Tensor
 
 from percep.ball import SSIMBall
 from percep.errors import InputError
 from percep.program import Multipliers
+from percep.scalars import as_integer, shown
 from percep.solvers.quadratic import WindowQuadratic, per_image
 from percep.ssim import C1, C2, Losses, ssim_losses
 
@@ -33,8 +36,8 @@ def quantise(images: Tensor, levels: int | None = 256) -> Tensor:
     clamped = images.clamp(0, 1)
     if levels is None:
         return clamped
-    require_levels(levels, images.dtype)
-    return (clamped * (levels - 1)).round() / (levels - 1)
+    steps = require_levels(levels, images.dtype) - 1
+    return (clamped * steps).round() / steps
 
 
 def to_level(delta: Tensor, reference: Tensor, levels: int | None = 256) -> Tensor:
@@ -154,14 +157,29 @@ def to_lattice(ball: SSIMBall, delta: Tensor, levels: int | None = 256) -> Tenso
     return quantise(best, levels)
 
 
-def require_levels(levels: int | None, dtype: torch.dtype | None = None) -> None:
-    """Raises InputError for levels that are neither None nor an integer from 2 on that a dtype can tell apart."""
+@overload
+def require_levels(levels: None, dtype: torch.dtype | None = None) -> None: ...
+
+
+@overload
+def require_levels(levels: int, dtype: torch.dtype | None = None) -> int: ...
+
+
+def require_levels(levels: int | None, dtype: torch.dtype | None = None) -> int | None:
+    """Levels as Python's integer, or None; raises InputError for what is neither, or below 2, or too fine for a dtype.
+
+    A dtype must tell levels apart.
+    """
     if levels is None:
-        return
-    if isinstance(levels, bool) or not isinstance(levels, int) or levels < 2:
-        raise InputError(f"levels must be an integer of 2 or more (256 for 8 bits), or None for floats, got {levels!r}")
-    if dtype is not None and level_tolerance(levels, dtype) >= _FARTHEST:
-        raise InputError(f"{dtype} does not tell {levels} levels apart: give images.double(), or levels=None")
+        return None
+    number = as_integer(levels)
+    if number is None or number < 2:
+        raise InputError(
+            f"levels must be an integer of 2 or more (256 for 8 bits), or None for floats, got {shown(levels)}"
+        )
+    if dtype is not None and level_tolerance(number, dtype) >= _FARTHEST:
+        raise InputError(f"{dtype} does not tell {number} levels apart: give images.double(), or levels=None")
+    return number
 
 
 def level_tolerance(levels: int, dtype: torch.dtype) -> float:

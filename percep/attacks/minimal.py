@@ -10,7 +10,7 @@ from torch import Tensor
 from percep.attacks.bracket import bracket, crossing
 from percep.attacks.cost import Cost, check_measure
 from percep.attacks.criteria import GradientFunction
-from percep.attacks.inputs import Classes, check_images
+from percep.attacks.inputs import check_images
 from percep.attacks.lattice import quantise, require_levels, to_level
 from percep.attacks.minimal_step import minimal_step, ray
 from percep.attacks.objective import Objective
@@ -18,7 +18,8 @@ from percep.attacks.plans import CLASSES, FIRST, LATER, POWERS, Plan
 from percep.attacks.result import AttackResult, AttackStatus, MinimalResult
 from percep.attacks.surroundings import own_modes, plain
 from percep.choices import Measure
-from percep.errors import InputError
+from percep.class_indices import ClassIndices
+from percep.scalars import require_integer
 from percep.solvers.conjugate_gradients import conjugate_gradients
 from percep.solvers.quadratic import WindowQuadratic, per_image
 from percep.windows import Window
@@ -99,11 +100,10 @@ class MinimalPerturbation:
     def __post_init__(self) -> None:
         check_measure(self.measure)
         for name, value in (("gradients", self.gradients), ("top_k", self.top_k)):
-            if value < 1:
-                raise InputError(f"{name} must be at least 1, got {value}")
-        require_levels(self.levels)
+            object.__setattr__(self, name, require_integer(name, value, 1))
+        object.__setattr__(self, "levels", require_levels(self.levels))
 
-    def __call__(self, images: Tensor, labels: Classes, targets: Classes | None = None) -> MinimalResult:
+    def __call__(self, images: Tensor, labels: ClassIndices, targets: ClassIndices | None = None) -> MinimalResult:
         """Attacks a batch in the images' precision, under any mode of torch's; no random number is drawn.
 
         Images do not influence each other.
@@ -149,7 +149,7 @@ class _Search:
         self.step = torch.zeros(batch, dtype=torch.int64, device=device)
         self.gradient_calls, self.forward_calls = self.step.clone(), self.step.clone()
         self.before, self.after = self.step - 1, self.step - 1
-        self.rival = self.step - 1
+        self.runner_up = self.step - 1
         self.power = images.new_full((batch,), POWERS[0])
         # Of a caller's gradient: the margin at the reference, and how much of it a unit along the average is worth.
         self.first_margin, self.slope = images.new_zeros(batch), images.new_ones(batch)
@@ -180,7 +180,9 @@ class _Search:
             lost = torch.nonzero(~finite & ~first).flatten()
             self.forward_calls[images if own else images[~finite | (met & first)]] += 1
             if len(kept):
-                values, gradient = self.objective.differentiate(inputs, logits, images, kept, self.rival[images[kept]])
+                values, gradient = self.objective.differentiate(
+                    inputs, logits, images, kept, self.runner_up[images[kept]]
+                )
         stuck, reached = images[lost], met[lost]
         self.active = images[:0]
         if len(kept):
@@ -224,17 +226,17 @@ class _Search:
         met = self.objective.achieved(logits, images)
         cost = self.cost.select(images)
         candidates = self._saved(images, delta)
-        price = cost.of(cost.losses(candidates))
-        better = met & (price < self.best_cost[images])
+        costs = cost.of(cost.losses(candidates))
+        better = met & (costs < self.best_cost[images])
         improved = images[better]
         self.best[improved] = candidates[better]
         self.best_average[improved] = self.average[improved]
-        self.best_cost[improved], self.after[improved] = price[better], prediction[better]
-        self.run_cost[images] = torch.where(met, torch.minimum(self.run_cost[images], price), self.run_cost[images])
+        self.best_cost[improved], self.after[improved] = costs[better], prediction[better]
+        self.run_cost[images] = torch.where(met, torch.minimum(self.run_cost[images], costs), self.run_cost[images])
         first = self.gradient_calls[images] == 0
         self.before[images] = torch.where(first, prediction, self.before[images])
         self.after[images] = torch.where(first, prediction, self.after[images])
-        rows = zip(images.tolist(), finite.tolist(), met.tolist(), price.tolist(), first.tolist(), strict=True)
+        rows = zip(images.tolist(), finite.tolist(), met.tolist(), costs.tolist(), first.tolist(), strict=True)
         for image, ok, hit, spent, fresh in rows:
             self.tried[image].append((spent, hit))
             if fresh and not ok:
@@ -276,20 +278,20 @@ class _Search:
             quadratic.product, quadratic.preconditioner, average, 1e-2, _LINEAR_STEPS, start=self.direction[images]
         )
         self.average[images], self.direction[images] = average, solved
-        pull, direction = average, solved
+        linear_term, direction = average, solved
         if self.attack.gradient is not None:
             slope = self._measured_slope(images, values, quadratic).reshape(-1, 1, 1, 1)
-            pull, direction = slope * average, slope * solved
+            linear_term, direction = slope * average, slope * solved
         # A run that starts beyond the boundary has nothing to take back: its first tangent will.
         fresh = (self.shortfall[images] == 0) & (values > 0)
         counted = torch.where(fresh, 0.0, values)
         self.depth[images] = torch.maximum(self.depth[images], values.abs())
         most = _MOST_INTEGRAL * self.depth[images]
         shortfall = (self.shortfall[images] - _INTEGRAL * counted).clamp(-most, most)
-        gained = per_image(pull * delta).flatten()
+        gained = per_image(linear_term * delta).flatten()
         needed = gained - values + shortfall + _BEYOND * self.depth[images]
         needed = torch.maximum(needed, 0.3 * gained.abs())
-        moved = minimal_step(quadratic, pull, direction, needed, cost.reference, self.attack.levels)
+        moved = minimal_step(quadratic, linear_term, direction, needed, cost.reference, self.attack.levels)
         if self.attack.measure == "floor":
             cost.reweight(cost.losses(cost.reference + moved))
             self.cost.weights[images] = cost.weights
@@ -421,8 +423,8 @@ class _Search:
         best, run = float(self.best_cost[image]), float(self.run_cost[image])
         if plan.scanned:  # one step towards a class has just been taken, which tells its cost by the tangent
             cost = self.cost.select(torch.tensor([image], device=self.active.device))
-            price = cost.of(cost.losses(cost.reference + self.delta[image]))
-            plan.prices[plan.scanned.pop(0)] = float(price)
+            spent = cost.of(cost.losses(cost.reference + self.delta[image]))
+            plan.costs[plan.scanned.pop(0)] = float(spent)
             self._scan(image, plan)
         elif step >= plan.length or (plan.runs > 0 and step >= _PATIENCE and run > _HOPELESS * best):
             self._next(image, plan)
@@ -450,10 +452,10 @@ class _Search:
                 self.average[image] = self.best_average[image]
                 self.step[image] = _REFINED
 
-    def _restart(self, image: int, rival: int, power: float) -> None:
+    def _restart(self, image: int, runner_up: int, power: float) -> None:
         for state in (self.delta, self.average, self.direction, self.shortfall, self.depth, self.step):
             state[image] = 0
-        self.rival[image], self.power[image] = rival, power
+        self.runner_up[image], self.power[image] = runner_up, power
         self.run_cost[image] = torch.inf
         self.ends[image] = None
 

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from percep.attacks.criteria import GradientFunction, achieved, lead, loss, margin, probabilities, scores
-from percep.attacks.inputs import Classes, check_logits, class_indices
+from percep.attacks.inputs import check_logits
 from percep.attacks.surroundings import Network, plain
 from percep.choices import Loss
+from percep.class_indices import ClassIndices, as_class_indices
 from percep.errors import InputError
 from percep.precision import under_current_autocast
 
@@ -37,8 +38,8 @@ class Objective:
         gradient: GradientFunction | None,
         name: Loss,
         top_k: int,
-        labels: Classes,
-        targets: Classes | None,
+        labels: ClassIndices,
+        targets: ClassIndices | None,
         images: Tensor,
     ) -> None:
         batch, device = len(images), images.device
@@ -46,8 +47,8 @@ class Objective:
         self.own = None if gradient is None else under_current_autocast(gradient)
         self.name, self.top_k = name, top_k
         with torch.inference_mode(False):
-            self.labels = plain(class_indices("labels", labels, batch, device))
-            self.targets = None if targets is None else plain(class_indices("targets", targets, batch, device))
+            self.labels = plain(as_class_indices("labels", labels, batch, device))
+            self.targets = None if targets is None else plain(as_class_indices("targets", targets, batch, device))
             # Known of an image from its first logits, which are those of its reference.
             self._seen = torch.zeros(batch, dtype=torch.bool, device=device)
             self._distributed = self._seen.clone()
@@ -69,7 +70,7 @@ class Objective:
         return logits
 
     def differentiate(
-        self, inputs: Tensor, logits: Tensor, images: Tensor, kept: Tensor, rivals: Tensor
+        self, inputs: Tensor, logits: Tensor, images: Tensor, kept: Tensor, runners_up: Tensor
     ) -> tuple[Tensor, Tensor]:
         """What is to be increased, `(m,)`, and its gradient `(m, C, H, W)`; 0 where nothing depends on the input.
 
@@ -80,7 +81,7 @@ class Objective:
             logits: `(n, K)` of all inputs, in their graph.
             images: `(n,)` indices of the inputs' images.
             kept: `(m,)`, places of the inputs that are meant.
-            rivals: `(m,)`, a class to be led past the label instead, or -1.
+            runners_up: `(m,)`, a class to be led past the label instead, or -1.
 
         Raises:
             InputError: a gradient function's gradient that is not of its images' shape.
@@ -97,7 +98,7 @@ class Objective:
             return self.margin(logits.detach()[kept], images[kept]), plain(gradient).to(shown)
         outputs = scores(logits[kept], self._distributed[images[kept]])
         values = loss(self.name, outputs, labels, targets, self.top_k)
-        values = torch.where(rivals >= 0, lead(outputs, labels, rivals.clamp_min(0)), values)
+        values = torch.where(runners_up >= 0, lead(outputs, labels, runners_up.clamp_min(0)), values)
         if not values.requires_grad:
             return values, torch.zeros_like(inputs[kept])
         (gradient,) = torch.autograd.grad(values.sum(), inputs, materialize_grads=True, allow_unused=True)

@@ -19,8 +19,8 @@ class Plan:
         runs: that are over.
         classes: the likely ones, best logit first, without the label.
         scanned: classes still to be looked at.
-        prices: of the classes looked at, by their tangents at the reference.
-        queue: runs to come, as (rival or -1, power).
+        costs: of the classes looked at, by their tangents at the reference.
+        queue: runs to come, as (class or -1, power).
         dead_ends: runs in a row that ended where no gradient was and made the answer no cheaper.
     """
 
@@ -28,13 +28,13 @@ class Plan:
         self.length, self.runs, self.dead_ends = length, 0, 0
         self.classes: list[int] = []
         self.scanned: list[int] = []
-        self.prices: dict[int, float] = {}
+        self.costs: dict[int, float] = {}
         self.queue: list[tuple[int, float]] = []
 
     def rank(self, best: float) -> None:
         """Queues runs towards the classes, the cheapest first; the patient average before the forgetful one."""
-        by_price = sorted(self.prices, key=lambda rival: self.prices[rival])
-        ranked = [rival for rival in by_price if self.prices[rival] < _DEAR * best]
-        runs = [(rival, POWERS[0]) for rival in ranked]
-        again = [(rival, POWERS[1]) for rival in (-1, *ranked)]
+        by_cost = sorted(self.costs, key=lambda runner_up: self.costs[runner_up])
+        ranked = [runner_up for runner_up in by_cost if self.costs[runner_up] < _DEAR * best]
+        runs = [(runner_up, POWERS[0]) for runner_up in ranked]
+        again = [(runner_up, POWERS[1]) for runner_up in (-1, *ranked)]
         self.queue = [run for pair in zip_longest(runs, again) for run in pair if run is not None]

@@ -1,4 +1,4 @@
-"""Float perturbations of any attack, saved as 8-bit images with percep's rounding: the rivals' best chance."""
+"""Float perturbations of any attack, saved as 8-bit images with percep's rounding: the baselines' best chance."""
 
 from collections.abc import Callable
 from typing import Any

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from percep.errors import InputError
+from percep.class_indices import ClassIndices, as_class_indices, require_classes
 from percep.outputs import logits_of
 from percep.validation import require_eval
 
@@ -24,29 +24,22 @@ def logits_from(model: Model) -> Callable[[Tensor], Tensor]:
     return logits
 
 
-def check_targets(logits: Callable[[Tensor], Tensor], images: Tensor, targets: Tensor, name: str) -> Tensor:
+def check_targets(logits: Callable[[Tensor], Tensor], images: Tensor, targets: ClassIndices) -> Tensor:
     """Targets as `(B,)` int64 on the images' device.
 
     Args:
         logits: of a model, asked with the first image.
         images: `(B, C, H, W)`, at least one.
         targets: integers of any kind, one per image.
-        name: of the explanation, for the error.
 
     Raises:
         InputError: another shape or type, or no class of the model's.
     """
-    classes = torch.as_tensor(targets)
+    classes = as_class_indices("targets", targets, len(images), images.device)
     with torch.no_grad():
-        count = int(logits(images[:1]).shape[1])
-    whole = not (classes.is_floating_point() or classes.is_complex() or classes.dtype == torch.bool)
-    if not whole or classes.shape != images.shape[:1] or not bool(((classes >= 0) & (classes < count)).all()):
-        raise InputError(
-            f"{name} needs one class in 0..{count - 1} per image, {len(images)} in all, "
-            f"got {classes.dtype} {tuple(classes.shape)}"
-        )
+        require_classes("targets", classes, logits(images[:1]))
     with torch.inference_mode(False):
-        return classes.to(images.device, torch.int64, copy=True)
+        return classes.clone()
 
 
 @contextmanager

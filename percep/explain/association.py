@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from percep.errors import InputError
+from percep.scalars import require_level
 
 SHARES = (0.1, 0.2, 0.3)
 """The matched areas that overlaps are reported at."""
@@ -217,8 +218,7 @@ def top_membership(values: np.ndarray, share: float) -> np.ndarray:
     preferred: Grad-CAM may be zero over most of an image. At least one value is taken. Raises `InputError` for a share
     outside (0, 1).
     """
-    if not 0 < share < 1:
-        raise InputError(f"share must lie in (0, 1), got {share}")
+    share = require_level("share", share)
     count = max(1, round(share * values.shape[1]))
     threshold = -np.sort(-values, axis=1)[:, count - 1 : count]
     above, tied = values > threshold, values == threshold

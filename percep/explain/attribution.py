@@ -6,6 +6,7 @@ import torch
 from captum.attr import IntegratedGradients, Occlusion
 from torch import Tensor
 
+from percep.class_indices import ClassIndices
 from percep.errors import InputError
 from percep.explain.answers import Model, check_targets, logits_from, with_gradients
 from percep.explain.squares import square_and_stride
@@ -31,7 +32,7 @@ def zero_maps(maps: Tensor) -> Tensor:
     return ~(maps != 0).flatten(1).any(1)
 
 
-def integrated_gradients(model: Model, images: Tensor, targets: Tensor, steps: int = 32) -> Attribution:
+def integrated_gradients(model: Model, images: Tensor, targets: ClassIndices, steps: int = 32) -> Attribution:
     """Integrated Gradients (Sundararajan, Taly, Yan, ICML 2017), by captum: the gradient method.
 
     The class logit's gradient is averaged on the way from the image's mean colour to the image, and multiplied by
@@ -48,7 +49,7 @@ def integrated_gradients(model: Model, images: Tensor, targets: Tensor, steps: i
     Args:
         model: maps `(B, C, H, W)` images in `[0, 1]` to `(B, K)` logits, in eval mode; any callable.
         images: `(B, C, H, W)`, floating point in `[0, 1]`, sides of at least 6 pixels.
-        targets: `(B,)` class indices, integers of any kind.
+        targets: `(B,)` class indices: a tensor, an array or a list of integers.
         steps: gradients per image, at the nodes of Gauss and Legendre.
 
     Raises:
@@ -62,7 +63,7 @@ def integrated_gradients(model: Model, images: Tensor, targets: Tensor, steps: i
         raise InputError(f"integrated gradients need at least 1 step, got {steps}")
     if not len(images):
         return _attribution(images.sum(1))
-    classes = check_targets(logits, images, targets, "integrated gradients")
+    classes = check_targets(logits, images, targets)
     with with_gradients(images) as apart:
         signed = IntegratedGradients(logits).attribute(
             apart, _mean_colour(apart), target=classes, n_steps=steps, internal_batch_size=len(apart)
@@ -73,7 +74,7 @@ def integrated_gradients(model: Model, images: Tensor, targets: Tensor, steps: i
 def occlusion(
     model: Model,
     images: Tensor,
-    targets: Tensor,
+    targets: ClassIndices,
     side: int | None = None,
     stride: int | None = None,
     at_once: int = 1,
@@ -86,7 +87,7 @@ def occlusion(
     Args:
         model: maps `(B, C, H, W)` images in `[0, 1]` to `(B, K)` logits, in eval mode; any callable.
         images: `(B, C, H, W)`, floating point in `[0, 1]`.
-        targets: `(B,)` class indices, integers of any kind.
+        targets: `(B,)` class indices: a tensor, an array or a list of integers.
         side: of the square, in pixels; by default a seventh of the shorter side, which is 32 at 224 and the step of
             Grad-CAM's 7x7 map.
         stride: by default half the side: 169 forward passes at 224x224. At most `side`.
@@ -102,7 +103,7 @@ def occlusion(
     side, stride = square_and_stride("occlusion", (height, width), side, stride, at_once)
     if not len(images):
         return _attribution(images.sum(1))
-    classes = check_targets(logits, images, targets, "occlusion")
+    classes = check_targets(logits, images, targets)
     channels = int(images.shape[1])
     with torch.no_grad():
         signed = Occlusion(logits).attribute(

@@ -5,7 +5,9 @@ from captum.attr import Occlusion
 from torch import Tensor
 
 from percep.attacks.criteria import margin
+from percep.attacks.inputs import check_logits
 from percep.ball import SSIMBall
+from percep.class_indices import ClassIndices, as_class_indices
 from percep.errors import InputError
 from percep.explain.allocation import over_channels
 from percep.explain.answers import Model, logits_from
@@ -88,8 +90,8 @@ def ablation_maps(
     model: Model,
     reference: Tensor,
     delta: Tensor,
-    labels: Tensor,
-    targets: Tensor | None = None,
+    labels: ClassIndices,
+    targets: ClassIndices | None = None,
     *,
     side: int | None = None,
     stride: int | None = None,
@@ -105,14 +107,15 @@ def ablation_maps(
         model: maps `(B, C, H, W)` images in `[0, 1]` to `(B, K)` logits, in eval mode; any callable.
         reference: `(B, C, H, W)`, floating point in `[0, 1]`.
         delta: the same shape, with `reference + delta` in `[0, 1]`.
-        labels, targets: `(B,)` class indices; targets None for an untargeted attack.
+        labels, targets: `(B,)` class indices: tensors, arrays or lists of integers; targets None for an untargeted
+            attack.
         side: of the square, in pixels; by default a seventh of the shorter side.
         stride: by default half the side; at most `side`.
         at_once: squares per forward pass, each with the whole batch.
 
     Raises:
-        InputError: images that are none, a model in train mode or that answers no logits, shapes that differ, or a
-            side, stride or number at once out of range.
+        InputError: images that are none, a model in train mode or that answers no logits, shapes that differ, labels
+            or targets that are no classes of the model's, or a side, stride or number at once out of range.
     """
     require_images(reference, "reference")
     _check_same(reference, delta)
@@ -120,19 +123,23 @@ def ablation_maps(
     height, width = (int(length) for length in delta.shape[-2:])
     side, stride = square_and_stride("ablation", (height, width), side, stride, at_once)
 
-    def attacked(kept: Tensor, images: Tensor, own: Tensor, goals: Tensor) -> Tensor:
-        return margin(logits(images + kept), own, None if targets is None else goals)
+    own = as_class_indices("labels", labels, len(reference), reference.device)
+    goals = own if targets is None else as_class_indices("targets", targets, len(reference), reference.device)
+
+    def attacked(kept: Tensor, images: Tensor, labels: Tensor, goals: Tensor) -> Tensor:
+        answers, wanted = logits(images + kept), None if targets is None else goals
+        check_logits(answers, len(images), labels, wanted)
+        return margin(answers, labels, wanted)
 
     if not len(delta):
         return delta.sum(1)
-    goals = labels if targets is None else targets
     channels = int(delta.shape[1])
     with torch.no_grad():
         lost: Tensor = Occlusion(attacked).attribute(
             delta.detach(),
             sliding_window_shapes=(channels, side, side),
             strides=(channels, stride, stride),
-            additional_forward_args=(reference, labels, goals),
+            additional_forward_args=(reference, own, goals),
             perturbations_per_eval=at_once,
         )
     return lost.to(delta.dtype).mean(1)

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 from percep.attacks.criteria import margin
+from percep.attacks.inputs import check_logits
+from percep.class_indices import ClassIndices, as_class_indices
 from percep.errors import InputError
 from percep.explain.answers import Model, logits_from
 from percep.explain.association import block_means
@@ -66,8 +68,8 @@ def insertion(
     reference: Tensor,
     delta: Tensor,
     order: Tensor,
-    labels: Tensor,
-    targets: Tensor | None = None,
+    labels: ClassIndices,
+    targets: ClassIndices | None = None,
     *,
     side: int = 8,
     steps: int = 16,
@@ -82,13 +84,14 @@ def insertion(
         reference: `(B, C, H, W)`, floating point in [0, 1].
         delta: `(B, C, H, W)`, with `reference + delta` in [0, 1].
         order: `(B, H, W)`, finite: blocks are sorted by its mean over them, equal ones from top left to bottom right.
-        labels, targets: `(B,)` class indices; targets None for an untargeted attack.
+        labels, targets: `(B,)` class indices: tensors, arrays or lists of integers; targets None for an untargeted
+            attack.
         side: of a block, in pixels.
         steps: how many groups, about equally many blocks each; at most the number of blocks.
 
     Raises:
-        InputError: images that are none, a model in train mode or that answers no logits, shapes that do not fit, an
-            order that is not finite, or steps out of range.
+        InputError: images that are none, a model in train mode or that answers no logits, shapes that do not fit,
+            labels or targets that are no classes of the model's, an order that is not finite, or steps out of range.
     """
     return _curve(model, reference, delta, order, labels, targets, side, steps, add=True)
 
@@ -98,8 +101,8 @@ def deletion(
     reference: Tensor,
     delta: Tensor,
     order: Tensor,
-    labels: Tensor,
-    targets: Tensor | None = None,
+    labels: ClassIndices,
+    targets: ClassIndices | None = None,
     *,
     side: int = 8,
     steps: int = 16,
@@ -114,8 +117,8 @@ def _curve(
     reference: Tensor,
     delta: Tensor,
     order: Tensor,
-    labels: Tensor,
-    targets: Tensor | None,
+    labels: ClassIndices,
+    targets: ClassIndices | None,
     side: int,
     steps: int,
     *,
@@ -132,6 +135,8 @@ def _curve(
     count = values.shape[1:].numel()
     if not 1 <= steps <= count:
         raise InputError(f"a curve over {count} blocks has 1 to {count} steps, got {steps}")
+    own = as_class_indices("labels", labels, len(reference), reference.device)
+    goals = None if targets is None else as_class_indices("targets", targets, len(reference), reference.device)
     ranked = values.flatten(1).argsort(dim=1, descending=True, stable=True)
     places = torch.arange(count, device=ranked.device).expand_as(ranked)
     rank = torch.empty_like(ranked).scatter(1, ranked, places).reshape(values.shape)
@@ -143,7 +148,8 @@ def _curve(
     for step in range(steps + 1):
         treated = rank < round(step * count / steps)
         logits = ask(reference + delta * (treated if add else ~treated)[:, None])
-        margins.append(margin(logits, labels, targets).double())
+        check_logits(logits, len(reference), own, goals)
+        margins.append(margin(logits, own, goals).double())
         energy.append((squared * treated).flatten(1).sum(1) / whole)
         shares.append(round(step * count / steps) / count)
     blocks = torch.tensor(shares, dtype=torch.float64, device=delta.device)

@@ -17,6 +17,7 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
 from percep.errors import InputError
+from percep.scalars import require_level
 
 Alternative = Literal["two-sided", "greater", "less"]
 Seed = int | np.random.Generator
@@ -62,7 +63,7 @@ def bootstrap_interval(values: ArrayLike, seed: Seed, level: float = 0.95, resam
         InputError: values that are not one per image or are infinite, or a level outside (0, 1).
     """
     known, undefined = _known(values)
-    _check_level(level)
+    level = require_level("level", level)
     if len(known) < 2:
         estimate = float(known.mean()) if len(known) else math.nan
         return Interval(estimate, math.nan, math.nan, "none", len(known), undefined)
@@ -97,7 +98,7 @@ def rate_interval(hits: ArrayLike, level: float = 0.95) -> Interval:
         InputError: other values, or a level outside (0, 1).
     """
     known, undefined = _known(hits)
-    _check_level(level)
+    level = require_level("level", level)
     if not np.isin(known, (0, 1)).all():
         raise InputError("a rate needs 0 or 1 per image")
     if not len(known):
@@ -308,11 +309,6 @@ def _known(values: ArrayLike) -> tuple[np.ndarray, int]:
     if values.ndim != 1 or np.isinf(values).any():
         raise InputError(f"one finite number per image is needed, NaN where undefined, got shape {values.shape}")
     return values[~np.isnan(values)], int(np.isnan(values).sum())
-
-
-def _check_level(level: float) -> None:
-    if not 0 < level < 1:
-        raise InputError(f"level must lie in (0, 1), got {level}")
 
 
 def _signed_ranks(differences: np.ndarray, undefined: int, alternative: Alternative) -> PairedTest:

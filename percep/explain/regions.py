@@ -9,6 +9,7 @@ from torch import Tensor
 from percep.attacks.cost import Cost
 from percep.errors import InputError
 from percep.explain.controls import phase_shuffled
+from percep.scalars import require_level
 from percep.validation import require_images
 from percep.windows import Window
 
@@ -30,8 +31,7 @@ def top_region(maps: Tensor, share: float, generator: torch.Generator) -> Tensor
         InputError: another shape, values that are not finite, or a share outside (0, 1).
     """
     _check_maps(maps)
-    if not 0 < share < 1:
-        raise InputError(f"share must lie in (0, 1), got {share}")
+    share = require_level("share", share)
     flat = maps.detach().flatten(1)
     count = max(1, round(share * flat.shape[1]))
     shuffled = torch.rand(flat.shape, generator=generator).argsort(1).to(maps.device)

@@ -8,6 +8,7 @@ import torch
 from captum.attr import LayerGradCam
 from torch import Tensor, nn
 
+from percep.class_indices import ClassIndices
 from percep.errors import InputError, one_line
 from percep.explain.answers import check_targets, logits_from, with_gradients
 from percep.models import Classifier
@@ -28,7 +29,7 @@ class _Call:
         return len(self.shape) == 4 and self.shape[-2] * self.shape[-1] > 1
 
 
-def gradcam(model: nn.Module, images: Tensor, targets: Tensor, layer: str | None = None) -> Tensor:
+def gradcam(model: nn.Module, images: Tensor, targets: ClassIndices, layer: str | None = None) -> Tensor:
     """Grad-CAM of one class per image (Selvaraju et al., ICCV 2017), by captum's `LayerGradCam`.
 
     The activations of a layer, weighted by the spatial mean of the class logit's gradient, summed over
@@ -39,7 +40,7 @@ def gradcam(model: nn.Module, images: Tensor, targets: Tensor, layer: str | None
         model: maps `(B, C, H, W)` images in `[0, 1]` to `(B, classes)` logits, in eval mode; its parameters may be
             frozen.
         images: `(B, C, H, W)`, floating point in `[0, 1]`.
-        targets: `(B,)` class indices, integers of any kind.
+        targets: `(B,)` class indices: a tensor, an array or a list of integers.
         layer: dotted name of a module inside `model` (inside `model.network` for a `Classifier`). By default
             the classifier's own `layer`, and without one the `last_convolutional_stage`.
 
@@ -58,7 +59,7 @@ def gradcam(model: nn.Module, images: Tensor, targets: Tensor, layer: str | None
     network = model
     if isinstance(model, Classifier):
         network, layer = model.network, layer or model.layer
-    classes = check_targets(logits, images, targets, "Grad-CAM")
+    classes = check_targets(logits, images, targets)
     calls = _trace(network, images[:1])
     name = _last_stage(calls) if layer is None else _named_stage(network, calls, layer)
     with _reported(), with_gradients(images) as apart:

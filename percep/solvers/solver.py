@@ -20,7 +20,7 @@ class Solver(ABC):
     def solve(self, program: Program, tol: float = 1e-3, warm_start: Solution | None = None) -> Solution:
         """`percep.solve` by this solver: arguments, answer and errors are the same.
 
-        An image without an answer in `warm_start` (not finite, or nothing pulled it) starts anew.
+        An image without an answer in `warm_start` (not finite, or of a linear term of 0) starts anew.
         """
         if not tol > 0:
             raise InputError(f"tol must be positive, got {tol}")
@@ -32,7 +32,7 @@ class Solver(ABC):
         groups = _groups(program, images, warm_start)
         if len(groups) == 1 and len(images) == program.ball.batch:
             return _in_units(self.answer(normalized, tol, groups[0][1]), program, unit)
-        # Where nothing pulls, d = 0 is optimal and the bound of zero multipliers is exact.
+        # Where the linear term is 0, d = 0 is optimal and the bound of zero multipliers is exact.
         delta = torch.zeros_like(program.linear)
         objective = torch.where(finite, 0.0, torch.nan).to(torch.float64)
         status = [Status.SOLVED if ok else Status.NOT_FINITE for ok in finite.tolist()]
@@ -50,7 +50,7 @@ class Solver(ABC):
 
     @abstractmethod
     def answer(self, program: Program, tol: float, warm_start: Solution | None) -> Solution:
-        """Answers every image of a batch that is not empty, whose data are finite and whose pulls are of order 1.
+        """Answers every image of a batch: at least one, of finite data and with linear terms of order 1.
 
         Args:
             program: such a program.
@@ -115,12 +115,12 @@ def _groups(program: Program, images: Tensor, warm_start: Solution | None) -> li
 
 def _in_units(answer: Solution, program: Program, unit: Tensor) -> Solution:
     """An answer to normalized programs as one to the programs themselves."""
-    prices = answer.multipliers or _zero_multipliers(program)
+    multipliers = answer.multipliers or _zero_multipliers(program)
     return replace(
         answer,
         objective=answer.objective * unit.double(),
         bound=answer.bound * unit.double(),
-        multipliers=prices.map(lambda values: values * unit.reshape(-1, 1, 1, 1)),
+        multipliers=multipliers.map(lambda values: values * unit.reshape(-1, 1, 1, 1)),
     )
 
 

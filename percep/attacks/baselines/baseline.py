@@ -12,12 +12,14 @@ from percep.attacks.baselines.counting import Counted, NotFiniteError
 from percep.attacks.baselines.epsilon_search import PROBES
 from percep.attacks.baselines.peer import Peer, Task
 from percep.attacks.criteria import achieved
-from percep.attacks.inputs import Classes, check_images, check_logits, class_indices
+from percep.attacks.inputs import check_images, check_logits
 from percep.attacks.lattice import quantise
 from percep.attacks.result import AttackResult, AttackStatus
 from percep.attacks.surroundings import Network, own_modes, plain
 from percep.choices import BASELINES, ROUNDING_BASELINES
+from percep.class_indices import ClassIndices, as_class_indices
 from percep.errors import InputError
+from percep.scalars import require_integer
 from percep.windows import Window
 
 _PEERS: dict[str, Callable[[int, bool], Peer]] = {
@@ -49,7 +51,8 @@ class Baseline:
         model: maps `(B, C, H, W)` images in [0, 1] to `(B, K)` logits; every module in it must be in eval mode. Nothing
             of it is changed, and it alone runs under the caller's `torch.autocast`.
         gradients: most gradients per image, at least 20.
-        eight_bit: judge images as rounded to 8 bits, inside the attack; "cw" and "fmn" cannot.
+        eight_bit: judge images as rounded to 256 levels, inside the attack; "cw" and "fmn" cannot. Other numbers of
+            levels, which percep's attacks have as `levels`, are not offered: the libraries that round do so to 8 bits.
 
     Raises:
         InputError: an unknown name, a budget too small, rounding that an attack does not know.
@@ -65,8 +68,7 @@ class Baseline:
     def __post_init__(self) -> None:
         if self.name not in _PEERS:
             raise InputError(f"unknown baseline {self.name!r}: choose {', '.join(BASELINES)}")
-        if self.gradients < _FEWEST_GRADIENTS:
-            raise InputError(f"gradients must be at least {_FEWEST_GRADIENTS}, got {self.gradients}")
+        object.__setattr__(self, "gradients", require_integer("gradients", self.gradients, _FEWEST_GRADIENTS))
         if self.eight_bit and self.name not in ROUNDING_BASELINES:
             raise InputError(f"{self.name} cannot round to 8 bits inside: leave eight_bit False")
         object.__setattr__(self, "_peer", _PEERS[self.name](self.gradients, self.eight_bit))
@@ -76,7 +78,7 @@ class Baseline:
         """Whose attack this is: library, version and the settings used."""
         return self._peer.origin
 
-    def __call__(self, images: Tensor, labels: Classes, targets: Classes | None = None) -> AttackResult:
+    def __call__(self, images: Tensor, labels: ClassIndices, targets: ClassIndices | None = None) -> AttackResult:
         """Attacks a batch. Random starts follow `torch.manual_seed`: one number is drawn from the global generator.
 
         Args:
@@ -105,8 +107,8 @@ class Baseline:
                 f"{self.name} needs sides of {self._peer.side} pixels or more, got {tuple(images.shape[-2:])}"
             )
         batch, device = len(images), images.device
-        labels = class_indices("labels", labels, batch, device)
-        targets = None if targets is None else class_indices("targets", targets, batch, device)
+        labels = as_class_indices("labels", labels, batch, device)
+        targets = None if targets is None else as_class_indices("targets", targets, batch, device)
         if targets is not None and not self._peer.targeted:
             raise InputError(f"{self.name} has no targeted mode in {self._peer.release}")
         seed = int(torch.randint(2**31, ()))

@@ -15,6 +15,7 @@ from percep.attacks.integrations import kept_modes, unavailable
 from percep.attacks.minimal import MinimalPerturbation
 from percep.attacks.result import AttackResult
 from percep.errors import InputError
+from percep.scalars import require_integer
 from percep.windows import Window
 
 try:
@@ -96,8 +97,7 @@ class _Attack(EvasionAttack):
             raise InputError("the estimator must take its channels first, (N, C, H, W)")
         if not self.estimator.all_framework_preprocessing:
             raise InputError("the estimator's preprocessing must be in PyTorch, so that it has gradients")
-        if self.batch_size < 1:
-            raise InputError(f"batch_size must be at least 1, got {self.batch_size}")
+        self.batch_size = require_integer("batch_size", self.batch_size, 1)
         self.native()
 
 

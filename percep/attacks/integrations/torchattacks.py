@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from percep.attacks.cost import Measure
 from percep.attacks.criteria import Loss
 from percep.attacks.frank_wolfe import FrankWolfe
-from percep.attacks.inputs import class_indices
 from percep.attacks.integrations import kept_modes, unavailable
 from percep.attacks.lattice import quantise
 from percep.attacks.minimal import MinimalPerturbation
 from percep.attacks.result import AttackResult
+from percep.class_indices import as_class_indices
 from percep.errors import InputError
 from percep.windows import Window
 
@@ -61,7 +61,7 @@ class _Attack(Attack, ABC):
         if not isinstance(images, Tensor):
             raise InputError(f"images must be a torch.Tensor, got {type(images).__name__}")
         images = images.to(self.device)
-        labels = class_indices("labels", labels, len(images), images.device)
+        labels = as_class_indices("labels", labels, len(images), images.device)
         if self.normalization_used is not None:
             images = _snapped(images)
         targets = self.get_target_label(images, labels) if self.targeted else None

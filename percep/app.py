@@ -44,6 +44,11 @@ def _main(arguments: Sequence[str]) -> int:
 
         print(help_text(line.settings), flush=True)
         return 0
+    if line.version:
+        from importlib.metadata import version  # noqa: PLC0415
+
+        print(f"percep {version('percep')}", flush=True)
+        return 0
     from percep.execution import run  # noqa: PLC0415  hydra takes a quarter of a second
 
     return run(line)

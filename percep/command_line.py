@@ -45,6 +45,7 @@ class CommandLine:
         arguments: for hydra.
         settings: those of the arguments that are `key=value`, in order.
         help: the help text is asked for.
+        version: the version is asked for, and no help.
         sweeps: each combination of values is a run of its own.
         runs: something is run, not only shown.
         checked: keys and choices are those of `conf/`.
@@ -53,6 +54,7 @@ class CommandLine:
     arguments: tuple[str, ...]
     settings: tuple[str, ...]
     help: bool
+    version: bool
     sweeps: bool
     runs: bool
     checked: bool
@@ -66,7 +68,7 @@ def read(arguments: Sequence[str]) -> CommandLine:
     """
     flags, settings = _separated(arguments)
     if flags & {*_COMPLETION}:
-        return CommandLine(tuple(arguments), (), False, False, False, False)
+        return CommandLine(tuple(arguments), (), False, False, False, False, False)
     sweeps = bool(flags & {"--multirun", "-m"}) or "hydra.mode=MULTIRUN" in settings
     known = not flags & {*_ELSEWHERE} and not any("hydra.searchpath" in setting for setting in settings)
     if known:
@@ -76,6 +78,7 @@ def read(arguments: Sequence[str]) -> CommandLine:
         tuple(written.get(argument, argument) for argument in arguments),
         tuple(written[setting] for setting in settings),
         bool(flags & {"--help", "-h"}),
+        "--version" in flags and not flags & {"--help", "-h"},
         sweeps,
         not flags & {"--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i"},
         known,
@@ -150,7 +153,8 @@ def _full(name: str) -> str:
     if key.partition(".")[0] in {name for task in TASKS.values() for name in _names(task)}:
         raise InputError(f"unknown option {name}: settings have no dashes, {key}=VALUE")
     raise InputError(
-        f"unknown option {name}: options are --help, -m for a sweep and --cfg job; settings are key=value, see --help"
+        f"unknown option {name}: options are -h or --help, --version, -m for a sweep and --cfg job; settings are "
+        "key=value, see --help"
     )
 
 

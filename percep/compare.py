@@ -10,6 +10,7 @@ from percep.attacks.comparison import attempt, contender
 from percep.config import CompareTask
 from percep.data import Photograph
 from percep.errors import InputError
+from percep.failures import network_failures
 from percep.models.classifier import number_of_logits
 from percep.report import Prediction
 from percep.report.comparison import ComparedImages, ComparisonRow
@@ -51,13 +52,15 @@ class Compare:
         self.model, photographs = load_subjects(config)
         self.classes = number_of_logits(self.model)
         attacks = [contender(name, self.model, config.compare.gradients)[0] for name in config.compare.attacks]
-        self.subjects = [self._subject(photograph) for photograph in photographs]
+        with network_failures(self.model):
+            self.subjects = [self._subject(photograph) for photograph in photographs]
         first = next((subject for subject in self.subjects if isinstance(subject, _Subject)), None)
         if first is None:
             raise InputError(f"no photograph is left to compare attacks on: {_counts(self.subjects)}")
         for attack in attacks:  # an image that is not finite is checked like any other, and not attacked
             try:
-                attack(torch.full_like(first.image, torch.nan), first.label, first.target)
+                with network_failures(self.model):
+                    attack(torch.full_like(first.image, torch.nan), first.label, first.target)
             except InputError as error:
                 raise InputError(f"{error}: choose other compare.attacks") from error
 
@@ -74,7 +77,9 @@ class Compare:
         for subject in self.subjects:
             if isinstance(subject, _Subject):
                 for name in self.config.compare.attacks:
-                    yield self._compared(name, subject)
+                    with network_failures(self.model):
+                        compared = self._compared(name, subject)
+                    yield compared
             else:
                 yield Compared(subject)
 

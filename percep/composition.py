@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, fields, is_dataclass
+from typing import get_type_hints
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -106,6 +107,12 @@ def _explained(error: OmegaConfBaseException) -> str:
         return f"{error.full_key} is missing: give {error.full_key}=VALUE"
     if isinstance(error, ConfigAttributeError | ConfigKeyError) and is_dataclass(error.object_type):
         return unknown_key(str(error.full_key), [field.name for field in fields(error.object_type)])
+    sections = {
+        name: kind for task in TASKS.values() for name, kind in get_type_hints(task).items() if is_dataclass(kind)
+    }
+    if error.full_key in sections:
+        keys = [f"{error.full_key}.{field.name}" for field in fields(sections[error.full_key])]
+        return f"{error.full_key} has no value but keys, {', '.join(keys)}: give {keys[-1]}=VALUE for example"
     return f"{error.full_key}: {str(error.msg).splitlines()[0]}"
 
 

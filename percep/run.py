@@ -27,6 +27,7 @@ from percep.explain import (
     local_standard_deviation,
     ssim_maps,
 )
+from percep.failures import network_failures
 from percep.models import Classifier
 from percep.models.classifier import number_of_logits
 from percep.report import ImageRow, MinimalRow, Panel, Prediction, read_image, save_image, save_panel
@@ -93,11 +94,13 @@ class Run:
             Whatever it says of an adversarial image was measured on the file.
 
         Raises:
-            InputError: a label or target that is not a class, or a layer for Grad-CAM that the network does not have.
+            InputError: a label or target that is not a class, a layer for Grad-CAM that the network does not have, or a
+                network that fails.
         """
         readable = [photograph for photograph in photographs if photograph.image is not None]
         torch.manual_seed(drawn(photographs[0].name if photographs else "", self.config.seed))
-        batch = self._attack(readable) if readable else None
+        with network_failures(self.model, readable):
+            batch = self._attack(readable) if readable else None
         numbers = count()
         return [
             self._left_out(photograph)

@@ -10,6 +10,7 @@ from percep.basis import basis, code_digest, weights_digest
 from percep.config import ExplainTask
 from percep.data import Source
 from percep.errors import InputError, PercepError, UnavailableError
+from percep.failures import network_failures
 from percep.models import Classifier
 from percep.models.classifier import number_of_logits
 from percep.report import save_image
@@ -164,7 +165,9 @@ class StudyCampaign:
 
     def _survey(self, parts: VariantParts, model: Classifier, photographs: Source) -> None:
         def work(batch: Batch) -> tuple[list[tuple[Any, ...]], int]:
-            return [(one,) for one in survey(batch.read(), model, self.config)], 0
+            photographs = batch.read()
+            with network_failures(model):
+                return [(one,) for one in survey(photographs, model, self.config)], 0
 
         self._drive(photographs, parts.survey, self._finished(parts.survey), work)
 
@@ -184,7 +187,9 @@ class StudyCampaign:
             raise SharedError(str(error)) from error
 
         def work(batch: Batch) -> tuple[list[tuple[Any, ...]], int]:
-            kept, examined = examination(batch.shard, batch.number, batch.read())
+            photographs = batch.read()
+            with network_failures(model, photographs):
+                kept, examined = examination(batch.shard, batch.number, photographs)
             pictures = {} if plan.number else self._pictures(batch, examined)
             return [(one, pictures.get(one.name, Pictured())) for one in kept], _turned(kept)
 

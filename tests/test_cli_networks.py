@@ -1,6 +1,7 @@
 """The command on photographs with and without labels, and on networks of other kinds: a transformer, a grey one."""
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,9 +12,14 @@ import torch
 from command import CLASSES, SIDE, complaint, photograph, small_classifier
 from PIL import Image
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from percep import models
 from percep.app import main
+from percep.attacks import FrankWolfe
+from percep.data import Photograph
+from percep.errors import InputError
+from percep.failures import network_failures
 from percep.models import Classifier, Preprocessing
 from percep.report import read_image
 
@@ -292,3 +298,89 @@ def test_a_network_at_chance_is_warned_of(use, capsys) -> None:
     warning = "8 of 30 labelled photographs are classified correctly, of 4 classes"
     assert f"warning: {warning}" in printed and warning in Path("out/report.html").read_text()
     assert summary()["at_chance"] is True
+
+
+class OneByOne(Grey):
+    """For one image at a time."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        if len(images) > 1:
+            raise ValueError("one image, please")
+        return super().forward(images)
+
+
+class Checkpointed(Grey):
+    """Without a gradient with respect to images, by torch's older checkpoints."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = checkpoint(lambda x: self.stage(self.stem(x).relu()), images, use_reentrant=True)
+        return self.head(features.relu().mean((2, 3)))
+
+
+class Leaving(Grey):
+    def forward(self, images: Tensor) -> Tensor:
+        if images.any():  # it answers the black image of the first check
+            sys.exit(3)
+        return super().forward(images)
+
+
+TASKS = {
+    "attack": ["ball.mean=0.7"],
+    "minimal": ["attack.gradients=20"],
+    "compare": ["compare.gradients=20", "compare.attacks=[fgsm]"],
+    "explain": ["study=quick", "study.block=4", "study.sweep=[]", "study.rivals=[]", "ball.mean=0.05"],
+}
+
+
+class TestFailing:
+    """Networks that fail once they are attacked: one line."""
+
+    @pytest.mark.parametrize("task", ["attack", "minimal", "explain"])
+    def test_in_a_batch_only(self, use, capsys, task: str) -> None:
+        use(classifier(OneByOne(), 1, 28))
+        command = [f"task={task}", "data=folder", "data.path=photos", "output=out", *TASKS[task]]
+        line = complaint(capsys, *command)
+        told = "the network fails on a batch of 3 images (ValueError: one image, please): on one image it works, "
+        assert line == f"percep: {told}batch_size=1 gives it one at a time"
+
+    def test_with_batch_size_1_it_is_attacked(self, use) -> None:
+        use(classifier(OneByOne(), 1, 28))
+        assert main([*ATTACK, "batch_size=1"]) == 0
+        assert results().predicted_after.notna().sum() == 3
+
+    def test_in_a_batch_that_is_made_of_one_photograph(self) -> None:
+        model = classifier(OneByOne(), 1, 28)
+        one = Photograph("a", Path("a.png"), torch.rand(1, 28, 28))
+        message = (
+            r"on a batch of 2 images \(ValueError: .*\): on one image it works, and this task needs batches of it$"
+        )
+        with pytest.raises(InputError, match=message), network_failures(model, [one]):
+            model(torch.rand(2, 1, 28, 28))
+
+    @pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
+    @pytest.mark.parametrize("task", ["attack", "minimal", "compare"])
+    def test_in_the_gradient_only(self, use, capsys, task: str) -> None:
+        use(classifier(Checkpointed(), 1, 28))
+        command = [f"task={task}", "data=folder", "data.path=photos", "output=out", *TASKS[task]]
+        line = complaint(capsys, *command)
+        assert line.startswith("percep: the network's gradient fails (RuntimeError: ")
+        assert "use_reentrant=False" in line and "batch_size" not in line
+
+    @pytest.mark.parametrize("task", ["attack", "compare"])
+    def test_by_leaving(self, use, capsys, task: str) -> None:
+        use(classifier(Leaving(), 1, 28))
+        command = [f"task={task}", "data=folder", "data.path=photos", "output=out", *TASKS[task]]
+        line = complaint(capsys, *command)
+        assert line.startswith("percep: the network fails on ") and line.endswith("(SystemExit: 3)")
+
+    @pytest.mark.parametrize("error", [torch.OutOfMemoryError("full"), KeyboardInterrupt(), ValueError("ours")])
+    def test_all_else_passes(self, error: BaseException) -> None:
+        model = classifier(Grey(), 1, 28)
+        with pytest.raises(type(error)) as caught, network_failures(model):
+            raise error
+        assert caught.value is error
+
+    def test_in_python_it_passes(self) -> None:
+        images = torch.rand(2, 1, 28, 28).mul(255).round() / 255
+        with pytest.raises(ValueError, match=r"^one image, please$"):
+            FrankWolfe(classifier(OneByOne(), 1, 28), mean=0.9)(images, torch.zeros(2, dtype=torch.int64))

@@ -5,6 +5,7 @@ import os
 import shlex
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -136,7 +137,7 @@ def test_paths_are_keys_of_a_task() -> None:
         ("attack", "did you mean task=attack?"),
         ("ball.mean= 0.9", "'0.9' is no setting"),
         ("=3", "'=3' is no setting"),
-        ("--foo", "unknown option --foo: options are --help, -m"),
+        ("--foo", "unknown option --foo: options are -h or --help, --version, -m for a sweep and --cfg job;"),
         ("-x", "unknown option -x"),
         ("--ball.mean=0.9", "unknown option --ball.mean: settings have no dashes, ball.mean=VALUE"),
         ("ball.flor=1", "unknown key ball.flor: did you mean floor? known are floor, mean"),
@@ -290,3 +291,27 @@ def test_nobody_reads_the_help() -> None:
     finished = _piped("(sleep 0.5; exec {percep} --help) | true")
     assert finished.stderr == "141\n"
     assert _piped("{percep} --help | cat").stderr == "0\n"
+
+
+def test_the_version_is_that_of_percep_and_needs_nothing_heavy() -> None:
+    program = (
+        "import sys; from percep.app import main; code = main(['--version']); "
+        "print({'torch', 'hydra', 'omegaconf'} & set(sys.modules), code)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == f"percep {version('percep')}\nset() 0\n" and done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("ball=0.9", "ball has no value but keys, ball.floor, ball.mean: give ball.mean=VALUE for example"),
+        ("ball=null", "ball has no value but keys, ball.floor, ball.mean"),
+        ("ball=[1]", "ball has no value but keys, ball.floor, ball.mean"),
+        ("attack=3", "attack has no value but keys, attack.target, attack.loss, attack.steps: give attack.steps=VALUE"),
+    ],
+)
+def test_a_group_of_keys_that_is_given_a_value(setting: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([setting]) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"percep: {words}") and printed.count("\n") == 1

@@ -197,7 +197,7 @@ def test_an_input_size_that_a_transformer_does_not_take(tmp_path: Path) -> None:
         ("Net", {"widht": 1}, "cannot be built: TypeError: .*widht"),
         ("given", {"head": {"_target_": "torch.nn.Linear"}}, "cannot be built: TypeError: .*in_features"),
         ("nothing", {}, "answers a NoneType, not a torch.nn.Module$"),
-        ("Net", {"_partial_": True}, "not a torch.nn.Module$"),
+        ("Net", {"_partial_": True}, "leave _partial_ out$"),
         ("Fails", {}, r"fails on a 32 x 32 image of 3 channels \(AssertionError: images must be BGR\)"),
         ("Net", {"channels": 1}, r"fails on .* mean has a value per channel$"),
         ("Net", {"classes": 1}, "answers 1 logits"),
@@ -303,3 +303,52 @@ def test_the_command_says_what_to_change_in_one_line(
     assert main([*arguments, "data=folder", "data.path=photos", "output=out"]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1 and message in lines[0]
+
+
+class SelfCasting(Net):
+    """In float64, for float32 images."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(images.double()).float()
+
+
+def in_numbers(kind: str, casting: bool = False) -> nn.Module:
+    return (SelfCasting() if casting else Net()).to(getattr(torch, kind))
+
+
+@pytest.mark.parametrize("kind", ["float64", "bfloat16", "float16"])
+def test_a_network_of_other_numbers_is_converted_to_float32(kind: str) -> None:
+    model = _load("in_numbers", kind=kind)
+    assert {value.dtype for value in model.state_dict().values()} == {torch.float32}
+    images = torch.rand(2, 3, 32, 32, requires_grad=True)
+    rounded = Net().to(getattr(torch, kind)).float()
+    assert model(images).equal(rounded(images))
+    (gradient,) = torch.autograd.grad(model(images).sum(), images)
+    assert gradient.dtype == torch.float32 and gradient.abs().sum() > 0
+
+
+def test_a_network_that_converts_images_itself_stays_as_it_is() -> None:
+    model = _load("in_numbers", kind="float64", casting=True)
+    assert next(model.network.parameters()).dtype == torch.float64
+    images = torch.rand(1, 3, 32, 32)
+    assert model(images).equal(Net().double()(images.double()).float())
+
+
+BUILT = Net()
+
+
+def stopping() -> nn.Module:
+    sys.exit(3)
+
+
+def test_a_module_that_is_there_is_taken() -> None:
+    assert _load("BUILT").network is BUILT
+    with pytest.raises(InputError, match=r"BUILT is a module that is built already: it takes no arguments, got width"):
+        _load("BUILT", width=3)
+
+
+def test_a_partial_network_and_one_that_stops_the_process_are_one_line() -> None:
+    with pytest.raises(InputError, match=r"network .*Net is not built with _partial_: true: leave _partial_ out"):
+        _load("Net", _partial_=True)
+    with pytest.raises(InputError, match=r"network .*stopping cannot be built: SystemExit: 3"):
+        _load("stopping")

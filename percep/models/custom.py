@@ -1,18 +1,18 @@
-"""Networks of one's own, by hydra's convention: a callable by import path, with its arguments."""
+"""Networks of one's own, by hydra's convention: a callable by import path, with its arguments, or a module."""
 
 import os
 import sys
 from collections.abc import Mapping
 
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from torch import nn
 
 from percep.errors import InputError, one_line
 
 
 def build(call: Mapping[str, object]) -> nn.Module:
-    """What a callable makes of its arguments, lists and mappings as Python's own.
+    """What a callable makes of its arguments, lists and mappings as Python's own; or a module that is there already.
 
     Modules of the working folder are found as `python -m` finds them, whatever started this process.
 
@@ -27,15 +27,32 @@ def build(call: Mapping[str, object]) -> nn.Module:
     folder = os.getcwd()
     if not {"", folder} & set(sys.path):
         sys.path.insert(0, folder)
+    if call.get("_partial_"):
+        raise InputError(f"network {target} is not built with _partial_: true: leave _partial_ out")
     try:
+        found = get_object(str(target))
+        if isinstance(found, nn.Module):
+            return _alone(found, call)
         built = instantiate({"_convert_": "all", **call})
-    except Exception as error:  # the callable's own, or hydra's
+    except InputError:
+        raise
+    except (Exception, SystemExit) as error:  # the callable's own, or hydra's
         raise InputError(f"network {target} cannot be built: {_reason(error)}") from error
     if not isinstance(built, nn.Module):
         raise InputError(f"network {target} answers a {type(built).__name__}, not a torch.nn.Module")
     return built
 
 
-def _reason(error: Exception) -> str:
+def _alone(module: nn.Module, call: Mapping[str, object]) -> nn.Module:
+    """A module that is built already, which takes no arguments."""
+    if set(call) > {"_target_"}:
+        raise InputError(
+            f"network {call['_target_']} is a module that is built already: it takes no arguments, "
+            f"got {', '.join(str(name) for name in call if name != '_target_')}"
+        )
+    return module
+
+
+def _reason(error: BaseException) -> str:
     cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
     return f"{type(cause).__name__}: {one_line(cause)}"

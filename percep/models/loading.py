@@ -49,7 +49,8 @@ def load(
             `custom` networks are built by `network`.
         network: a callable by import path with its arguments, by hydra's convention:
             `{"_target_": "my_package.build", "width": 1.0}`. It is looked for in the working folder too, and answers
-            a `torch.nn.Module`.
+            a `torch.nn.Module`. The path may be that of a module, which is then changed itself. A network in float64,
+            float16 or bfloat16 is converted to float32, unless it takes float32 images as it is.
         checkpoint: a file of `torch.save` or safetensors with the network's state dict, or with it under a key, as
             training scripts write it: "state_dict_ema" or "model_ema" before "state_dict" and "model". It is read on
             the CPU, runs no code, must fit exactly, and is used instead of downloaded weights.
@@ -90,6 +91,8 @@ def load(
     built = _trained(name, recipe) if state is None else recipe.build(False)
     built = built.to(target).eval()
     first = first_class or 0
+    if network is not None:
+        built = _in_float32(built, recipe, target)
     if network is not None or any(given is not None for given in (crop, categories, first_class)):
         names = _names(names, _outputs(built, recipe, name, target), first, name)
     if state is not None:
@@ -141,6 +144,18 @@ def _overridden(
         std=recipe.std if std is None else std,
         preprocessing=replace(preset, resize=resize, crop=crop, interpolation=resampling),
     )
+
+
+def _in_float32(network: nn.Module, recipe: Recipe, device: torch.device) -> nn.Module:
+    """A network of other floating-point numbers with its own as float32, unless it takes float32 images as it is."""
+    values = [*network.parameters(), *network.buffers()]
+    if all(value.dtype == torch.float32 for value in values if value.is_floating_point()):
+        return network
+    try:
+        _outputs(network, recipe, "", device)
+    except InputError:
+        return network.float()
+    return network
 
 
 def _outputs(network: nn.Module, recipe: Recipe, name: str, device: torch.device) -> int:

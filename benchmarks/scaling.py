@@ -1,8 +1,9 @@
 """What a photograph costs in a run of one and of two processes: `python -m benchmarks.scaling`.
 
 A run's work is timed from when its record is written, which is when the model is loaded, to when its last part is; the
-rest is start-up and the merge. Photographs are copies of the samples, attacked in a ball of mean SSIM 0.999 alone, without
-pictures, one thread per process. Results are in `benchmarks/results/scaling.json`; two minutes on two quiet cores.
+rest is start-up and the merge. Photographs are copies of the samples, attacked in a ball of mean SSIM 0.999 alone,
+without pictures, one thread per process. Results are in `benchmarks/results/scaling.json`; two minutes on two quiet
+cores.
 """
 
 import json

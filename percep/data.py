@@ -231,7 +231,7 @@ def folder(
             raise _no_images(root)
         return _labelled(root, files, preprocessing, class_index, labels, all_known=True)
     loose = images(root, deep=False)
-    classes = {subfolder.name: files for subfolder in subfolders(root) if (files := images(subfolder))}
+    classes = {subfolder.name: files for subfolder in subfolders(root) if (files := images(subfolder, root=root))}
     if loose and classes:
         raise InputError(f"{root} holds images beside the class folder {next(iter(classes))}: move one or the other")
     if loose:
@@ -325,7 +325,7 @@ def class_indices(names: Sequence[str], class_index: Mapping[str, int]) -> dict[
     if not strangers:
         return {name: index for name, index in found.items() if index is not None}
     if len(strangers) == len(names) == classes.count:
-        return {name: class_index.get(str(place), place) for place, name in enumerate(sorted(names))}
+        return dict(zip(sorted(names), sorted(set(class_index.values())), strict=True))
     listed = ", ".join(strangers[:3]) + (", ..." if len(strangers) > 3 else "")
     raise InputError(
         f"labels outside the model's classes: {listed}; "

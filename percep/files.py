@@ -66,7 +66,7 @@ def subfolders(folder: Path) -> list[Path]:
     return [path for path in sorted(folder.iterdir()) if _is_folder(path) and not _is_left_out(path)]
 
 
-def images(folder: Path, *, deep: bool = True) -> list[Path]:
+def images(folder: Path, *, deep: bool = True, root: Path | None = None) -> list[Path]:
     """The images of a folder: files that end in `SUFFIXES`, broken links included, as they should be images.
 
     What is hidden is left out, and so are the outputs of runs; links to folders are followed unless they lead back.
@@ -74,22 +74,22 @@ def images(folder: Path, *, deep: bool = True) -> list[Path]:
     Args:
         folder: to be looked through.
         deep: whether folders in it count, at any depth.
+        root: the folder that it is looked through as a part of, to which links do not lead back either.
 
     Returns:
         Paths, sorted by folder and name. A folder that cannot be listed is among them itself.
     """
-    found = list(_images(folder, deep, ()))
+    found = list(_images(folder, deep, () if root is None else (_place(root),)))
     return sorted(found, key=lambda path: (str(path.parent), path.name))
 
 
 def _images(folder: Path, deep: bool, above: tuple[tuple[int, int], ...]) -> Iterator[Path]:
     try:
-        status = folder.stat()
+        place = _place(folder)
         paths = sorted(folder.iterdir())
     except OSError:
         yield folder
         return
-    place = status.st_dev, status.st_ino
     if place in above:
         return
     for path in paths:
@@ -98,6 +98,11 @@ def _images(folder: Path, deep: bool, above: tuple[tuple[int, int], ...]) -> Ite
                 yield from _images(path, deep, (*above, place))
         elif is_image_name(path.name):
             yield path
+
+
+def _place(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
 
 
 def _is_folder(path: Path) -> bool:

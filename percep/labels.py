@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import count, dropwhile
+from itertools import dropwhile
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -60,6 +60,7 @@ _WAY_OUT = (
 _LOOKED_AT = 100
 """Rows that tell whether the line above them is a header."""
 _INDEX = re.compile(r"([+-]?\d+)(\.0*)?")
+_GROUPED = re.compile(r"\d{1,3}(,\d{3})+")  # 1,000 is not class 1
 _WORDNET_ID = re.compile(r"n\d+")
 _ID_IN_NAME = re.compile(r"n\d{8}(?!\d)")
 _COMMENT = re.compile(r"\s*#(\s|$)")
@@ -77,8 +78,12 @@ class Classes:
 
     def __init__(self, class_index: Mapping[str, int], first_class: int = 0) -> None:
         self.class_index, self.first_class = class_index, first_class
-        self.count = next(index for index in count() if str(index) not in class_index)
-        self._names = {_spaced(name): index for name, index in class_index.items()}
+        places = sorted(set(class_index.values()))
+        counted = [class_index.get(str(number)) for number in range(len(places))] == places
+        self.count, self._counted = len(places), counted
+        self._called_by_numbers = not counted and any(name.isdecimal() for name in class_index)
+        names = (item for item in class_index.items() if not (counted and item[0].isdecimal()))
+        self._names = {_spaced(name): index for name, index in names}
         self._folded: dict[str, int | None] = {}
         for name, index in self._names.items():
             key = folded(name)
@@ -93,6 +98,8 @@ class Classes:
         whole = text.strip()
         if _INDEX.fullmatch(whole):
             return self._by_index(whole)
+        if _GROUPED.fullmatch(whole):
+            return None
         found = self._by_name(whole)
         if found is None:
             found = self._by_name(whole.partition(",")[0])
@@ -107,7 +114,9 @@ class Classes:
 
     def misses(self, index: int) -> bool:
         """Whether an index in a label is that of no class."""
-        return index < self.first_class or (self.count > 0 and index >= self.first_class + self.count)
+        if self._called_by_numbers:
+            return self._by_name(str(index)) is None
+        return index < self.first_class or (self._counted and self.count > 0 and index >= self.first_class + self.count)
 
     @property
     def described(self) -> str:
@@ -118,6 +127,8 @@ class Classes:
         index = written_index(text)
         if index is None or self.misses(index):
             return None
+        if self._called_by_numbers:
+            return self._by_name(str(index))
         index -= self.first_class
         return self.class_index.get(str(index)) if self.class_index else index
 
@@ -510,8 +521,15 @@ class _Table:
         label = self.said(_LABEL_HEADERS, {name, target}) if label is None else label
         name = self.left("name", {label, target}) if name is None else name
         label = self.left("label", {name, target}) if label is None else label
+        # A name of a class may hold commas that nobody quoted.
+        last = self.header is not None and label == self.width - 1
         return tuple(
-            LabelRow(line, _at(fields, name), _at(fields, label), None if target is None else _at(fields, target))
+            LabelRow(
+                line,
+                _at(fields, name),
+                ", ".join(fields[label:]) if last else _at(fields, label),
+                None if target is None else _at(fields, target),
+            )
             for line, fields in self.rows
         )
 

@@ -113,7 +113,7 @@ class ClassFolders(Shards):
             indices = class_indices(folders, class_index)
         except InputError:
             classes = Classes(class_index)
-            folders = [name for name in folders if classes.find(name) is not None or images(self.root / name)]
+            folders = [name for name in folders if classes.find(name) is not None or self._images(name)]
             indices = class_indices(folders, class_index) if folders else {}
         if not folders:
             raise InputError(f"{self.root} holds no class folders: use data=folder for loose images")
@@ -126,12 +126,15 @@ class ClassFolders(Shards):
     def _entries(self, place: int) -> Iterator[Entry]:
         folder, label = self.classes[place]
         names = Names()
-        for path in images(self.root / folder):
+        for path in self._images(folder):
             stem = without_suffix(path.relative_to(self.root / folder).as_posix())
             yield Entry(f"{self.names[place]}/{names(stem)}", path, label)
 
+    def _images(self, folder: str) -> list[Path]:
+        return images(self.root / folder, root=self.root)
+
     def _shares(self, count: int) -> list[int]:
-        return shares(count, (len(images(self.root / folder)) for folder, _ in self.classes))
+        return shares(count, (len(self._images(folder)) for folder, _ in self.classes))
 
 
 class Archives(Shards):

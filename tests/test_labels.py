@@ -555,3 +555,37 @@ class TestTargetsOfTheCommand:
         labels = [number % 10 for number in range(200)]
         expected = [(label + 1 + subjects.drawn(name, 7) % 9) % 10 for name, label in zip(NAMES, labels, strict=True)]
         assert self._targets("random", labels, 10, 0) == expected
+
+
+class TestNumbersAsNames:
+    """Classes that are called by numbers which are not their indices."""
+
+    INDEX = Classifier(
+        torch.nn.Identity(), mean=[0.0], std=[1.0], categories=[str(number) for number in range(1, 11)]
+    ).class_index
+
+    def test_a_number_is_the_name_of_its_class(self) -> None:
+        assert list(self.INDEX.items()) == [(str(number), number - 1) for number in range(1, 11)]
+        for first_class in (0, 1):
+            classes = Classes(self.INDEX, first_class)
+            assert [classes.find(text) for text in ("1", "9", "10", "0", "11")] == [0, 8, 9, None, None]
+
+    def test_folders_of_such_names_are_told_apart(self) -> None:
+        assert data.class_indices([str(number) for number in range(1, 11)], self.INDEX) == self.INDEX
+
+    def test_names_that_are_their_own_indices_stay_indices(self) -> None:
+        index = Classifier(torch.nn.Identity(), mean=[0.0], std=[1.0], categories=["0", "1", "2"]).class_index
+        assert [Classes(index, 1).find(text) for text in ("1", "3", "0")] == [0, 2, None]
+
+
+@pytest.mark.parametrize(("text", "label"), [("1,000", None), ("3,0", 3), ("red, small", 2), ("red", 0)])
+def test_commas_in_a_label(text: str, label: int | None) -> None:
+    index = {"red": 0, "blue": 1, "red, small": 2} | {str(number): number for number in range(4)} | {"green": 3}
+    assert Classes(index).find(text) == label
+
+
+def test_a_class_name_with_commas_need_not_be_quoted_in_the_last_column(tmp_path: Path) -> None:
+    index = {"red": 0, "red, small": 1, "0": 0, "1": 1}
+    (tmp_path / "l.csv").write_text("image,label\na.png,red, small\nb.png,red\n")
+    labelling = Labels.read(tmp_path / "l.csv").of(index)
+    assert [given.label for given in labelling.give(["a.png", "b.png"])] == [1, 0]

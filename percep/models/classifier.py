@@ -77,8 +77,9 @@ class Classifier(nn.Module):
     def class_index(self) -> dict[str, int]:
         """Index of each class by its number, its name and, for the ImageNet-1k classes, its WordNet id.
 
-        Numbers are digits that count classes from 0, so that "0" is `first_class`. A name that two classes share is
-        left out. Empty without categories.
+        Numbers are digits that count classes from 0, so that "0" is `first_class`; where classes are called by other
+        numbers than those, a number is a name and nothing else. A name that two classes share is left out. Empty
+        without categories.
         """
         if self.categories is None:
             return {}
@@ -87,7 +88,13 @@ class Classifier(nn.Module):
         index = {name: i for i, name in enumerate(names, self.first_class) if uses[name] == 1}
         if names == imagenet_categories():
             index |= {wordnet_id: i for i, wordnet_id in enumerate(imagenet_wordnet_ids(), self.first_class)}
-        return index | {str(i): self.first_class + i for i in range(len(names))}
+        numbers = {str(i): place for i, place in enumerate(range(self.first_class, self.first_class + len(names)))}
+        if any(
+            numbers.get(name, place) != place or (name.isdecimal() and name not in numbers)
+            for name, place in index.items()
+        ):
+            return index
+        return index | numbers
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from percep.errors import InputError
 from percep.scalars import require_level, shown
 from percep.ssim import C1, C2, ssim_losses, ssim_map, variance
 from percep.summaries import range_of, shape_of
-from percep.validation import require_images, require_perturbed
+from percep.validation import require_perturbed, require_precise_images
 from percep.windows import Window
 
 Level = float | Tensor
@@ -77,7 +77,7 @@ class SSIMBall:
     * the pixel range: `0 <= x + d <= 1`, always.
 
     Args:
-        reference: `(B, C, H, W)` floating-point images in `[0, 1]`. An image with NaN or infinite values is
+        reference: `(B, C, H, W)` images in `[0, 1]`, float32 or float64. An image with NaN or infinite values is
             kept out of every computation; `finite` tells which.
         floor: in (0, 1): a number, a tensor `(B,)`, or a tensor that broadcasts to `(B, C, h, w)`.
         mean: in (0, 1): a number or a tensor `(B,)`.
@@ -85,8 +85,8 @@ class SSIMBall:
         luminance_share: exponent s in (0, 1) of the floor's split, t1 = t^s and t2 = t^(1 - s).
 
     Raises:
-        InputError: no floor and no mean, a level outside (0, 1), a reference that is not a floating-point
-            `(B, C, H, W)` tensor, lies outside [0, 1] or is smaller than the window allows.
+        InputError: no floor and no mean, a level outside (0, 1), a reference that is not a float32 or
+            float64 `(B, C, H, W)` tensor, lies outside [0, 1] or is smaller than the window allows.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class SSIMBall:
         *,
         luminance_share: float = 0.5,
     ) -> None:
-        finite = require_images(reference, "reference")
+        finite = require_precise_images(reference, "reference")
         if floor is None and mean is None:
             raise InputError("an SSIM ball needs a floor, a mean or both, each in (0, 1)")
         self.luminance_share = require_level("luminance_share", luminance_share)
@@ -287,7 +287,7 @@ class SSIMBall:
 
         NaN in the windows that hold NaN. Raises `InputError` for images of another shape, type or range.
         """
-        require_images(images)
+        require_precise_images(images)
         self._require_like(images, "images")
         return ssim_map(self.reference, images, self.window)
 

@@ -1,19 +1,22 @@
 """The program over an SSIM ball as a layer: solved in the forward pass, differentiated through its solution."""
 
 import math
+import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, NoReturn
 
 import torch
 from torch import Tensor, nn
+from torch._C._functorch import is_legacy_batchedtensor
 
 from percep.adjoint import DENSE_PIXELS, AdjointReport, solve_adjoint
 from percep.ball import Level, SSIMBall
 from percep.errors import AdjointWarning, InputError, UnavailableError
 from percep.folding import Folding
 from percep.program import Multipliers, Program, Solution, Status
+from percep.scalars import require_positive
 from percep.solvers import Solver, solve
 from percep.solvers.interior_point import InteriorPoint
 from percep.unrolled import unrolled
@@ -34,7 +37,8 @@ class SSIMBallLayer(nn.Module):
     call it outside `torch.autocast`, as torch asks; all else is the same inside and outside.
 
     `torch.func`'s `vjp`, `grad`, `jacrev`, `functional_call` and `vmap` are supported by the implicit mode (a dimension
-    that is mapped over becomes part of the batch), `jvp` and `jacfwd` are not. `torch.compile` breaks its graph here.
+    that is mapped over becomes part of the batch), `jvp`, `jacfwd` and `linearize` are not, nor are
+    autograd's own batches (`is_grads_batched`). `torch.compile` breaks its graph here.
     An empty batch has an empty answer, with gradients of 0.
 
     With a mean, the set is the ellipsoid of `SSIMBall` and its dependence on the reference is differentiated too;
@@ -81,13 +85,13 @@ class SSIMBallLayer(nn.Module):
         on_backward: Callable[[AdjointReport], None] | None = None,
     ) -> None:
         super().__init__()
-        if not tol > 0 or not (smoothing is None or smoothing > 0):
-            raise InputError(f"tol and smoothing must be positive, got {tol} and {smoothing}")
+        tol = require_positive("tol", tol)
+        smoothing = tol if smoothing is None else require_positive("smoothing", smoothing)
         if mode not in ("implicit", "unrolled"):
             raise InputError(f"mode must be 'implicit' or 'unrolled', got {mode!r}")
         self.window = Window.gaussian() if window is None else window
         self.tol, self.solver, self.mode, self.on_backward = tol, solver, mode, on_backward
-        self.smoothing = tol if smoothing is None else smoothing
+        self.smoothing = smoothing
         for name, value in (("floor", floor), ("mean", mean), ("proximal", proximal)):
             if isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
                 self.register_buffer(name, value)
@@ -115,7 +119,7 @@ class SSIMBallLayer(nn.Module):
 
         Raises:
             InputError: as `SSIMBall`, `Program` and `solve` do.
-            UnavailableError: inside `torch.jit.trace`, `torch.export`, a forward-mode or a second derivative.
+            UnavailableError: inside `torch.jit.trace`, `torch.export`, `make_fx`, forward-mode or second derivatives.
         """
         if isinstance(reference, tuple):
             return self.forward(*reference, floor=floor, mean=mean, proximal=proximal)
@@ -159,6 +163,10 @@ class SSIMBallLayer(nn.Module):
         delta, *_ = _Implicit.apply(work, *inputs)
         assert work.solution is not None
         return replace(work.solution, delta=delta)
+
+    def __prepare_scriptable__(self) -> NoReturn:
+        """What `torch.jit.script` asks a module for first, inside other modules as well."""
+        raise UnavailableError("torch.jit.script cannot hold a solver: leave the layer out")
 
     def extra_repr(self) -> str:
         return f"floor={self.floor}, mean={self.mean}, proximal={self.proximal}, tol={self.tol}, mode={self.mode}"
@@ -252,6 +260,11 @@ class _Implicit(torch.autograd.Function):
     def backward(ctx: Any, cotangent: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
         if cotangent is None:
             return (None,) * len(ctx.needs_input_grad)
+        if is_legacy_batchedtensor(cotangent):
+            raise UnavailableError(
+                "autograd's own batches (is_grads_batched, jacobian(vectorize=True)) are not supported: "
+                "take torch.func.jacrev, or torch.vmap over torch.func.vjp"
+            )
         *saved, delta, luminance, contrast, mean = ctx.saved_tensors
         inputs = (plain if value is None else value for plain, value in zip(ctx.plain, saved, strict=True))
         answer = (cotangent, delta, luminance, contrast, mean)
@@ -318,6 +331,13 @@ def _refuse_recording() -> None:
         raise UnavailableError("torch.jit.trace would repeat one call's iterations on all inputs: leave the layer out")
     if torch.compiler.is_compiling() and not torch.compiler.is_dynamo_compiling():
         raise UnavailableError("torch.export holds no loops that end where the data say: leave the layer out")
+    # Where nobody has imported it, nobody traces with it.
+    tracing = sys.modules.get("torch.fx.experimental.proxy_tensor")
+    if tracing is not None and tracing.get_proxy_mode() is not None:
+        raise UnavailableError(
+            "make_fx and torch.func.linearize would repeat one call's iterations on all inputs: "
+            "leave the layer out, and take torch.func.vjp for linearize"
+        )
 
 
 def _gradients(

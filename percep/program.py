@@ -10,6 +10,7 @@ from torch import Tensor
 
 from percep.ball import SSIMBall
 from percep.errors import InputError
+from percep.scalars import shown
 from percep.summaries import counted, range_of, shape_of, table
 
 if TYPE_CHECKING:
@@ -61,7 +62,12 @@ class Program:
                 raise InputError(
                     f"{name} must match the reference, {shape_of(self.ball.reference)}, got {shape_of(value)}{remedy}"
                 )
-        rho = torch.as_tensor(self.proximal).detach()
+        try:
+            rho = torch.as_tensor(self.proximal).detach()
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise InputError(f"proximal must be a number or a tensor, got {shown(self.proximal)}") from error
+        if rho.is_complex() or rho.dtype == torch.bool:
+            raise InputError(f"proximal must be real, got {rho.dtype}")
         if rho.ndim > 1 or (rho.ndim == 1 and rho.shape[0] != self.ball.batch):
             raise InputError(f"proximal must be a number or a tensor ({self.ball.batch},), got {tuple(rho.shape)}")
         if not bool(((rho >= 0) & torch.isfinite(rho)).all()):

@@ -1,5 +1,6 @@
 """What public functions ask of the numbers they are set to: whole ones, and levels, of any type that holds them."""
 
+import math
 import operator
 from numbers import Real
 from typing import SupportsIndex, cast
@@ -43,6 +44,14 @@ def require_ssim(name: str, value: object) -> float:
     number = as_number(value)
     if number is None or not -1 <= number <= 1:
         raise InputError(f"{name} must lie in [-1, 1], got {shown(value)}")
+    return number
+
+
+def require_positive(name: str, value: object) -> float:
+    """The finite number above 0 that a value is; raises InputError for any other."""
+    number = as_number(value)
+    if number is None or not 0 < number < math.inf:
+        raise InputError(f"{name} must be positive, got {shown(value)}")
     return number
 
 

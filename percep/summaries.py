@@ -77,7 +77,8 @@ def save_pngs(folder: Path, images: Tensor, wanted: Sequence[bool]) -> list[str 
         wanted: which images are written; the others have no name.
 
     Raises:
-        InputError: values between the levels of an 8-bit file, or another number of channels; nothing is written then.
+        InputError: values between the levels of an 8-bit file, or another number of channels; a folder
+            that cannot be made, at a file's place for instance. Nothing is written then.
     """
     from PIL import Image  # noqa: PLC0415  `import percep` does not wait for Pillow
 
@@ -87,7 +88,10 @@ def save_pngs(folder: Path, images: Tensor, wanted: Sequence[bool]) -> list[str 
             "a PNG file holds 8-bit images of 1 or 3 channels, which these are not: torch.save(result.images, path) "
             "keeps them as they are"
         )
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"no folder can be made at {folder}: {error.strerror}; name another") from error
     pixels = scaled.round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
     digits = max(4, len(str(len(images))))
     names = [f"{place:0{digits}d}.png" if kept else None for place, kept in enumerate(wanted)]

@@ -8,6 +8,10 @@ from torch import Tensor, nn
 
 from percep.errors import InputError
 
+# Fewer bits do not tell the perturbations apart that are sought: SSIM's constants are 1e-4 and 1e-3.
+_PRECISIONS = (torch.float32, torch.float64)
+# What torch computes in at all; its types of 8 bits only store.
+_FLOATS = (torch.float16, torch.bfloat16, *_PRECISIONS)
 # White in files of 8, 10, 12, 14 and 16 bits.
 _WHITES = (255, 1023, 4095, 16383, 65535)
 # Of images with channels last: how many channels files have, and the least height and width that is told from channels.
@@ -37,6 +41,17 @@ def require_images(images: Tensor, name: str = "images") -> Tensor:
             f"{name} must lie in [0, 1], got values in [{least:.4g}, {most:.4g}]: {_remedy(name, least, most)}"
         )
     return finite
+
+
+def require_precise_images(images: Tensor, name: str = "images") -> Tensor:
+    """As `require_images`, for what computes in the images' own dtype: raises InputError for one of 16 bits, too."""
+    _require_layout(images, name)
+    if images.dtype not in _PRECISIONS:
+        raise InputError(
+            f"{name} must be float32 or float64, got {images.dtype}: give {name}.float(), "
+            "and let torch.autocast choose the precision of the model alone"
+        )
+    return require_images(images, name)
 
 
 def require_perturbed(images: Tensor, reference: Tensor, name: str = "images") -> Tensor:
@@ -98,6 +113,10 @@ def _require_layout(images: Tensor, name: str) -> None:
             f"give {name}.float() / 255" if dtype == torch.uint8 else f"divide {name}.float() by the level of white"
         )
         raise InputError(f"{name} must be floating-point (B, C, H, W) in [0, 1], got {dtype}: {remedy}")
+    if dtype not in _FLOATS:
+        raise InputError(f"{name} must be of a type that torch computes in, got {dtype}: give {name}.float()")
+    if images.is_meta:
+        raise InputError(f"{name} must hold values, got a tensor on the meta device")
 
 
 def _range(images: Tensor) -> tuple[Tensor, float, float]:

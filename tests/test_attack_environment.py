@@ -426,3 +426,8 @@ def test_a_result_is_one_line_a_table_and_files(tmp_path):
     with pytest.raises(InputError, match=r"torch\.save"):
         floats.save(tmp_path / "floats")
     assert not (tmp_path / "floats").exists()
+    (tmp_path / "file").write_text("kept")
+    for taken in (tmp_path / "file", str(tmp_path / "file" / "below")):
+        with pytest.raises(InputError, match=r"^no folder can be made at .*; name another$"):
+            result.save(taken)
+    assert (tmp_path / "file").read_text() == "kept"

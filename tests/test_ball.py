@@ -7,7 +7,7 @@ from hypothesis import assume, given, settings
 from references import KINDS, photograph, random_like, reference
 from torch import Tensor
 
-from percep import InputError, SSIMBall, Window
+from percep import InputError, Program, SSIMBall, SSIMBallLayer, Window, certify
 from percep.ssim import ssim_losses, variance
 
 WINDOWS = [
@@ -189,6 +189,30 @@ def test_bad_references_are_refused():
         SSIMBall(torch.zeros(3, 24, 24), floor=0.9)
     with pytest.raises(InputError, match="too small"):
         SSIMBall(torch.zeros(1, 3, 1, 1), floor=0.9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float8_e5m2])
+def test_what_computes_in_the_dtype_of_images_refuses_less_than_32_bits(dtype):
+    """Answers of 16 bits were 0 and their gradients NaN; the certificate computes in float64, and takes them."""
+    x = photograph(3, 24)
+    coarse, ball = x.to(dtype), SSIMBall(x, floor=0.9)
+    for refused in (
+        lambda: SSIMBall(coarse, floor=0.9),
+        lambda: SSIMBall(coarse, mean=0.99),
+        lambda: SSIMBallLayer(floor=0.9)(coarse, torch.ones_like(x).to(dtype)),
+        lambda: SSIMBallLayer(floor=0.9, mode="unrolled")(coarse, torch.ones_like(x).to(dtype)),
+        lambda: ball.ssim_map(coarse),
+    ):
+        with pytest.raises(InputError, match=r"^(reference|images) must be .*: give \1\.float\(\)") as caught:
+            refused()
+        assert "\n" not in str(caught.value)
+        assert dtype.itemsize == 1 or "float32 or float64" in str(caught.value)
+    with pytest.raises(InputError, match=r"linear must match the reference, .*: give linear\.to\(reference\)"):
+        Program(ball, torch.ones_like(x).to(dtype))
+    if dtype.itemsize > 1:
+        assert torch.equal(ball.scale(coarse), ball.scale(coarse.double()))
+        found, wanted = certify(coarse, coarse.flip(3), 0.9), certify(coarse.double(), coarse.flip(3).double(), 0.9)
+        assert torch.equal(found.min_ssim, wanted.min_ssim) and torch.equal(found.mean_ssim, wanted.mean_ssim)
 
 
 @pytest.mark.parametrize("shape", [(3, 24, 24), (3, 1, 1), (24, 1)])

@@ -65,6 +65,29 @@ def test_import_loads_neither_torch_nor_numpy() -> None:
     assert _output(program) == "set()"
 
 
+ATTACKS = """
+import sys
+import percep
+assert {"baselines", "integrations", "resave"} <= set(dir(percep.attacks))
+assert percep.attacks.FrankWolfe and not any(name.startswith("percep.attacks.baselines") for name in sys.modules)
+assert not {"foolbox", "torchattacks", "adv_lib", "art"} & set(sys.modules)
+print(percep.attacks.baselines.Baseline.__name__, percep.attacks.resave.cheapest_saved.__name__)
+assert percep.attacks.integrations is sys.modules["percep.attacks.integrations"]
+print({"foolbox", "torchattacks", "adv_lib", "art"} & set(sys.modules))
+try: percep.attacks.nothing
+except AttributeError as error: print(error)
+"""
+
+
+def test_the_modules_of_attacks_are_reached_by_name_on_first_use() -> None:
+    """As the README writes them, `attacks.baselines.Baseline`; no other library's attacks are imported for it."""
+    assert _output(ATTACKS).splitlines() == [
+        "Baseline cheapest_saved",
+        "set()",
+        "module 'percep.attacks' has no attribute 'nothing'",
+    ]
+
+
 def test_every_public_name_is_reached() -> None:
     assert _output(REACHED) == "Classifier iou"
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from layers import WINDOWS, images, inputs, noise
 from torch import Tensor, nn
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from percep import SSIMBallLayer, UnavailableError
 from percep.layer import Mode
@@ -102,6 +103,21 @@ def test_functional_call_reaches_a_learned_level() -> None:
     torch.testing.assert_close(found["floor"], wanted)
 
 
+def batched_gradients(reference: Tensor, linear: Tensor) -> object:
+    wanted = linear if linear.requires_grad else reference
+    return torch.autograd.grad(layer()(reference, linear), wanted, torch.stack([G, -G]), is_grads_batched=True)
+
+
+def test_autograds_own_batches_reach_the_unrolled_mode() -> None:
+    """Of which every step is autograd's: what the implicit mode refuses is no fault of the caller's graph."""
+    linear = G.clone().requires_grad_()
+    delta = layer(mode="unrolled")(X, linear)
+    (found,) = torch.autograd.grad(delta, linear, torch.stack([G, -G]), is_grads_batched=True, retain_graph=True)
+    (wanted,) = torch.autograd.grad(delta, linear, G)
+    torch.testing.assert_close(found, torch.stack([wanted, -wanted]))
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning", "ignore:.torch.jit:FutureWarning")
 @pytest.mark.parametrize(
     ("transformed", "message"),
     [
@@ -111,6 +127,14 @@ def test_functional_call_reaches_a_learned_level() -> None:
         (lambda: torch.jit.trace(of_linear, (G,)), "torch.jit.trace"),
         (lambda: torch.jit.trace(layer(mode="unrolled"), (X, G)), "torch.jit.trace"),
         (lambda: torch.export.export(layer(), (X, G), strict=False), "torch.export"),
+        (lambda: torch.func.linearize(of_linear, G), "take torch.func.vjp for linearize"),
+        (lambda: make_fx(of_linear)(G), "make_fx"),
+        (lambda: make_fx(lambda linear: layer(mode="unrolled")(X, linear), tracing_mode="fake")(G), "make_fx"),
+        (lambda: torch.jit.script(layer()), "torch.jit.script"),
+        (lambda: torch.jit.script(nn.Sequential(nn.Flatten(), layer())), "torch.jit.script"),
+        (lambda: torch.autograd.functional.jacobian(of_linear, G, vectorize=True), "take torch.func.jacrev"),
+        (lambda: batched_gradients(X.clone().requires_grad_(), G), "is_grads_batched"),
+        (lambda: batched_gradients(X, G.clone().requires_grad_()), "is_grads_batched"),
     ],
 )
 def test_what_the_layer_cannot_do_is_one_clear_line(transformed: Callable[[], object], message: str) -> None:

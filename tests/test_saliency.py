@@ -68,6 +68,18 @@ def test_gradcam_is_the_closed_form_of_a_pooled_network(images, stride, frozen):
     torch.testing.assert_close(gradcam(network, images, targets, "activation"), expected)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_maps_have_the_dtype_of_their_images_under_autocast(images, dtype):
+    torch.manual_seed(2)
+    network, targets, images = Pooled(2).to(dtype), torch.tensor([0, 3, 1]), images.to(dtype)
+    expected = gradcam(network, images, targets)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        maps = gradcam(network, images, targets)
+        assert gradcam(network, images[:0], targets[:0]).dtype == dtype
+    assert maps.dtype == expected.dtype == dtype
+    torch.testing.assert_close(maps, expected, rtol=0.05, atol=0.05 * float(expected.max()))
+
+
 def test_each_image_is_explained_on_its_own(images):
     network, targets = Pooled(), torch.tensor([0, 3, 1])
     together = gradcam(network, images, targets)

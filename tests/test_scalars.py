@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from percep import SSIMBall, certify
+from percep import Program, SSIMBall, SSIMBallLayer, certify, solve
 from percep.attacks import FrankWolfe, MinimalPerturbation, quantise
 from percep.attacks.baselines import Baseline
 from percep.attacks.integrations.art import ARTFrankWolfe, PyTorchClassifier
@@ -109,6 +109,31 @@ NO_LEVELS = [0, 1, -0.1, 1.5, math.nan, math.inf, "0.5", True, False, 0.5j, {}, 
 def test_what_is_no_level_is_refused_in_one_line(name: str, wrong: object) -> None:
     with pytest.raises(InputError, match=rf"^{name.partition(' ')[0]} must lie in \(0, 1\), got ") as caught:
         LEVELS[name](wrong)
+    assert "\n" not in str(caught.value)
+
+
+BALL = SSIMBall(X, floor=0.9)
+POSITIVE: dict[str, Callable] = {
+    "tol": lambda number: SSIMBallLayer(floor=0.9, tol=number).tol,
+    "smoothing": lambda number: SSIMBallLayer(floor=0.9, smoothing=number).smoothing,
+    "tol of a solver": lambda number: 0.5 if solve(Program(BALL, X), tol=number).status else None,
+}
+
+
+@pytest.mark.parametrize("name", POSITIVE)
+def test_tolerances_are_positive_numbers_of_any_type(name: str) -> None:
+    for same in (0.5, np.float32(0.5), torch.tensor(0.5)):
+        assert POSITIVE[name](same) == 0.5
+    for wrong in (0, -1.0, math.nan, math.inf, "1e-3", True, torch.ones(2)):
+        with pytest.raises(InputError, match=rf"^{name.partition(' ')[0]} must be positive, got ") as caught:
+            POSITIVE[name](wrong)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("wrong", ["1", 1j, True, {}, [[1.0], [1.0, 2.0]], -1.0, math.nan, torch.ones(3)], ids=str)
+def test_a_proximal_weight_is_a_number_of_at_least_0(wrong: object) -> None:
+    with pytest.raises(InputError, match=r"^proximal must be ") as caught:
+        Program(BALL, X, wrong)
     assert "\n" not in str(caught.value)
 
 

@@ -6,9 +6,7 @@ from torch import Tensor
 from percep.attacks.lattice import level_tolerance, require_levels
 from percep.class_indices import require_classes
 from percep.errors import InputError
-from percep.validation import require_images
-
-_PRECISIONS = (torch.float32, torch.float64)
+from percep.validation import require_precise_images
 
 
 def check_images(images: Tensor, levels: int | None) -> Tensor:
@@ -18,12 +16,7 @@ def check_images(images: Tensor, levels: int | None) -> Tensor:
         InputError: images that are not float32 or float64 `(B, C, H, W)` in [0, 1], or not of so many levels to within
             a hundredth of a step, or what their dtype's rounding makes of a level.
     """
-    finite = require_images(images)
-    if images.dtype not in _PRECISIONS:
-        raise InputError(
-            f"images must be float32 or float64, got {images.dtype}: give images.float(), "
-            "and let torch.autocast choose the precision of the model alone"
-        )
+    finite = require_precise_images(images)
     if levels is None:
         return finite
     require_levels(levels, images.dtype)

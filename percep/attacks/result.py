@@ -159,7 +159,8 @@ class AttackResult:
                 has no file.
 
         Raises:
-            InputError: images that an 8-bit PNG does not hold: between its levels, or not of 1 or 3 channels.
+            InputError: images that an 8-bit PNG does not hold: between its levels, or not of 1 or 3 channels; a folder
+                that cannot be made.
         """
         names = save_pngs(Path(folder), self.images, torch.isfinite(self.mean_ssim).tolist())
         rows = self.to_pandas()

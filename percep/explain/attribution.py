@@ -19,7 +19,7 @@ class Attribution:
     """What speaks for one class of each image.
 
     Attributes:
-        maps: `(B, H, W)`, at least 0, detached, in the model's dtype; the scale is the logit's.
+        maps: `(B, H, W)`, at least 0, detached, in the images' dtype; the scale is the logit's.
         zero: `(B,)` bool: the map is zero everywhere, so that no statistic of it is defined.
     """
 

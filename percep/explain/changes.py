@@ -97,7 +97,7 @@ def ablation_maps(
     stride: int | None = None,
     at_once: int = 1,
 ) -> Tensor:
-    """What the margin loses where the perturbation is taken away, `(B, H, W)` in the model's dtype, signed.
+    """What the margin loses where the perturbation is taken away, `(B, H, W)` in the perturbation's dtype, signed.
 
     Captum's occlusion on the perturbation, with no perturbation as its baseline: a square without it moves over the
     image, and each pixel gets the mean, over the squares that cover it, of what the attack's margin loses. Forward

@@ -45,7 +45,7 @@ def gradcam(model: nn.Module, images: Tensor, targets: ClassIndices, layer: str 
             the classifier's own `layer`, and without one the `last_convolutional_stage`.
 
     Returns:
-        `(B, H, W)`, at least 0, in the model's dtype, detached.
+        `(B, H, W)`, at least 0, in the images' dtype, detached.
 
     Raises:
         InputError: images that are none, a model in train mode or that answers no logits, no such layer, a layer
@@ -64,7 +64,9 @@ def gradcam(model: nn.Module, images: Tensor, targets: ClassIndices, layer: str 
     name = _last_stage(calls) if layer is None else _named_stage(network, calls, layer)
     with _reported(), with_gradients(images) as apart:
         maps = LayerGradCam(logits, network.get_submodule(name)).attribute(apart, classes, relu_attributions=True)
-    return LayerGradCam.interpolate(maps, tuple(images.shape[-2:]), "bilinear")[:, 0].detach()
+    # Under autocast the layer's maps are of 16 bits, whose steps interpolation would draw.
+    maps = maps.detach().to(images.dtype)
+    return LayerGradCam.interpolate(maps, tuple(images.shape[-2:]), "bilinear")[:, 0]
 
 
 def last_convolutional_stage(network: nn.Module, images: Tensor) -> str:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from percep.errors import InputError
 from percep.program import Multipliers, Program, Solution, Status
+from percep.scalars import require_positive
 
 # Values of a batch that a CPU works on at a time: its tensors then stay in the cache of one core.
 _CACHED = 2**17
@@ -22,8 +23,7 @@ class Solver(ABC):
 
         An image without an answer in `warm_start` (not finite, or of a linear term of 0) starts anew.
         """
-        if not tol > 0:
-            raise InputError(f"tol must be positive, got {tol}")
+        tol = require_positive("tol", tol)
         if warm_start is not None:
             _check_fit(program, warm_start)
         finite = program.finite

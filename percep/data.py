@@ -13,10 +13,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from percep.class_names import Classes
 from percep.decoding import decode
 from percep.errors import InputError, UnavailableError, one_line
 from percep.files import SUFFIXES, Names, images, is_output, subfolders, without_suffix
-from percep.labels import Classes, Given, Labels, Missing, NameLabels, many_missing
+from percep.labels import Given, Labels, Missing, NameLabels, many_missing
 from percep.models import Preprocessing
 
 MISSING_ROWS = 100

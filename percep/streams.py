@@ -11,10 +11,11 @@ from typing import Self
 from urllib.parse import urlparse
 
 from percep.archives import LocalArchive, Sample, read_stream
+from percep.class_names import Classes
 from percep.data import Entry, Photograph, Survey, class_indices, missing_entries, survey_of
 from percep.errors import InputError, one_line
 from percep.files import Names, images, is_hidden, is_output, subfolders, without_suffix
-from percep.labels import Classes, Given, Labelling, Labels, Missing, NameLabels
+from percep.labels import Given, Labelling, Labels, Missing, NameLabels
 from percep.models import Preprocessing
 
 

@@ -21,8 +21,9 @@ from torch import Tensor, nn
 
 from percep import data, run, subjects
 from percep.app import main
+from percep.class_names import Classes
 from percep.errors import InputError
-from percep.labels import Classes, Given, Labels, NameLabels
+from percep.labels import Given, Labels, NameLabels
 from percep.models import Preprocessing
 from percep.models.classes import imagenet_categories
 from percep.models.classifier import Classifier

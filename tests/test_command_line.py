@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -171,21 +172,23 @@ def test_a_value_that_is_no_path_says_how_to_quote_it(capsys: pytest.CaptureFixt
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("arguments", "key", "wrong"),
     [
-        ["-m", "task=choice(minimal,minimal)", "attack.gradients=5"],
-        ["task=${oc.env:PERCEP_TEST_TASK}", "attack.gradients=5"],
-        ["-m", "hydra.sweeper.params={task: minimal}", "attack.gradients=5"],
+        (["-m", "task=choice(minimal,attack)"], "attack.target=5", "attack.targets"),
+        (["task=${oc.env:PERCEP_TEST_TASK}"], "attack.gradients=5", "attack.gradient"),
     ],
 )
-def test_keys_of_a_task_that_hydra_works_out(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keys_of_a_task_that_hydra_works_out(
+    arguments: list[str], key: str, wrong: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PERCEP_TEST_TASK", "minimal")
-    line = read(arguments)
+    line = read([*arguments, key])
     check(line.settings, sweeps=line.sweeps)
-    line = read([*arguments[:-1], "attack.gradient=5"])
-    with pytest.raises(Exception, match="gradient") as caught:
+    line = read([*arguments, f"{wrong}=5"])
+    with pytest.raises(Exception, match=re.escape(wrong)) as caught:
         check(line.settings, sweeps=line.sweeps)
-    assert "unknown key attack.gradient: did you mean gradients? known are" in explained(caught.value)
+    right = key.partition("=")[0].partition(".")[2]
+    assert f"unknown key {wrong}: did you mean {right}? known are" in explained(caught.value)
 
 
 def test_hydras_own_options_and_keys_pass() -> None:

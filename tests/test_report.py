@@ -355,6 +355,7 @@ class TestTables:
         assert first["spearman_dissimilarity_gradcam"] == "0.25" and first["undefined"] == ""
         assert second["pearson_gradcam_texture"] == "" and second["undefined"] == "gradcam is constant"
         assert last.pop("name") == "é\\udce9,\n=1" and last.pop("status") == "unreadable: truncated file"
+        assert last.pop("missing") == "0"  # it stands for no label without a photograph
         assert set(last.values()) == {""}
 
     def test_columns_are_the_same_for_any_rows_and_bytes_for_the_same_rows(self, tmp_path):

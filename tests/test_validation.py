@@ -220,7 +220,7 @@ def test_an_error_in_the_model_leaves_no_hook(name: str) -> None:
             return values
 
     chain = nn.Sequential(model, Failing()).eval()
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises((ZeroDivisionError, InputError), match=r"^$|Grad-CAM fails: ZeroDivisionError"):
         TAKERS[name](chain, images(2))
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in chain.modules())
 

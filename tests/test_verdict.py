@@ -59,7 +59,7 @@ CERTIFIED = "all certified from the saved files"
                 ImageRow("b", "unreadable: damaged"),
                 ImageRow("c", "unlabelled: no label"),
                 ImageRow("d", "unlabelled: no class 2000", 2000),
-                ImageRow("e", "missing: no photograph", 1),
+                ImageRow("e", "missing: no photograph", 1, missing=1),
             ],
             f"1 of 1 correctly classified photograph fooled, {CERTIFIED}; "
             "1 unreadable, 2 without a label, 1 label without a photograph",

@@ -9,7 +9,9 @@ from percep.attacks.minimal import MinimalPerturbation
 from percep.attacks.result import AttackResult, AttackStatus, MinimalResult
 
 if TYPE_CHECKING:
-    from percep.attacks import baselines, integrations, resave
+    from percep.attacks import baselines as baselines
+    from percep.attacks import integrations as integrations
+    from percep.attacks import resave as resave
 
 __all__ = [
     "AttackResult",
@@ -17,10 +19,7 @@ __all__ = [
     "FrankWolfe",
     "MinimalPerturbation",
     "MinimalResult",
-    "baselines",
-    "integrations",
     "quantise",
-    "resave",
 ]
 
 _MODULES = ("baselines", "integrations", "resave")

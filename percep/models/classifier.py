@@ -89,10 +89,7 @@ class Classifier(nn.Module):
         if names == imagenet_categories():
             index |= {wordnet_id: i for i, wordnet_id in enumerate(imagenet_wordnet_ids(), self.first_class)}
         numbers = {str(i): place for i, place in enumerate(range(self.first_class, self.first_class + len(names)))}
-        if any(
-            numbers.get(name, place) != place or (name.isdecimal() and name not in numbers)
-            for name, place in index.items()
-        ):
+        if any(name.isdecimal() and numbers.get(name) != place for name, place in index.items()):
             return index
         return index | numbers
 

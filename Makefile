@@ -10,7 +10,7 @@ demo: .venv/installed
 
 # On every core. Without a browser, where none can be installed, its tests are skipped and the last lines say so.
 test: .venv/installed
-	$(BIN)/python tests/chromium.py
+	$(BIN)/python tests/support/chromium.py
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
 
 # What needs a CUDA device.

@@ -28,7 +28,7 @@ from benchmarks.machine import describe
 from benchmarks.timing import quartiles
 from percep.attacks import FrankWolfe, MinimalPerturbation
 from percep.attacks.comparison import Outcome, outcomes
-from percep.report.comparison import save_curves, summary, table
+from percep.report.comparison.tables import save_curves, summary, table
 
 _CONSOLE = Console()
 

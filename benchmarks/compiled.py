@@ -20,8 +20,9 @@ from triton.compiler import ASTSource
 
 from benchmarks.machine import describe
 from percep import Window
-from percep.kernels import fused, gpu
-from percep.kernels.tiling import Tiling, of_moments, of_pixels, of_products, of_windows
+from percep.kernels.gpu import launch as gpu
+from percep.kernels.gpu import triton_kernels as fused
+from percep.kernels.gpu.tiling import Tiling, of_moments, of_pixels, of_products, of_windows
 
 RESULTS = Path(__file__).parent / "results" / "compiled.json"
 ARCHITECTURES = (80, 90)

@@ -24,12 +24,12 @@ from torchvision.transforms import InterpolationMode
 
 from benchmarks.machine import describe
 from benchmarks.memory import peak_rise
+from percep.data.shards import Archives
 from percep.explain import Association, Associations
-from percep.merge import Pictures, merge, parts_of
 from percep.models import Preprocessing
 from percep.report import ImageRow
-from percep.scale.folder import Record, claim
-from percep.streams import Archives
+from percep.runs.attack.outputs import Pictures, merge, parts_of
+from percep.runs.engine.manifest import Record, claim
 
 _RESULT = Path(__file__).parent / "results" / "scaling.json"
 _COPIES, _BATCH = 2, 5

@@ -23,10 +23,10 @@ import torch
 from benchmarks.machine import describe
 from benchmarks.memory import peak_rise, printed_alone
 from percep.explain import bootstrap_interval
-from percep.scale.folder import claim, recorded
-from percep.scale.parts import Parts
+from percep.runs.engine.checkpoints import Parts
+from percep.runs.engine.manifest import claim, recorded
+from percep.runs.study.outputs import Pictured, VariantParts, merge_study
 from percep.study import Kept
-from percep.study_merge import Pictured, VariantParts, merge_study
 
 _RESULTS = Path(__file__).parent / "results"
 _RESULT = _RESULTS / "study-scaling.json"

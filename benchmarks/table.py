@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks import bars, default_ball, startup
 from benchmarks.attacks import read
 from benchmarks.study_table import study_tables
-from percep.report.comparison import summary, table
+from percep.report.comparison.tables import summary, table
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"

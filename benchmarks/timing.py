@@ -12,9 +12,9 @@ from benchmarks.cases import Case
 from percep import solve
 from percep.errors import InputError
 from percep.solvers import Solver
-from percep.solvers.answers import Answers
+from percep.solvers.feasibility import shrink
+from percep.solvers.incumbents import Answers
 from percep.solvers.oracle import Lifted
-from percep.solvers.recovery import shrink
 
 # Loosest first. SCS stops on absolute and relative residuals, interior points on the duality gap and feasibility.
 LADDERS: dict[str, tuple[float, ...]] = {

@@ -7,10 +7,10 @@ from percep.errors import AdjointWarning, InputError, PercepError, UnavailableEr
 
 if TYPE_CHECKING:
     from percep import attacks, data, explain, models, solvers
-    from percep.adjoint import AdjointReport
     from percep.ball import SSIMBall
     from percep.certificate import Certificate, certify
-    from percep.layer import SSIMBallLayer
+    from percep.layer.adjoint import AdjointReport
+    from percep.layer.module import SSIMBallLayer
     from percep.program import Multipliers, Program, Solution, Status
     from percep.solvers import solve
     from percep.windows import Window
@@ -40,7 +40,7 @@ __all__ = [
 
 _MODULES = ("attacks", "data", "explain", "models", "solvers")
 _HOMES = {
-    "AdjointReport": "adjoint",
+    "AdjointReport": "layer",
     "Certificate": "certificate",
     "Multipliers": "program",
     "Program": "program",

@@ -2,6 +2,6 @@
 
 import sys
 
-from percep.app import main
+from percep.cli.main import main
 
 sys.exit(main())

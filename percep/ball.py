@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from percep.errors import InputError
-from percep.scalars import require_level, shown
 from percep.ssim import C1, C2, ssim_losses, ssim_map, variance
 from percep.summaries import range_of, shape_of
-from percep.validation import require_perturbed, require_precise_images
+from percep.validation.images import require_perturbed, require_precise_images
+from percep.validation.scalars import require_level, shown
 from percep.windows import Window
 
 Level = float | Tensor

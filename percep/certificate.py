@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from percep.scalars import require_ssim
 from percep.summaries import range_of, table
-from percep.validation import require_images, require_perturbed
+from percep.validation.images import require_images, require_perturbed
+from percep.validation.scalars import require_ssim
 from percep.windows import Window
 
 if TYPE_CHECKING:

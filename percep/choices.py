@@ -55,4 +55,4 @@ REGIONS = ("top", "outside", "matched", "shifted", "random")
 """Where a study keeps a perturbation: the top of Grad-CAM, and what it is compared with."""
 
 FROM_NAMES = "filename"
-"""What data.labels says where a photograph's name begins with its label: see `percep.labels.NameLabels`."""
+"""What data.labels says where a photograph's name begins with its label: see `percep.data.labels.NameLabels`."""

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from percep.ball import SSIMBall
 from percep.errors import InputError
-from percep.scalars import shown
 from percep.summaries import counted, range_of, shape_of, table
+from percep.validation.scalars import shown
 
 if TYPE_CHECKING:
     import pandas as pd

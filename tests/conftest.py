@@ -45,7 +45,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     if not (reasons := _reasons(config)):
         return
-    from chromium import MISSING, REMEDY  # noqa: PLC0415
+    from tests.support.chromium import MISSING, REMEDY  # noqa: PLC0415
 
     if browserless := [reason for reason in reasons if reason.startswith(MISSING)]:
         line = f"{len(browserless)} BROWSER TESTS WERE SKIPPED, {browserless[0]}: {REMEDY}"
@@ -59,7 +59,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Chrome"]:
     """Headless Chromium, which reaches no address; a test that asks for it is skipped where none starts."""
-    from chromium import NoBrowserError, start  # noqa: PLC0415
+    from tests.support.chromium import NoBrowserError, start  # noqa: PLC0415
 
     try:
         driver = start(tmp_path_factory.mktemp("profile"))
@@ -83,7 +83,7 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture
 def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The command is run in an empty folder but for `photos`."""
-    from command import enter  # noqa: PLC0415  importing the command takes seconds
+    from tests.support.command import enter  # noqa: PLC0415  importing the command takes seconds
 
     enter(tmp_path, monkeypatch)
 
@@ -91,6 +91,6 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.fixture
 def small_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever model the command asks for, it is given a small network."""
-    from command import use_small_model  # noqa: PLC0415
+    from tests.support.command import use_small_model  # noqa: PLC0415
 
     use_small_model(monkeypatch)

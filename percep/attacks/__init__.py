@@ -4,8 +4,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from percep.attacks.frank_wolfe import FrankWolfe
-from percep.attacks.lattice import quantise
 from percep.attacks.minimal import MinimalPerturbation
+from percep.attacks.quantisation import quantise
 from percep.attacks.result import AttackResult, AttackStatus, MinimalResult
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from percep.attacks.lattice import quantise, to_level
+from percep.attacks.quantisation import quantise, to_level
 
 Look = Callable[[Tensor, Tensor], Tensor]
 """`(n,)` places in a batch and `(n, C, H, W)` perturbations of these to `(n,)` bool, whether they are adversarial."""

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from percep.attacks.baselines import Baseline
 from percep.attacks.criteria import achieved
-from percep.attacks.lattice import quantise
 from percep.attacks.minimal import MinimalPerturbation
+from percep.attacks.quantisation import quantise
 from percep.attacks.resave import cheapest_saved, pulled_back
 from percep.attacks.result import AttackResult
 from percep.attacks.surroundings import Network

@@ -8,17 +8,17 @@ import torch
 from torch import Tensor
 
 from percep.attacks.criteria import GradientFunction, Loss
-from percep.attacks.inputs import check_images
-from percep.attacks.lattice import lattice_optimum, require_levels, to_lattice
 from percep.attacks.objective import Objective
+from percep.attacks.quantisation import lattice_optimum, require_levels, to_lattice
 from percep.attacks.result import AttackResult, AttackStatus
 from percep.attacks.surroundings import own_modes, plain
+from percep.attacks.validation import check_images
 from percep.ball import SSIMBall
-from percep.class_indices import ClassIndices
 from percep.errors import InputError
 from percep.program import Program, Solution
-from percep.scalars import require_integer, require_level
 from percep.solvers import solve
+from percep.validation.class_indices import ClassIndices
+from percep.validation.scalars import require_integer, require_level
 from percep.windows import Window
 
 

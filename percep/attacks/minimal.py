@@ -10,18 +10,18 @@ from torch import Tensor
 from percep.attacks.bracket import bracket, crossing
 from percep.attacks.cost import Cost, check_measure
 from percep.attacks.criteria import GradientFunction
-from percep.attacks.inputs import check_images
-from percep.attacks.lattice import quantise, require_levels, to_level
 from percep.attacks.minimal_step import minimal_step, ray
 from percep.attacks.objective import Objective
 from percep.attacks.plans import CLASSES, FIRST, LATER, POWERS, Plan
+from percep.attacks.quantisation import quantise, require_levels, to_level
 from percep.attacks.result import AttackResult, AttackStatus, MinimalResult
 from percep.attacks.surroundings import own_modes, plain
+from percep.attacks.validation import check_images
 from percep.choices import Measure
-from percep.class_indices import ClassIndices
-from percep.scalars import require_integer
 from percep.solvers.conjugate_gradients import conjugate_gradients
 from percep.solvers.quadratic import WindowQuadratic, per_image
+from percep.validation.class_indices import ClassIndices
+from percep.validation.scalars import require_integer
 from percep.windows import Window
 
 # A run whose best cost is above this multiple of the image's best after so many gradients is given up.

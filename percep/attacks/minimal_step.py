@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from percep.attacks.lattice import descend, to_level
+from percep.attacks.quantisation import descend, to_level
 from percep.solvers.quadratic import WindowQuadratic, per_image
 
 _BISECTIONS = 14

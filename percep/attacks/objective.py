@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from percep.attacks.criteria import GradientFunction, achieved, lead, loss, margin, probabilities, scores
-from percep.attacks.inputs import check_logits
 from percep.attacks.surroundings import Network, plain
+from percep.attacks.validation import check_logits
 from percep.choices import Loss
-from percep.class_indices import ClassIndices, as_class_indices
 from percep.errors import InputError
 from percep.precision import under_current_autocast
+from percep.validation.class_indices import ClassIndices, as_class_indices
 
 
 class Objective:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from percep.attacks.cost import Cost, Measure
 from percep.attacks.criteria import achieved
-from percep.attacks.lattice import descend, quantise, to_lattice, to_level
+from percep.attacks.quantisation import descend, quantise, to_lattice, to_level
 from percep.attacks.surroundings import Network
 from percep.ball import SSIMBall
 from percep.windows import Window

@@ -12,9 +12,9 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from percep.errors import InputError
-from percep.outputs import logits_of
 from percep.precision import under_current_autocast, without_autocast
-from percep.validation import require_eval
+from percep.validation.images import require_eval
+from percep.validation.logits import logits_of
 
 
 @contextmanager
@@ -35,7 +35,7 @@ class Network:
     It runs under the autocast of where this object was made, whatever surrounds the call.
 
     Args:
-        model: answers logits, or what holds them (`percep.outputs.logits_of`).
+        model: answers logits, or what holds them (`percep.validation.logits.logits_of`).
         together: whether images are given together, where a module whose answers depend on its batch is refused.
 
     Raises:

@@ -1,29 +1,6 @@
 """What the classifier looks at, where the image changed, how far the two agree, and what that is worth."""
 
-from percep.explain.alignment import Association, Associations, associations
-from percep.explain.allocation import allocation_maps
-from percep.explain.association import (
-    SHARES,
-    Statistic,
-    across_images,
-    block_means,
-    iou,
-    partial_spearman,
-    pearson,
-    pointing_game,
-    relevance_mass,
-    spearman,
-)
-from percep.explain.attribution import Attribution, integrated_gradients, occlusion, zero_maps
-from percep.explain.changes import ablation_maps, contribution_maps, energy_maps, price_maps
-from percep.explain.confounds import (
-    centred_gaussian,
-    confound_maps,
-    distance_from_centre,
-    edge_strength,
-    local_standard_deviation,
-)
-from percep.explain.controls import (
+from percep.explain.interventions.controls import (
     another_images,
     cascade,
     derangement,
@@ -34,8 +11,30 @@ from percep.explain.controls import (
     weight_layers,
     wrong_classes,
 )
-from percep.explain.curves import Curve, deletion, insertion
-from percep.explain.inference import (
+from percep.explain.interventions.curves import Curve, deletion, insertion
+from percep.explain.interventions.regions import (
+    MatchedRegion,
+    Restricted,
+    dissimilarity,
+    matched_region,
+    random_region,
+    restrict,
+    shifted_region,
+    top_region,
+)
+from percep.explain.maps.allocation import allocation_maps
+from percep.explain.maps.attribution import Attribution, integrated_gradients, occlusion, zero_maps
+from percep.explain.maps.changes import ablation_maps, contribution_maps, energy_maps, price_maps
+from percep.explain.maps.confounds import (
+    centred_gaussian,
+    confound_maps,
+    distance_from_centre,
+    edge_strength,
+    local_standard_deviation,
+)
+from percep.explain.maps.gradcam import gradcam, last_convolutional_stage
+from percep.explain.maps.ssim_maps import ssim_maps
+from percep.explain.statistics.inference import (
     ExchangeTest,
     Interval,
     PairedTest,
@@ -47,18 +46,20 @@ from percep.explain.inference import (
     rate_interval,
     shift_test,
 )
-from percep.explain.regions import (
-    MatchedRegion,
-    Restricted,
-    dissimilarity,
-    matched_region,
-    random_region,
-    restrict,
-    shifted_region,
-    top_region,
+from percep.explain.statistics.similarity import (
+    SHARES,
+    Statistic,
+    across_images,
+    block_means,
+    iou,
+    partial_spearman,
+    pearson,
+    pointing_game,
+    relevance_mass,
+    spearman,
 )
-from percep.explain.saliency import gradcam, last_convolutional_stage
-from percep.explain.shifts import (
+from percep.explain.statistics.summary import Association, Associations, associations
+from percep.explain.statistics.toroidal_shifts import (
     iou_shifts,
     partial_spearman_shifts,
     pearson_shifts,
@@ -66,7 +67,6 @@ from percep.explain.shifts import (
     relevance_mass_shifts,
     spearman_shifts,
 )
-from percep.explain.ssim_maps import ssim_maps
 
 __all__ = [
     "SHARES",

@@ -6,12 +6,13 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from percep.class_indices import ClassIndices, as_class_indices, require_classes
-from percep.outputs import logits_of
-from percep.validation import require_eval
+from percep.validation.class_indices import ClassIndices, as_class_indices, require_classes
+from percep.validation.images import require_eval
+from percep.validation.logits import logits_of
 
 Model = Callable[[Tensor], object]
-"""Maps `(B, C, H, W)` images in [0, 1] to `(B, K)` logits, or to what `percep.outputs.logits_of` finds them in."""
+"""Maps `(B, C, H, W)` images in [0, 1] to `(B, K)` logits, or to what holds them for
+`percep.validation.logits.logits_of`."""
 
 
 def logits_from(model: Model) -> Callable[[Tensor], Tensor]:

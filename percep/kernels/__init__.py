@@ -85,13 +85,13 @@ def launchers(values: Tensor, window: "Window") -> ModuleType | None:
             raise InputError(f"{CHOICE}=triton on a CPU needs Triton's interpreter: set TRITON_INTERPRET=1")
         if not _installed("triton"):
             return None
-        from percep.kernels import gpu  # noqa: PLC0415  importing Triton takes a second
+        from percep.kernels.gpu import launch as gpu  # noqa: PLC0415  importing Triton takes a second
 
         return gpu
     known = values.device.type == "cpu" and values.dtype == torch.float32
     if not known or max(values.shape[-2:]) <= _SMALL or not _installed("numba"):
         return None
-    from percep.kernels import cpu  # noqa: PLC0415  and so does Numba
+    from percep.kernels.cpu import launch as cpu  # noqa: PLC0415  and so does Numba
 
     return cpu
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from percep.errors import InputError
 from percep.models.classes import imagenet_categories, imagenet_wordnet_ids
 from percep.models.preprocessing import Preprocessing
-from percep.outputs import logits_of
+from percep.validation.logits import logits_of
 
 
 class Classifier(nn.Module):
@@ -17,7 +17,7 @@ class Classifier(nn.Module):
 
     Args:
         network: maps normalised images to logits, or to a tuple, mapping or object that holds them: see
-            `percep.outputs.logits_of`.
+            `percep.validation.logits.logits_of`.
         mean: per channel, subtracted from the images; 0 where the network normalises them itself.
         std: per channel, divides the images after that; 1 where the network normalises them itself.
         categories: the class names in the order of the logits, from `first_class` on, where they are known.

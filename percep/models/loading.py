@@ -10,13 +10,13 @@ from torchvision.transforms import InterpolationMode
 
 from percep.choices import Interpolation, Source
 from percep.errors import InputError, UnavailableError, one_line
-from percep.model_settings import check_model_settings
 from percep.models.checkpoints import read_state
 from percep.models.classes import read_categories
 from percep.models.classifier import Classifier, number_of_logits
 from percep.models.custom import build
 from percep.models.preprocessing import Preprocessing
 from percep.models.recipes import RECIPES, Recipe
+from percep.validation.model_settings import check_model_settings
 
 
 def load(

@@ -1,19 +1,11 @@
 """What a run leaves behind: pictures, exact image files and tables."""
 
-from percep.report.html import Exhibit, Facts, exhibit, save_report
-from percep.report.images import read_image, save_image
-from percep.report.overview import save_overview
-from percep.report.panel import Panel, Prediction, save_panel
-from percep.report.tables import (
-    ImageRow,
-    MinimalRow,
-    Totals,
-    save_summary,
-    summarise,
-    versions,
-    write_results,
-)
-from percep.report.verdict import console_lines
+from percep.report.attack.overview import save_overview
+from percep.report.attack.page import Exhibit, Facts, exhibit, save_report
+from percep.report.attack.tables import ImageRow, MinimalRow, Totals, save_summary, summarise, write_results
+from percep.report.common.images import read_image, save_image
+from percep.report.common.panel import Panel, Prediction, save_panel
+from percep.report.common.verdict import console_lines
 
 __all__ = [
     "Exhibit",
@@ -32,6 +24,5 @@ __all__ = [
     "save_report",
     "save_summary",
     "summarise",
-    "versions",
     "write_results",
 ]

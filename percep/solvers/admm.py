@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from percep.program import Multipliers, Program, Solution
-from percep.solvers.answers import Answers, unfinished
+from percep.solvers.feasibility import restore
+from percep.solvers.incumbents import Answers, unfinished
 from percep.solvers.lagrangian import best_uncovered
 from percep.solvers.patches import (
     Affine,
@@ -21,7 +22,6 @@ from percep.solvers.patches import (
     refuse_large,
 )
 from percep.solvers.quadratic import per_image
-from percep.solvers.recovery import restore
 from percep.solvers.solver import Solver
 
 _TINY = 1e-20

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from percep import kernels
-from percep.kernels.graphs import Recorded, some
-from percep.kernels.pieces import Floor, no_less
+from percep.kernels.arguments import Floor, no_less
+from percep.kernels.gpu.graphs import Recorded, some
 from percep.program import Multipliers, Program, Solution
-from percep.solvers.answers import Answers, unfinished
 from percep.solvers.constraints import parts, squared_radii
+from percep.solvers.feasibility import restore
+from percep.solvers.incumbents import Answers, unfinished
 from percep.solvers.lagrangian import NormalEquations, best_uncovered, feasible_multipliers
 from percep.solvers.quadratic import per_image
-from percep.solvers.recovery import restore
 from percep.solvers.solver import Solver
 
 _TINY = 1e-30

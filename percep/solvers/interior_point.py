@@ -7,10 +7,10 @@ from torch import Tensor
 
 from percep.errors import InputError
 from percep.program import Multipliers, Program, Solution
-from percep.solvers.answers import Answers
 from percep.solvers.constraints import Constraints, NewtonMatrix, parts, squared_radii
+from percep.solvers.feasibility import shrink
+from percep.solvers.incumbents import Answers
 from percep.solvers.lagrangian import NormalEquations, best_uncovered
-from percep.solvers.recovery import shrink
 from percep.solvers.solver import Solver
 
 MOST_PIXELS = 1024

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from percep.ball import SSIMBall
-from percep.kernels.pieces import no_less
+from percep.kernels.arguments import no_less
 from percep.program import Multipliers, Program
 from percep.solvers.quadratic import WindowQuadratic, per_image
 from percep.ssim import variance

@@ -12,9 +12,9 @@ from torch import Tensor
 from percep.ball import SSIMBall
 from percep.errors import InputError, UnavailableError
 from percep.program import Multipliers, Program, Solution
-from percep.solvers.answers import Answers
+from percep.solvers.feasibility import shrink
+from percep.solvers.incumbents import Answers
 from percep.solvers.lagrangian import feasible_multipliers
-from percep.solvers.recovery import shrink
 from percep.solvers.solver import Solver
 from percep.windows import Window
 

@@ -7,10 +7,10 @@ from torch import Tensor
 
 from percep.errors import InputError
 from percep.program import Multipliers, Program, Solution
-from percep.solvers.answers import Answers, unfinished
+from percep.solvers.feasibility import restore
+from percep.solvers.incumbents import Answers, unfinished
 from percep.solvers.patches import Affine, Patches, blocks_of, copies_bound, earlier_duals, over_copies, refuse_large
 from percep.solvers.quadratic import per_image
-from percep.solvers.recovery import restore
 from percep.solvers.solver import Solver
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from percep.errors import InputError
 from percep.program import Multipliers, Program, Solution, Status
-from percep.scalars import require_positive
+from percep.validation.scalars import require_positive
 
 # Values of a batch that a CPU works on at a time: its tensors then stay in the cache of one core.
 _CACHED = 2**17

@@ -9,10 +9,10 @@ from torch import Tensor
 from percep.ball import SSIMBall
 from percep.errors import InputError
 from percep.program import Multipliers, Program, Solution
-from percep.solvers.answers import Answers
+from percep.solvers.feasibility import restore, shrink
+from percep.solvers.incumbents import Answers
 from percep.solvers.lagrangian import best_uncovered, feasible_multipliers
 from percep.solvers.quadratic import per_image
-from percep.solvers.recovery import restore, shrink
 from percep.solvers.roots import bracketed, least_price
 from percep.solvers.solver import Solver
 from percep.windows import Window

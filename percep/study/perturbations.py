@@ -9,7 +9,7 @@ from torch import Tensor
 from percep.attacks import FrankWolfe
 from percep.attacks.comparison import contender
 from percep.attacks.criteria import Loss, loss
-from percep.attacks.lattice import lattice_optimum
+from percep.attacks.quantisation import lattice_optimum
 from percep.ball import SSIMBall
 from percep.explain import phase_shuffled, random_gradient, restrict, sign_flipped
 from percep.program import Multipliers, Program

@@ -30,7 +30,7 @@ from percep.explain import (
     spearman,
     spearman_shifts,
 )
-from percep.explain.association import (
+from percep.explain.statistics.similarity import (
     flattened,
     masses,
     partial_residuals,

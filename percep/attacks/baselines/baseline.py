@@ -12,14 +12,14 @@ from percep.attacks.baselines.counting import Counted, NotFiniteError
 from percep.attacks.baselines.epsilon_search import PROBES
 from percep.attacks.baselines.peer import Peer, Task
 from percep.attacks.criteria import achieved
-from percep.attacks.inputs import check_images, check_logits
-from percep.attacks.lattice import quantise
+from percep.attacks.quantisation import quantise
 from percep.attacks.result import AttackResult, AttackStatus
 from percep.attacks.surroundings import Network, own_modes, plain
+from percep.attacks.validation import check_images, check_logits
 from percep.choices import BASELINES, ROUNDING_BASELINES
-from percep.class_indices import ClassIndices, as_class_indices
 from percep.errors import InputError
-from percep.scalars import require_integer
+from percep.validation.class_indices import ClassIndices, as_class_indices
+from percep.validation.scalars import require_integer
 from percep.windows import Window
 
 _PEERS: dict[str, Callable[[int, bool], Peer]] = {

@@ -7,7 +7,7 @@ from typing import Literal
 from torch import Tensor
 
 from percep.attacks.baselines.peer import Task
-from percep.attacks.lattice import quantise
+from percep.attacks.quantisation import quantise
 
 PROBES = 10
 """Values of epsilon tried. They narrow five decades down to one percent."""

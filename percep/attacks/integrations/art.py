@@ -15,7 +15,7 @@ from percep.attacks.integrations import kept_modes, unavailable
 from percep.attacks.minimal import MinimalPerturbation
 from percep.attacks.result import AttackResult
 from percep.errors import InputError
-from percep.scalars import require_integer
+from percep.validation.scalars import require_integer
 from percep.windows import Window
 
 try:

@@ -11,8 +11,8 @@ from percep.attacks.cost import Measure, check_measure
 from percep.attacks.criteria import Loss
 from percep.attacks.frank_wolfe import FrankWolfe
 from percep.attacks.integrations import unavailable
-from percep.attacks.lattice import to_lattice
 from percep.attacks.minimal import MinimalPerturbation
+from percep.attacks.quantisation import to_lattice
 from percep.attacks.result import AttackResult
 from percep.ball import SSIMBall
 from percep.certificate import certify

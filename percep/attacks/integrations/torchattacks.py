@@ -11,11 +11,11 @@ from percep.attacks.cost import Measure
 from percep.attacks.criteria import Loss
 from percep.attacks.frank_wolfe import FrankWolfe
 from percep.attacks.integrations import kept_modes, unavailable
-from percep.attacks.lattice import quantise
 from percep.attacks.minimal import MinimalPerturbation
+from percep.attacks.quantisation import quantise
 from percep.attacks.result import AttackResult
-from percep.class_indices import as_class_indices
 from percep.errors import InputError
+from percep.validation.class_indices import as_class_indices
 from percep.windows import Window
 
 try:

@@ -1,0 +1,1 @@
+"""What is done to images and networks to see what a map is worth."""

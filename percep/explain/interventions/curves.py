@@ -1,0 +1,156 @@
+"""Insertion and deletion of a perturbation, block by block, in the order of a map."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from percep.attacks.criteria import margin
+from percep.attacks.validation import check_logits
+from percep.errors import InputError
+from percep.explain.answers import Model, logits_from
+from percep.explain.statistics.similarity import block_means
+from percep.validation.class_indices import ClassIndices, as_class_indices
+from percep.validation.images import require_images
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The attack's margin while blocks of the perturbation are added, or taken away.
+
+    Attributes:
+        blocks: `(K + 1,)` float64, share of the blocks treated so far, from 0 to 1.
+        energy: `(B, K + 1)` float64, share of the perturbation's squared norm in them, from 0 to 1; NaN where there is
+            no perturbation. Next to `blocks` it tells whether an order merely follows the energy.
+        margins: `(B, K + 1)` float64, positive where the attack succeeds: best other logit minus the label's, or the
+            target's minus the best other.
+    """
+
+    blocks: Tensor
+    energy: Tensor
+    margins: Tensor
+
+    @property
+    def progress(self) -> Tensor:
+        """`(B, K + 1)`: margins from 0 at the first to 1 at the last; NaN where the two are equal."""
+        first, last = self.margins[:, :1], self.margins[:, -1:]
+        return torch.where(last == first, torch.nan, (self.margins - first) / (last - first))
+
+    @property
+    def area(self) -> Tensor:
+        """`(B,)`: area under `progress` over the share of blocks, by trapezoids; 1/2 where every block counts alike.
+
+        Large where the blocks that come first carry the attack, for insertion and deletion alike: what deletion
+        loses early is gained early by insertion unless blocks stand in for each other.
+        """
+        return torch.trapezoid(self.progress, self.blocks[None], dim=1)
+
+    @property
+    def area_by_energy(self) -> Tensor:
+        """`(B,)`: area under `progress` over the share of energy; 1/2 where blocks do as much as their energy."""
+        return torch.trapezoid(self.progress, self.energy, dim=1)
+
+    @property
+    def flips(self) -> Tensor:
+        """`(B,)`: least share of blocks at which the margin's sign is that of the last one, and stays; NaN if never.
+
+        For insertion of a successful attack how much of it is needed, for deletion how much of it may go missing.
+        """
+        last = self.margins[:, -1:] > 0
+        settled = ((self.margins > 0) == last).flip(1).cumprod(1).flip(1).bool()
+        at = settled.int().argmax(1)
+        changed = (self.margins[:, 0] > 0) != last[:, 0]
+        return torch.where(changed, self.blocks[at], torch.nan)
+
+
+def insertion(
+    model: Model,
+    reference: Tensor,
+    delta: Tensor,
+    order: Tensor,
+    labels: ClassIndices,
+    targets: ClassIndices | None = None,
+    *,
+    side: int = 8,
+    steps: int = 16,
+) -> Curve:
+    """The margin while the perturbation is added to the reference, blocks with the greatest map values first.
+
+    After the insertion metric of Petsiuk, Das, Saenko (BMVC 2018), on the perturbation in place of the image, so that
+    every image on the way is one of imperceptible changes. Forward passes only, `steps + 1` of the whole batch.
+
+    Args:
+        model: maps `(B, C, H, W)` images in [0, 1] to `(B, K)` logits; any callable, in eval mode.
+        reference: `(B, C, H, W)`, floating point in [0, 1].
+        delta: `(B, C, H, W)`, with `reference + delta` in [0, 1].
+        order: `(B, H, W)`, finite: blocks are sorted by its mean over them, equal ones from top left to bottom right.
+        labels, targets: `(B,)` class indices: tensors, arrays or lists of integers; targets None for an untargeted
+            attack.
+        side: of a block, in pixels.
+        steps: how many groups, about equally many blocks each; at most the number of blocks.
+
+    Raises:
+        InputError: images that are none, a model in train mode or that answers no logits, shapes that do not fit,
+            labels or targets that are no classes of the model's, an order that is not finite, or steps out of range.
+    """
+    return _curve(model, reference, delta, order, labels, targets, side, steps, add=True)
+
+
+def deletion(
+    model: Model,
+    reference: Tensor,
+    delta: Tensor,
+    order: Tensor,
+    labels: ClassIndices,
+    targets: ClassIndices | None = None,
+    *,
+    side: int = 8,
+    steps: int = 16,
+) -> Curve:
+    """The margin while the perturbation is taken away from the adversarial image; all else as for `insertion`."""
+    return _curve(model, reference, delta, order, labels, targets, side, steps, add=False)
+
+
+@torch.no_grad()
+def _curve(
+    model: Model,
+    reference: Tensor,
+    delta: Tensor,
+    order: Tensor,
+    labels: ClassIndices,
+    targets: ClassIndices | None,
+    side: int,
+    steps: int,
+    *,
+    add: bool,
+) -> Curve:
+    require_images(reference, "reference")
+    ask = logits_from(model)
+    if reference.shape != delta.shape or order.shape != (len(delta), *delta.shape[-2:]):
+        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in (reference, delta, order))
+        raise InputError(f"reference, delta and order must be (B, C, H, W), (B, C, H, W) and (B, H, W), got {shapes}")
+    values = block_means(order, side)
+    if not bool(torch.isfinite(values).all()):
+        raise InputError("the order of a curve must be finite")
+    count = values.shape[1:].numel()
+    if not 1 <= steps <= count:
+        raise InputError(f"a curve over {count} blocks has 1 to {count} steps, got {steps}")
+    own = as_class_indices("labels", labels, len(reference), reference.device)
+    goals = None if targets is None else as_class_indices("targets", targets, len(reference), reference.device)
+    ranked = values.flatten(1).argsort(dim=1, descending=True, stable=True)
+    places = torch.arange(count, device=ranked.device).expand_as(ranked)
+    rank = torch.empty_like(ranked).scatter(1, ranked, places).reshape(values.shape)
+    height, width = (int(length) for length in delta.shape[-2:])
+    rank = rank.repeat_interleave(side, 1)[:, :height].repeat_interleave(side, 2)[:, :, :width]
+    squared = delta.double().square().sum(1)
+    whole = squared.flatten(1).sum(1)
+    energy, margins, shares = [], [], []
+    for step in range(steps + 1):
+        treated = rank < round(step * count / steps)
+        logits = ask(reference + delta * (treated if add else ~treated)[:, None])
+        check_logits(logits, len(reference), own, goals)
+        margins.append(margin(logits, own, goals).double())
+        energy.append((squared * treated).flatten(1).sum(1) / whole)
+        shares.append(round(step * count / steps) / count)
+    blocks = torch.tensor(shares, dtype=torch.float64, device=delta.device)
+    return Curve(blocks, torch.stack(energy, 1), torch.stack(margins, 1))

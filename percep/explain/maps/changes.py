@@ -1,0 +1,152 @@
+"""What a perturbation spends, what its constraints are worth, and what each of its parts does, as maps."""
+
+import torch
+from captum.attr import Occlusion
+from torch import Tensor
+
+from percep.attacks.criteria import margin
+from percep.attacks.validation import check_logits
+from percep.ball import SSIMBall
+from percep.errors import InputError
+from percep.explain.answers import Model, logits_from
+from percep.explain.maps.allocation import over_channels
+from percep.explain.maps.squares import square_and_stride
+from percep.program import Multipliers
+from percep.ssim import C1, C2, variance
+from percep.validation.class_indices import ClassIndices, as_class_indices
+from percep.validation.images import require_images
+from percep.windows import Window
+
+
+def energy_maps(reference: Tensor, delta: Tensor) -> Tensor:
+    """The perturbation's local energy over what SSIM's window allows, `(B, H, W)` float64, at least 0.
+
+    Squared local mean over `2 mean(x)^2 + C1` plus local variance over `2 var(x) + C2`, summed over channels: 1 - SSIM
+    to second order in the perturbation, with the allowance of the reference alone.
+
+    Args:
+        reference: `(B, C, H, W)`, floating point in `[0, 1]`, sides of at least 6 pixels.
+        delta: the same shape.
+
+    Raises:
+        InputError: a reference that is none, shapes that differ, or sides that are too short.
+    """
+    require_images(reference, "reference")
+    _check_same(reference, delta)
+    window, x, d = Window.gaussian(), reference.double(), delta.double()
+    mean_x, mean_d = window.mean(x), window.mean(d)
+    luminance = mean_d.square() / (2 * mean_x.square() + C1)
+    contrast = variance(window, d, mean_d) / (2 * variance(window, x, mean_x) + C2)
+    return (luminance + contrast).sum(1)
+
+
+def price_maps(ball: SSIMBall, multipliers: Multipliers, delta: Tensor) -> Tensor:
+    """The shadow price of quality, `(B, H, W)` float64, at least 0: what the objective gains per SSIM given up there.
+
+    With a floor t it is minus the derivative of the program's optimum by the floor of each window: its multipliers
+    times the derivatives of its constraints at `delta`. With a mean, windows trade SSIM at one price, that of the
+    mean over their number, so a map of a mean alone is constant. Channels add up; maps of strided windows are
+    resampled bilinearly.
+
+    Args:
+        ball: of the program.
+        multipliers: of its solution.
+        delta: `(B, C, H, W)`, its solution.
+    """
+    x, d = ball.reference.double(), delta.double()
+    price = torch.zeros(ball.map_shape, dtype=torch.float64, device=delta.device)
+    if ball.floor is not None:
+        window = ball.window
+        mean_x, mean_y = window.mean(x), window.mean(x + d)
+        squares = (
+            mean_x.square() + mean_y.square() + C1,
+            variance(window, x, mean_x) + variance(window, x + d, mean_y) + C2,
+        )
+        shares = (ball.luminance_share, 1 - ball.luminance_share)
+        for prices, square, share in zip((multipliers.luminance, multipliers.contrast), squares, shares, strict=True):
+            assert prices is not None
+            # |stat(d - k x)|^2 - radius^2 is (|stat d|^2 - e square) / (1 - e) with 1 / (1 - e) = 1 + k, and e falls by
+            # share t^share / t per unit of t, 1 - e being t^share.
+            price += prices.double() * square * share / ball.floor.double()
+    if multipliers.mean is not None:
+        price += multipliers.mean.double() / ball.windows
+    return over_channels(price, (int(delta.shape[-2]), int(delta.shape[-1])))
+
+
+def contribution_maps(gradient: Tensor, delta: Tensor) -> Tensor:
+    """What each place adds to the margin to first order: gradient times perturbation, `(B, H, W)` float64, signed.
+
+    Products are summed over channels and averaged in SSIM's window, in which what pixels do against each other
+    cancels.
+
+    Args:
+        gradient: `(B, C, H, W)`, of the margin at the reference.
+        delta: the same shape, sides of at least 6 pixels.
+    """
+    return Window.gaussian().mean((gradient.double() * delta.double()).sum(1))
+
+
+def ablation_maps(
+    model: Model,
+    reference: Tensor,
+    delta: Tensor,
+    labels: ClassIndices,
+    targets: ClassIndices | None = None,
+    *,
+    side: int | None = None,
+    stride: int | None = None,
+    at_once: int = 1,
+) -> Tensor:
+    """What the margin loses where the perturbation is taken away, `(B, H, W)` in the perturbation's dtype, signed.
+
+    Captum's occlusion on the perturbation, with no perturbation as its baseline: a square without it moves over the
+    image, and each pixel gets the mean, over the squares that cover it, of what the attack's margin loses. Forward
+    passes only.
+
+    Args:
+        model: maps `(B, C, H, W)` images in `[0, 1]` to `(B, K)` logits, in eval mode; any callable.
+        reference: `(B, C, H, W)`, floating point in `[0, 1]`.
+        delta: the same shape, with `reference + delta` in `[0, 1]`.
+        labels, targets: `(B,)` class indices: tensors, arrays or lists of integers; targets None for an untargeted
+            attack.
+        side: of the square, in pixels; by default a seventh of the shorter side.
+        stride: by default half the side; at most `side`.
+        at_once: squares per forward pass, each with the whole batch.
+
+    Raises:
+        InputError: images that are none, a model in train mode or that answers no logits, shapes that differ, labels
+            or targets that are no classes of the model's, or a side, stride or number at once out of range.
+    """
+    require_images(reference, "reference")
+    _check_same(reference, delta)
+    logits = logits_from(model)
+    height, width = (int(length) for length in delta.shape[-2:])
+    side, stride = square_and_stride("ablation", (height, width), side, stride, at_once)
+
+    own = as_class_indices("labels", labels, len(reference), reference.device)
+    goals = own if targets is None else as_class_indices("targets", targets, len(reference), reference.device)
+
+    def attacked(kept: Tensor, images: Tensor, labels: Tensor, goals: Tensor) -> Tensor:
+        answers, wanted = logits(images + kept), None if targets is None else goals
+        check_logits(answers, len(images), labels, wanted)
+        return margin(answers, labels, wanted)
+
+    if not len(delta):
+        return delta.sum(1)
+    channels = int(delta.shape[1])
+    with torch.no_grad():
+        lost: Tensor = Occlusion(attacked).attribute(
+            delta.detach(),
+            sliding_window_shapes=(channels, side, side),
+            strides=(channels, stride, stride),
+            additional_forward_args=(reference, own, goals),
+            perturbations_per_eval=at_once,
+        )
+    return lost.to(delta.dtype).mean(1)
+
+
+def _check_same(reference: Tensor, delta: Tensor) -> None:
+    if reference.shape != delta.shape:
+        raise InputError(
+            f"reference and delta must be of one shape, got {tuple(reference.shape)}, {tuple(delta.shape)}"
+        )

@@ -1,0 +1,159 @@
+"""Grad-CAM, and the layer it is taken at."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from captum.attr import LayerGradCam
+from torch import Tensor, nn
+
+from percep.errors import InputError, one_line
+from percep.explain.answers import check_targets, logits_from, with_gradients
+from percep.models import Classifier
+from percep.validation.class_indices import ClassIndices
+from percep.validation.images import require_eval, require_images
+
+
+@dataclass(frozen=True)
+class _Call:
+    """One call of a named module during a forward pass, in the order the calls end."""
+
+    name: str
+    module: nn.Module
+    shape: tuple[int, ...]
+
+    @property
+    def spatial(self) -> bool:
+        """Whether the output is `(B, C, H, W)` with more than one position."""
+        return len(self.shape) == 4 and self.shape[-2] * self.shape[-1] > 1
+
+
+def gradcam(model: nn.Module, images: Tensor, targets: ClassIndices, layer: str | None = None) -> Tensor:
+    """Grad-CAM of one class per image (Selvaraju et al., ICCV 2017), by captum's `LayerGradCam`.
+
+    The activations of a layer, weighted by the spatial mean of the class logit's gradient, summed over
+    channels, cut off at 0 and resampled bilinearly to the image's size. The scale is the logit's: divide by
+    the maximum to draw a map. A map may be zero everywhere: nothing at this layer speaks for the class.
+
+    Args:
+        model: maps `(B, C, H, W)` images in `[0, 1]` to `(B, classes)` logits, in eval mode; its parameters may be
+            frozen.
+        images: `(B, C, H, W)`, floating point in `[0, 1]`.
+        targets: `(B,)` class indices: a tensor, an array or a list of integers.
+        layer: dotted name of a module inside `model` (inside `model.network` for a `Classifier`). By default
+            the classifier's own `layer`, and without one the `last_convolutional_stage`.
+
+    Returns:
+        `(B, H, W)`, at least 0, in the images' dtype, detached.
+
+    Raises:
+        InputError: images that are none, a model in train mode or that answers no logits, no such layer, a layer
+            without a spatial output, a target that is not a class, or a network without a convolutional stage, that
+            takes no hooks, as TorchScript's do not, or whose gradients do not reach the layer.
+    """
+    require_images(images)
+    logits = logits_from(model)
+    if not len(images):
+        return images.new_zeros(0, *images.shape[-2:])
+    network = model
+    if isinstance(model, Classifier):
+        network, layer = model.network, layer or model.layer
+    classes = check_targets(logits, images, targets)
+    calls = _trace(network, images[:1])
+    name = _last_stage(calls) if layer is None else _named_stage(network, calls, layer)
+    with _reported(), with_gradients(images) as apart:
+        maps = LayerGradCam(logits, network.get_submodule(name)).attribute(apart, classes, relu_attributions=True)
+    # Under autocast the layer's maps are of 16 bits, whose steps interpolation would draw.
+    maps = maps.detach().to(images.dtype)
+    return LayerGradCam.interpolate(maps, tuple(images.shape[-2:]), "bilinear")[:, 0]
+
+
+def last_convolutional_stage(network: nn.Module, images: Tensor) -> str:
+    """Dotted name of the module whose output is the last convolutional map before pooling.
+
+    One forward pass is traced: the last convolution with more than one output position sets the map's size,
+    and the last module with an output of that size closes the stage, so that a normalisation, an activation
+    or the sum of a residual block is included: `layer4` of a ResNet, `features` of a DenseNet. A module used
+    more than once, as a shared activation is, cannot be told apart by name and is passed over.
+
+    Args:
+        network: maps `images` to logits; in eval mode.
+        images: `(B, C, H, W)`; only the first image is used.
+
+    Raises:
+        InputError: the network is in train mode, has no such stage, or leaves the `(B, C, H, W)` layout after it, as
+            vision transformers do after their patch embedding, or fails in a forward pass with hooks.
+    """
+    require_eval(network)
+    return _last_stage(_trace(network, images[:1]))
+
+
+def _trace(network: nn.Module, images: Tensor) -> list[_Call]:
+    """The calls of every named module in one forward pass."""
+    calls: list[_Call] = []
+
+    def hook(name: str, module: nn.Module) -> torch.utils.hooks.RemovableHandle:
+        def record(_module: nn.Module, _inputs: object, output: object) -> None:
+            if isinstance(output, Tensor):
+                calls.append(_Call(name, module, tuple(output.shape)))
+
+        return module.register_forward_hook(record)
+
+    handles: list[torch.utils.hooks.RemovableHandle] = []
+    try:
+        with _reported(), torch.no_grad():
+            handles.extend(hook(name, module) for name, module in network.named_modules() if name)
+            network(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return calls
+
+
+@contextmanager
+def _reported() -> Iterator[None]:
+    """What hooks and gradients make of a network that was not written for them; what lacks memory may have it later."""
+    try:
+        yield
+    except (InputError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        raise InputError(f"Grad-CAM fails: {one_line(error)}") from error
+
+
+def _last_stage(calls: list[_Call]) -> str:
+    convolutions = [i for i, call in enumerate(calls) if isinstance(call.module, nn.Conv2d) and call.spatial]
+    if not convolutions:
+        raise InputError("the network has no convolution with a spatial output, so no stage for Grad-CAM")
+    last = convolutions[-1]
+    size = calls[last].shape[-2:]
+    uses: dict[nn.Module, int] = {}
+    for call in calls:
+        uses[call.module] = uses.get(call.module, 0) + 1
+    stages = [i for i in range(last, len(calls)) if _closes(calls[i], size) and uses[calls[i].module] == 1]
+    if not stages or any(_leaves_layout(call) for call in calls[stages[-1] + 1 :]):
+        raise InputError(
+            "the network has no convolutional stage in front of its pooling, so no layer for Grad-CAM: "
+            "name one whose output is (B, C, H, W)"
+        )
+    return calls[stages[-1]].name
+
+
+def _closes(call: _Call, size: tuple[int, ...]) -> bool:
+    return len(call.shape) == 4 and call.shape[-2:] == size
+
+
+def _leaves_layout(call: _Call) -> bool:
+    """Whether learned weights act position by position here, as on a transformer's tokens `(B, N, D)`."""
+    learned = any(True for _ in call.module.parameters(recurse=False))
+    return learned and (len(call.shape) == 3 or call.spatial)
+
+
+def _named_stage(network: nn.Module, calls: list[_Call], layer: str) -> str:
+    if layer not in dict(network.named_modules()):
+        parts = ", ".join(name for name, _ in network.named_children())
+        raise InputError(f"the network has no layer {layer!r}; its parts are {parts}")
+    if not any(call.name == layer and len(call.shape) == 4 for call in calls):
+        raise InputError(f"layer {layer!r} has no (B, C, H, W) output in a forward pass, so no Grad-CAM")
+    return layer

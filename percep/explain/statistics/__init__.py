@@ -1,0 +1,1 @@
+"""How two maps agree, and how sure that is."""

@@ -1,0 +1,105 @@
+"""The passes of a window as tables, for kernels that go row by row."""
+
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from percep.kernels.cpu import symmetric
+from percep.kernels.cpu.simd import ROWS
+from percep.kernels.cpu.strided import GROUP, Across, Down
+from percep.windows import Window
+
+
+@lru_cache(maxsize=64)
+def across(window: Window, taps: tuple[float, ...], width: int) -> Across:
+    """The pass along rows of so many pixels; `taps` are the window's or their squares."""
+    before, after = window.margins
+    room = _filled(window.size)
+    # What fills a pass up is multiplied by 0, and taken from the row itself.
+    places = np.minimum(np.arange(room), window.size - 1)
+    forwards, backwards = np.zeros((2, room), np.float32)
+    forwards[: window.size], backwards[: window.size] = taps, taps[::-1]
+    seen = np.arange(len(_seen(window, width)))[:, None] * window.stride + np.arange(window.size)
+    row, tap = np.nonzero((seen < before) | (seen >= before + width))
+    folds, folded = _mirrored(seen[row, tap] - before, width), window.size - 1 + row * window.stride
+    return Across(
+        places, forwards, backwards, window.size, window.stride, before, after, folds, folded,
+        np.asarray(taps, np.float32)[tap], width, len(seen),
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=64)
+def down(window: Window, taps: tuple[float, ...], height: int, width: int) -> Down:
+    """The pass down columns of so many pixels, from a plane with rows of so many."""
+    seen = _seen(window, height)
+    rows = np.repeat(np.arange(len(seen)), window.size)
+    return _table(rows, seen.ravel(), np.tile(taps, len(seen)), len(seen), width, held=False)
+
+
+@lru_cache(maxsize=64)
+def back(window: Window, taps: tuple[float, ...], height: int, width: int) -> Down:
+    """The adjoint of `down`, from rows of windows that were spread over so many pixels, and are held."""
+    seen = _seen(window, height)
+    rows = np.repeat(np.arange(len(seen)), window.size)
+    return _table(seen.ravel(), rows, np.tile(taps, len(seen)), height, width, held=True)
+
+
+@lru_cache(maxsize=64)
+def both(window: Window, taps: tuple[float, ...], height: int, width: int) -> symmetric.Passes:
+    """Both passes of a symmetric window."""
+    half = window.size // 2
+    blocks = -(-height // ROWS)
+    seen = np.arange(blocks)[:, None] * ROWS + np.arange(-half, half + ROWS)
+    # What a last block of fewer rows sees below is of no use.
+    rows = _mirrored(np.minimum(seen, height - 1 + half), height).ravel().astype(np.int64)
+    held, room = (
+        2 * (half + ROWS),
+        (-(-(width + 2 * symmetric.EDGE) // symmetric.CACHE_LINE) | 1) * symmetric.CACHE_LINE,
+    )
+    weights = tuple(np.asarray(taps[half:], np.float32))
+    return symmetric.Passes(weights, rows % held * room, height, width, held, room, blocks)
+
+
+def _table(
+    rows: NDArray[np.int64],
+    sources: NDArray[np.int64],
+    taps: NDArray[np.float64],
+    count: int,
+    width: int,
+    *,
+    held: bool,
+) -> Down:
+    """The pass to `count` rows that gives each of `rows` its tap times its source; several of a pair are added."""
+    pairs, place = np.unique(np.stack([rows, sources]), axis=1, return_inverse=True)
+    (row, source), tap = pairs, np.bincount(place.ravel(), taps)
+    sizes = np.bincount(row, minlength=count)
+    column = np.arange(len(row)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    # A row that needs none lies between its neighbours.
+    since, until = np.full(count, sources.max() + 1), np.zeros(count, np.int64)
+    np.minimum.at(since, row, source)
+    np.maximum.at(until, row, source + 1)
+    since, until = np.minimum.accumulate(since[::-1])[::-1].copy(), np.maximum.accumulate(until)
+    room = int((until - since).max())
+    shape = (count, _filled(int(sizes.max())))
+    # The table is filled up with the row of zeros, or in a plane with one that is needed anyway.
+    places = np.full(shape, room) if held else np.broadcast_to(since[:, None], shape).copy()
+    table = np.zeros(shape, np.float32)
+    places[row, column], table[row, column] = source % room if held else source, tap
+    return Down(places * width, table, since, until, room, width)
+
+
+def _seen(window: Window, length: int) -> NDArray[np.int64]:
+    """The pixels that each window of a line sees, `(windows, size)`."""
+    before, after = window.margins
+    count = (length + before + after - window.size) // window.stride + 1
+    return _mirrored(np.arange(count)[:, None] * window.stride + np.arange(window.size) - before, length)
+
+
+def _mirrored(places: NDArray[np.int64], length: int) -> NDArray[np.int64]:
+    """Places beside a line of so many pixels as those that are mirrored there."""
+    return np.where(places < length, np.abs(places), 2 * (length - 1) - places)
+
+
+def _filled(count: int) -> int:
+    return -(-count // GROUP) * GROUP

@@ -1,0 +1,1 @@
+"""The tasks of the command over any number of photographs and processes."""

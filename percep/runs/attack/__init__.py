@@ -1,0 +1,1 @@
+"""task=attack and task=minimal."""

@@ -1,0 +1,288 @@
+"""A run: every photograph of a configuration attacked, saved, read back, certified and explained."""
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import count
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from percep.attacks import AttackResult, FrankWolfe, MinimalPerturbation, MinimalResult
+from percep.attacks.cost import Measure
+from percep.attacks.criteria import Loss, achieved
+from percep.certificate import Certificate, certify
+from percep.data.photographs import Photograph
+from percep.errors import InputError
+from percep.explain import (
+    Association,
+    Associations,
+    allocation_maps,
+    associations,
+    gradcam,
+    local_standard_deviation,
+    ssim_maps,
+)
+from percep.models import Classifier
+from percep.models.classifier import number_of_logits
+from percep.report import ImageRow, MinimalRow, Panel, Prediction, read_image, save_image, save_panel
+from percep.report.common.worst import worst_place
+from percep.runs.config import AttackTask, MinimalTask
+from percep.runs.failures import network_failures
+from percep.runs.inputs import Predictions, drawn, load_subjects, predict, targets_of
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run says of one photograph; there is no panel where none was asked for or nothing finite can be drawn."""
+
+    row: ImageRow
+    panel: Panel | None = None
+
+
+class Run:
+    """The attack of a configuration on its photographs, inside its ball or with the smallest change.
+
+    Args:
+        config: what to attack, and how.
+        folder: an existing folder for the files.
+
+    Attributes:
+        classes: how many the model has.
+
+    Raises:
+        InputError: a model, checkpoint, device, path or label that is not usable.
+        UnavailableError: weights or a device that cannot be had here.
+    """
+
+    def __init__(self, config: AttackTask | MinimalTask, folder: Path) -> None:
+        self.config = config
+        self.model, self.photographs = load_subjects(config)
+        self.classes = number_of_logits(self.model)
+        self.attack: FrankWolfe | MinimalPerturbation
+        self.floor: float | None = None
+        self.mean: float | None = None
+        if isinstance(config, AttackTask):
+            self.floor, self.mean = config.ball.floor, config.ball.mean
+            self.attack = FrankWolfe(
+                self.model,
+                floor=self.floor,
+                mean=self.mean,
+                steps=config.attack.steps,
+                loss=cast(Loss, config.attack.loss),
+            )
+        else:
+            self.attack = MinimalPerturbation(
+                self.model,
+                measure=cast(Measure, config.attack.measure),
+                gradients=config.attack.gradients,
+            )
+        self.adversarial, self.panels = folder / "adversarial", folder / "panels"
+
+    def __call__(self, photographs: Sequence[Photograph], pictured: Sequence[bool]) -> list[Outcome]:
+        """Attacks a batch.
+
+        Args:
+            photographs: a batch. What comes of it depends on nothing else.
+            pictured: of which of them a panel is drawn.
+
+        Returns:
+            One `Outcome` per photograph, once its files `adversarial/NAME.png` and `panels/NAME.png` are written.
+            Whatever it says of an adversarial image was measured on the file.
+
+        Raises:
+            InputError: a label or target that is not a class, a layer for Grad-CAM that the network does not have, or a
+                network that fails.
+        """
+        readable = [photograph for photograph in photographs if photograph.image is not None]
+        torch.manual_seed(drawn(photographs[0].name if photographs else "", self.config.seed))
+        with network_failures(self.model, readable):
+            batch = self._attack(readable) if readable else None
+        numbers = count()
+        return [
+            self._left_out(photograph)
+            if batch is None or photograph.image is None
+            else self._outcome(batch, next(numbers), shown)
+            for photograph, shown in zip(photographs, pictured, strict=True)
+        ]
+
+    def _left_out(self, photograph: Photograph) -> Outcome:
+        label = photograph.label
+        name = None if label is None else self.model.category(label)
+        row = ImageRow if isinstance(self.attack, FrankWolfe) else MinimalRow
+        return Outcome(row(photograph.name, str(photograph.problem), label, name, missing=photograph.missing))
+
+    def _attack(self, photographs: Sequence[Photograph]) -> "_Batch":
+        images = [photograph.image for photograph in photographs if photograph.image is not None]
+        references = torch.stack(images).to(self.config.device)
+        before = predict(self.model, references)
+        # Before the attack, so that a layer that is named and not there is refused at once.
+        attention, no_gradcam = self._gradcam(references, before.classes.clamp(min=0))
+        given = [-1 if photograph.label is None else photograph.label for photograph in photographs]
+        labels = torch.tensor(given, device=references.device)
+        # Without a label the prediction is to be left. Where there is none either, the attack will call it not finite.
+        left = torch.where(labels < 0, before.classes, labels).clamp(min=0)
+        names = [photograph.name for photograph in photographs]
+        targets = targets_of(
+            photographs,
+            self.config.attack.target,
+            left,
+            before.logits.shape[1],
+            self.config.seed,
+            self.model.first_class,
+        )
+        start = time.perf_counter()
+        result = self.attack(references, left, targets)
+        seconds = (time.perf_counter() - start) / len(photographs)
+
+        pairs = zip(photographs, result.images, strict=True)
+        saved = torch.stack([self._save(photograph, image) for photograph, image in pairs])
+        saved = saved.to(references.device)
+        after = predict(self.model, saved)
+        ssim = ssim_maps(references, saved)
+        return _Batch(
+            names=names,
+            references=references,
+            saved=saved,
+            labels=labels,
+            targets=targets,
+            before=before,
+            after=after,
+            achieved=achieved(after.logits, left, targets),
+            certificate=certify(references, saved, self.floor, self.mean),
+            result=result,
+            seconds=seconds,
+            ssim=ssim,
+            gradcam=attention,
+            no_gradcam=no_gradcam,
+            allocation=allocation_maps(result.spending, (saved.shape[-2], saved.shape[-1])),
+            associations=_associations(references, ssim, attention, no_gradcam),
+        )
+
+    def _gradcam(self, references: Tensor, classes: Tensor) -> tuple[Tensor | None, str | None]:
+        """Grad-CAM, or why the network has none; the attack does not need it."""
+        try:
+            return gradcam(self.model, references, classes), None
+        except InputError as error:
+            if self.model.layer is not None:
+                raise
+            return None, str(error)
+
+    def _save(self, photograph: Photograph, image: Tensor) -> Tensor:
+        """The image as its file holds it."""
+        path = self.adversarial / f"{photograph.name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_image(path, image)
+        return read_image(path)
+
+    def _outcome(self, batch: "_Batch", i: int, pictured: bool) -> Outcome:
+        row = self._row(batch, i)
+        if not pictured or row.predicted_before is None or row.predicted_after is None:
+            return Outcome(row)
+        panel = batch.panel(i, row, self.floor, self.mean)
+        path = self.panels / f"{row.name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_panel(path, panel)
+        return Outcome(row, panel)
+
+    def _row(self, batch: "_Batch", i: int) -> ImageRow:
+        row = batch.row(i, self.model)
+        if isinstance(self.attack, FrankWolfe):
+            return row
+        assert isinstance(batch.result, MinimalResult)
+        kept = row.mean_ssim if self.attack.measure == "mean" else row.min_ssim
+        return MinimalRow(**vars(row), found=kept if row.success else None, missed=float(batch.result.missed[i]))
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """All that is known of a batch after the attack, one entry per image."""
+
+    names: Sequence[str]
+    references: Tensor
+    saved: Tensor
+    labels: Tensor
+    targets: Tensor | None
+    before: Predictions
+    after: Predictions
+    achieved: Tensor
+    certificate: Certificate
+    result: AttackResult
+    seconds: float
+    ssim: Tensor
+    gradcam: Tensor | None
+    no_gradcam: str | None
+    allocation: Tensor
+    associations: Sequence[Associations]
+
+    def row(self, i: int, model: Classifier) -> ImageRow:
+        label, label_name = _class(model, self.labels[i])
+        before, before_name = _class(model, self.before.classes[i])
+        after, after_name = _class(model, self.after.classes[i])
+        target, target_name = (None, None) if self.targets is None else _class(model, self.targets[i])
+        worst = worst_place(self.references[i], self.saved[i], self.ssim[i])
+        perturbation = self.saved[i].double() - self.references[i].double()
+        return ImageRow(
+            name=self.names[i],
+            status=str(self.result.status[i]),
+            label=label,
+            label_name=label_name,
+            predicted_before=before,
+            predicted_before_name=before_name,
+            target=target,
+            target_name=target_name,
+            predicted_after=after,
+            predicted_after_name=after_name,
+            success=bool(self.achieved[i] & self.certificate.within[i]),
+            certified=bool(self.certificate.within[i]),
+            min_ssim=float(self.certificate.min_ssim[i]),
+            mean_ssim=float(self.certificate.mean_ssim[i]),
+            worst_row=None if worst is None else worst.row,
+            worst_column=None if worst is None else worst.column,
+            worst_linf=None if worst is None else worst.change,
+            l2=float(perturbation.norm()),
+            linf=float(perturbation.abs().amax()),
+            gap=float(self.result.gap[i]),
+            gradient_calls=int(self.result.gradient_calls[i]),
+            seconds=self.seconds,
+            associations=self.associations[i],
+            zero_gradcam=None if self.gradcam is None else not bool(self.gradcam[i].any()),
+        )
+
+    def panel(self, i: int, row: ImageRow, floor: float | None, mean: float | None) -> Panel:
+        return Panel(
+            name=row.name,
+            original=self.references[i],
+            adversarial=self.saved[i],
+            ssim=self.ssim[i],
+            gradcam=None if self.gradcam is None else self.gradcam[i],
+            no_gradcam=self.no_gradcam,
+            allocation=self.allocation[i],
+            before=Prediction(str(row.predicted_before_name), float(self.before.probabilities[i])),
+            after=Prediction(str(row.predicted_after_name), float(self.after.probabilities[i])),
+            min_ssim=float(self.certificate.min_ssim[i]),
+            mean_ssim=float(self.certificate.mean_ssim[i]),
+            floor=floor,
+            mean=mean,
+            certified=bool(self.certificate.within[i]),
+            status=row.status,
+        )
+
+
+def _associations(
+    references: Tensor, ssim: Tensor, attention: Tensor | None, no_gradcam: str | None
+) -> Sequence[Associations]:
+    """Those with Grad-CAM are undefined, with the reason, where there is none."""
+    texture = local_standard_deviation(references)
+    found = associations((1 - ssim).mean(1), texture if attention is None else attention, texture)
+    if attention is not None:
+        return found
+    none = Association(math.nan, math.nan, no_gradcam)
+    return [replace(each, dissimilarity_gradcam=none, gradcam_texture=none) for each in found]
+
+
+def _class(model: Classifier, index: Tensor) -> tuple[int | None, str | None]:
+    return (None, None) if index < 0 else (int(index), model.category(int(index)))

@@ -1,0 +1,139 @@
+"""What the parts of a run hold, and the tables and the report they become."""
+
+import io
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from percep.data.shards import share
+from percep.report import (
+    Exhibit,
+    Facts,
+    ImageRow,
+    MinimalRow,
+    Panel,
+    Prediction,
+    Totals,
+    save_overview,
+    save_report,
+    save_summary,
+    write_results,
+)
+from percep.report.common.verdict import accuracy_of
+from percep.runs.engine.atomic import whole
+from percep.runs.engine.checkpoints import Parts
+from percep.runs.engine.manifest import Record, recorded
+
+OVERVIEW = 20
+"""Most rows of an overview."""
+_IMAGES = ("original", "adversarial")
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """The pictures of a photograph that a report and an overview will show; None where they will not.
+
+    Attributes:
+        exhibit: for the report.
+        panel: `packed`, for the overview.
+    """
+
+    exhibit: Exhibit | None = None
+    panel: bytes | None = None
+
+
+def parts_of(folder: Path, task: str) -> Parts:
+    """The parts of a run of task=attack or task=minimal: a row and its pictures."""
+    return Parts(folder / "parts", (MinimalRow if task == "minimal" else ImageRow, Pictures))
+
+
+def packed(panel: Panel) -> bytes:
+    """A panel as bytes, its maps in single precision, of SSIM the worst channel: an overview shows no more."""
+    values = asdict(panel)
+    values["ssim"] = (1 - panel.ssim).amax(0, keepdim=True)  # near 1 single precision would lose its digits
+    for name, value in values.items():
+        if isinstance(value, Tensor):  # of a batch: a view is saved with all that it is a view of
+            values[name] = value.cpu().float().clone()
+    for name in _IMAGES:
+        values[name] = (values[name] * 255).round().to(torch.uint8)
+    file = io.BytesIO()
+    torch.save(values, file)
+    return file.getvalue()
+
+
+def unpacked(content: bytes) -> Panel:
+    """The panel that was packed, on the CPU, its SSIM map with a single channel."""
+    values = torch.load(io.BytesIO(content), weights_only=True)
+    values |= {name: values[name].float() / 255 for name in _IMAGES}
+    values["ssim"] = 1 - values["ssim"].double()
+    values |= {name: Prediction(**values[name]) for name in ("before", "after")}
+    return Panel(**values)
+
+
+def merge(folder: Path) -> Mapping[str, object]:
+    """Writes `results.csv`, `summary.json`, `report.html` and `overview.png` of all that a run has finished.
+
+    A part is held at a time, and the pictures that are shown. Each file is written whole or stays as it was.
+
+    Args:
+        folder: of a run of task=attack or task=minimal, finished or not.
+
+    Returns:
+        What `percep.report.summarise` tells of the photographs; of how many they are, `planned`, None where that is not
+        known yet; the number of `classes`, and whether the model is right no more often than by chance, `at_chance`,
+        None without labels.
+
+    Raises:
+        InputError: no run, or a damaged part.
+        OSError: a file cannot be written.
+    """
+    record = recorded(folder)
+    parts = parts_of(folder, record.settings["task"])
+    totals, shown = Totals(), _Shown()
+    with whole(folder / "results.csv") as path:
+        write_results(path, _rows(record, parts, totals, shown), parts.kinds[0])
+    planned = _planned(record, parts, totals)
+    counts = totals.counts
+    accuracy = accuracy_of(counts["correct_before"], counts["labelled"], counts["without_label"], record.classes)
+    summary = totals.summary() | {"planned": planned} | accuracy
+    with whole(folder / "summary.json") as path:
+        save_summary(path, summary, record.settings["seed"])
+    with whole(folder / "report.html") as path:
+        facts = Facts(record.command, record.settings, planned)
+        save_report(path, facts, shown.rows, shown.exhibits, summary)
+    if shown.panels:
+        with whole(folder / "overview.png") as path:
+            save_overview(path, shown.panels)
+    return summary
+
+
+class _Shown:
+    """What a report and an overview show."""
+
+    def __init__(self) -> None:
+        self.rows: list[ImageRow] = []
+        self.exhibits: dict[str, Exhibit] = {}
+        self.panels: list[Panel] = []
+
+
+def _rows(record: Record, parts: Parts, totals: Totals, shown: _Shown) -> Iterator[ImageRow]:
+    for shard, number, records in parts:
+        quota = share(record.settings["pictures"], record.shards, shard)
+        for place, (row, pictures) in enumerate(records, start=number * record.settings["batch_size"]):
+            totals.add(row)
+            if place < quota:
+                shown.rows.append(row)
+            if pictures.exhibit is not None:
+                shown.exhibits[row.name] = pictures.exhibit
+            if pictures.panel is not None:
+                shown.panels.append(unpacked(pictures.panel))
+            yield row
+
+
+def _planned(record: Record, parts: Parts, totals: Totals) -> int | None:
+    if record.photographs is not None:
+        return record.photographs
+    return totals.counts["images"] if len(parts.finished().shards) == record.shards else None

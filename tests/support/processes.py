@@ -1,0 +1,84 @@
+"""The command in several processes, which are forked: a torchrun without its seconds of imports."""
+
+import multiprocessing
+import os
+import signal
+import socket
+from collections.abc import Callable
+from contextlib import suppress
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+from percep.cli.main import main
+
+FORK = multiprocessing.get_context("fork")
+PATIENCE = 120
+_HELD: list[socket.socket] = []
+
+
+def start(world: int, *arguments: str, before: Callable[[int], None] | None = None) -> list[BaseProcess]:
+    """Starts the command in so many processes; `before` is called in each with its rank."""
+    port = _free_port()
+    processes = [FORK.Process(target=_child, args=(rank, world, port, arguments, before)) for rank in range(world)]
+    for process in processes:
+        process.start()
+    return processes
+
+
+def finish(processes: list[BaseProcess]) -> list[int | None]:
+    """The exit codes of processes: minus the signal for one that was killed."""
+    for process in processes:
+        process.join(PATIENCE)
+        if process.is_alive():
+            process.kill()
+            raise AssertionError("a process does not end")
+    return [process.exitcode for process in processes]
+
+
+def run(world: int, *arguments: str) -> None:
+    """Runs the command in so many processes, successfully."""
+    assert finish(start(world, *arguments)) == [0] * world
+
+
+def die_while_writing(part: int) -> Callable[[int], None]:
+    """Makes the first process kill itself halfway through writing a part, the so manyth."""
+
+    def arm(rank: int) -> None:
+        if rank:
+            return
+        from percep.runs.engine import checkpoints as parts  # noqa: PLC0415
+
+        write_table, written = parts.pq.write_table, []
+
+        def write(table: object, path: Path) -> None:
+            write_table(table, path)
+            written.append(path)
+            if len(written) == part:
+                path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        parts.pq.write_table = write
+
+    return arm
+
+
+def _free_port() -> int:
+    """One that nobody else is given: it stays bound here, and the store of a run may listen there all the same."""
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    held.bind(("127.0.0.1", 0))
+    _HELD.append(held)
+    return held.getsockname()[1]
+
+
+def _child(rank: int, world: int, port: int, arguments: tuple[str, ...], before: Callable[[int], None] | None) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+    if world > 1:
+        os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)}
+        os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    if before is not None:
+        before(rank)
+    code = 130
+    with suppress(KeyboardInterrupt):
+        code = main(arguments)
+    os._exit(code)

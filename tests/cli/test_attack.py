@@ -20,12 +20,12 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 import percep
-import percep.runs.attack.batch
 from percep import data, models
 from percep.attacks.comparison import CONTENDERS, ROUNDING
 from percep.cli.composition import validated
 from percep.cli.main import main
 from percep.report import read_image
+from percep.runs.attack import batch
 from percep.runs.config import TASKS, AttackTask
 from tests.support.command import CLASSES, PREPROCESSING, SIDE, complaint, small_classifier
 
@@ -168,14 +168,14 @@ def test_a_sweep_is_a_folder_per_run() -> None:
 def test_an_interrupted_run_keeps_what_was_done(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    save_panel = percep.run.save_panel
+    save_panel = batch.save_panel
 
     def interrupt(path: Path, panel: object) -> None:
         if path.stem == "b":
             raise KeyboardInterrupt
         save_panel(path, panel)
 
-    monkeypatch.setattr("percep.run.save_panel", interrupt)
+    monkeypatch.setattr("percep.runs.attack.batch.save_panel", interrupt)
     assert main(["data=folder", "data.path=photos", "ball.mean=0.9", "output=out", "batch_size=1"]) == 130
     assert list(pd.read_csv("out/results.csv").name) == ["a"]
     assert "The run was interrupted: 1 of 4 photographs" in Path("out/report.html").read_text()

@@ -43,8 +43,8 @@ print(percep.SSIMBall.__module__, percep.Window is percep.windows.Window)
 
 CONFIGURED = """
 import sys
-import percep.app
-from percep.app import main
+import percep.cli.main
+from percep.cli.main import main
 assert main(ARGUMENTS) == CODE
 print("loaded:", *(name for name in (*HEAVY, *MORE) if name in sys.modules))
 """
@@ -123,7 +123,7 @@ def test_a_command_line_is_checked_before_what_takes_seconds(
 
 HELP = """
 import contextlib, io, sys
-from percep.app import main
+from percep.cli.main import main
 with contextlib.redirect_stdout(io.StringIO()) as text:
     assert main(["--help"]) == 0
 print(len(text.getvalue()) > 1000, [name for name in (*HEAVY, "hydra", "omegaconf") if name in sys.modules])

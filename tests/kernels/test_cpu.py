@@ -318,7 +318,7 @@ def test_vectors_of_any_machine_give_the_same(tmp_path):
 import sys, torch
 from percep import Program, SSIMBall, Window
 from percep.kernels import cpu
-from percep.kernels.vectors import LANES
+from percep.kernels.cpu.simd import LANES
 from percep.solvers import Dual
 values, results = torch.load(sys.argv[1]), []
 for window in (Window.gaussian(), Window.gaussian(31, 5)):
@@ -433,7 +433,7 @@ def test_what_kernels_hold_is_not_freed_too_early():
 import torch
 from percep import Window
 from percep.kernels import cpu
-from percep.kernels.pieces import Floor
+from percep.kernels.arguments import Floor
 torch.manual_seed(0)
 d, x, price = torch.randn(2, 1, 256, 256), torch.randn(2, 1, 256, 256), torch.rand(2, 1, 256, 256)
 k, paces = torch.ones(2, 1, 1, 1), (torch.full((2,), 0.8), torch.full((2,), 0.8))

@@ -166,7 +166,7 @@ def test_updates_are_those_of_torch(window, level, dtype, seed):
     state.pace = torch.tensor([1.0, 0.25], dtype=dtype).reshape(-1, 1, 1, 1)
     state.last_step = state.last_step.map(lambda v: 0.1 * random_like(v.clone(), seed + 2).to(dtype))
     exponent, repeated = 0.5 + 0.3 * state.pace, 0.8 * state.pace
-    fused = state._fused_step(import_module("percep.kernels.gpu"), exponent, repeated)
+    fused = state._fused_step(import_module("percep.kernels.gpu.launch"), exponent, repeated)
     with pytest.MonkeyPatch.context() as patch:
         by_torch(patch)
         defined = state._step(exponent, repeated)
@@ -221,7 +221,7 @@ def test_derivatives_through_the_kernels_are_adjoints():
 )
 def test_the_product_moves_the_bytes_it_is_said_to(monkeypatch, window, height, width):
     builder = import_module("triton.runtime.interpreter").InterpreterBuilder
-    launch = import_module("percep.kernels.gpu")
+    launch = import_module("percep.kernels.gpu.launch")
     monkeypatch.setattr(launch, "_PROGRAMS", 1000)  # a program for every tile
     touched: dict[tuple[int, ...], list] = {}
 

@@ -305,7 +305,7 @@ def test_help_names_every_key(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_shipped_configuration_is_valid() -> None:
-    with initialize_config_dir(str(ROOT / "percep" / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         config = validated(compose("config"))
         for name, task in TASKS.items():
             assert type(validated(compose("config", [f"task={name}"]))) is task
@@ -333,7 +333,7 @@ def test_the_shipped_configuration_is_valid() -> None:
     ],
 )
 def test_a_level_that_is_given_alone_holds_alone(overrides: str, floor: float | None, mean: float | None) -> None:
-    with initialize_config_dir(str(ROOT / "percep" / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         composed = compose("config", [*overrides.split(), "output=out"])
     config = validated(composed)
     assert (config.ball.floor, config.ball.mean) == (floor, mean)

@@ -45,7 +45,7 @@ def write_study_table(path: Path, name: str, findings: Findings) -> None:
 
 
 def study_accuracy(findings: Findings, classes: int | None) -> dict[str, object]:
-    """What is known of the network's accuracy in the main variant, as `percep.report.comparison.tables.accuracy` tells it."""
+    """What is known of the network's accuracy in the main variant, as `comparison.tables.accuracy` tells it."""
     given = [name for name, labelled in findings.labelled.items() if labelled]
     correct = sum(findings.statuses[name] != "misclassified" for name in given)
     return accuracy_of(correct, len(given), len(findings.labelled) - len(given), classes)

@@ -22,7 +22,8 @@ from omegaconf.errors import (
 
 from percep.cli.command_line import CONFIGURATION, in_a_shell, unknown_key
 from percep.errors import InputError, PercepError, one_line
-from percep.runs.config import TASKS, Config, require_one_target
+from percep.runs.config import TASKS, Config
+from percep.runs.settings import validated
 
 
 def _unless(other: str, value: float, *, _parent_: DictConfig) -> float | None:
@@ -41,22 +42,6 @@ OmegaConf.register_new_resolver("unless", _unless, replace=True)
 # What conf/task/NAME.yaml starts from.
 for _name, _task in TASKS.items():
     ConfigStore.instance().store(name=f"{_name}_schema", node=_task)
-
-
-def validated(composed: DictConfig) -> Config:
-    """The configuration hydra composed, with every type and range checked.
-
-    Raises:
-        InputError: a value out of range, or no task.
-        omegaconf.errors.OmegaConfBaseException: an unknown or missing key, or a value of another type.
-    """
-    task = composed.get("task")
-    if task not in TASKS:
-        raise InputError(f"task must be one of {', '.join(TASKS)}, got {task!r}")
-    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(TASKS[task]), composed))
-    assert isinstance(config, Config)
-    require_one_target(config)
-    return config
 
 
 def check(settings: Sequence[str], *, sweeps: bool) -> None:

@@ -11,11 +11,12 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from percep.cli.command_line import CONFIGURATION, CommandLine
-from percep.cli.composition import check, explained, validated
+from percep.cli.composition import check, explained
 from percep.cli.launchers import check_launcher, job_failures, reason
 from percep.cli.printing import is_unread, leave_unread
 from percep.errors import PercepError
 from percep.runs.engine.launch import is_job, report
+from percep.runs.settings import validated
 
 _REPORTED = (PercepError, HydraException, OmegaConfBaseException, OSError)
 

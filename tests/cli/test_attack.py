@@ -22,11 +22,11 @@ from PIL import Image
 import percep
 from percep import data, models
 from percep.attacks.comparison import CONTENDERS, ROUNDING
-from percep.cli.composition import validated
 from percep.cli.main import main
 from percep.report import read_image
 from percep.runs.attack import batch
 from percep.runs.config import TASKS, AttackTask
+from percep.runs.settings import validated
 from tests.support.command import CLASSES, PREPROCESSING, SIDE, complaint, small_classifier
 
 ROOT = Path(percep.__file__).parents[1]

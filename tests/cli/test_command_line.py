@@ -15,10 +15,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from percep.cli.command_line import CONFIGURATION, DEFAULT_TASK, PATHS, choices, chosen, groups, quoted, read
-from percep.cli.composition import check, explained, validated
+from percep.cli.composition import check, explained
 from percep.cli.main import main
 from percep.errors import InputError
 from percep.runs.config import TASKS
+from percep.runs.settings import validated
 
 NAMES = [
     "2024_01_15",

@@ -10,7 +10,7 @@ from benchmarks import bars, default_ball, plots, solvers, startup, study_scalin
 from benchmarks.cases import Case
 from benchmarks.timing import Timing, extrapolated, fastest, power_law, quartiles
 from percep import Window
-from percep.cli.composition import validated
+from percep.runs.settings import validated
 from tests.solvers.test_solvers import random_like
 from tests.support.references import photograph
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 
-from percep.cli.composition import validated
+from percep.runs.settings import validated
 
 ROOT = Path(__file__).parents[2]
 LANGUAGES = {"python", "sh", "text", "console"}

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from percep.cli.composition import validated
 from percep.errors import InputError
 from percep.report import Facts, save_summary
 from percep.report.common.verdict import lines_of, progress, remarks, warnings
@@ -19,6 +18,7 @@ from percep.runs.config import ExplainTask
 from percep.runs.engine.atomic import whole
 from percep.runs.engine.checkpoints import Parts
 from percep.runs.engine.manifest import Record, recorded
+from percep.runs.settings import validated
 from percep.runs.study.passes import Surveyed
 from percep.runs.study.variants import Plan, claim_of, inference_of, plans_of
 from percep.study import Evidence, Findings, Kept, Variant, find

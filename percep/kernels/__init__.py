@@ -39,16 +39,13 @@ from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
 from types import ModuleType
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
 from percep.errors import InputError
-
-if TYPE_CHECKING:
-    from percep.windows import Window
+from percep.kernels.geometry import Geometry
 
 # The environment variable that overrides the choice: "torch" is torch everywhere, "triton" also takes tensors on a CPU
 # to the kernels, which needs Triton's interpreter (TRITON_INTERPRET=1).
@@ -60,7 +57,7 @@ _MOST_TAPS = 31
 _SMALL = 48
 
 
-def launchers(values: Tensor, window: "Window") -> ModuleType | None:
+def launchers(values: Tensor, window: Geometry) -> ModuleType | None:
     """What launches a window's means of `values` and their adjoints, `kernels.gpu` or `kernels.cpu`; None is torch.
 
     By default kernels are launched wherever Triton, on CUDA devices, or Numba, on a CPU, is installed: float32, on CUDA
@@ -96,7 +93,7 @@ def launchers(values: Tensor, window: "Window") -> ModuleType | None:
     return cpu
 
 
-def fusing(values: Tensor, window: "Window", *others: Tensor) -> ModuleType | None:
+def fusing(values: Tensor, window: Geometry, *others: Tensor) -> ModuleType | None:
     """`launchers` where the system product and the multipliers' update are left to them too: on a CPU not for every
     window, nor for images narrower than a vector.
 

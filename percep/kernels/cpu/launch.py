@@ -22,12 +22,12 @@ from percep.kernels.cpu import strided as general
 from percep.kernels.cpu import symmetric
 from percep.kernels.cpu import update as multipliers
 from percep.kernels.cpu.simd import LANES
-from percep.windows import Window
+from percep.kernels.geometry import Geometry
 
 _PIXELS_A_THREAD = 2**15  # as in torch
 
 
-def mean(values: Tensor, window: Window, taps: tuple[float, ...]) -> Tensor:
+def mean(values: Tensor, window: Geometry, taps: tuple[float, ...]) -> Tensor:
     """`A v` with the taps given, `(..., H, W)` to `(..., h, w)`."""
     height, width = _sides(values)
     result = values.new_empty(*values.shape[:-2], *window.grid(height, width))
@@ -40,7 +40,7 @@ def mean(values: Tensor, window: Window, taps: tuple[float, ...]) -> Tensor:
     return result
 
 
-def adjoint(maps: Tensor, window: Window, taps: tuple[float, ...], height: int, width: int) -> Tensor:
+def adjoint(maps: Tensor, window: Geometry, taps: tuple[float, ...], height: int, width: int) -> Tensor:
     """`A' u` with the taps given, `(..., h, w)` to `(..., height, width)`."""
     result = maps.new_empty(*maps.shape[:-2], height, width)
     of_window = (window, taps, height, width)
@@ -53,7 +53,7 @@ def adjoint(maps: Tensor, window: Window, taps: tuple[float, ...], height: int, 
 
 
 def product(
-    values: Tensor, diagonal: Tensor, inner: Tensor, window: Window, active: Tensor | None = None
+    values: Tensor, diagonal: Tensor, inner: Tensor, window: Geometry, active: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """`M v = diagonal v + A' (inner A v)`, `(B, C, H, W)`, and `<v, M v>`, `(B, 1, 1, 1)`.
 
@@ -85,7 +85,7 @@ def update(
     floor: Floor | None,
     weights: tuple[Tensor, Tensor] | None,
     paces: tuple[Tensor, Tensor],
-    window: Window,
+    window: Geometry,
 ) -> Updated:
     """One step of the floor's multipliers, and the ellipsoid's norm; what is not asked for is not written.
 
@@ -111,7 +111,7 @@ def update(
     return Updated(of_floor.raised, of_floor.steps, spent)
 
 
-def fuses(values: Tensor, window: Window) -> bool:
+def fuses(values: Tensor, window: Geometry) -> bool:
     """Whether images `values`, `(..., H, W)`, are for the kernels of `symmetric`, and so for `product` and `update`."""
     return window.is_own_adjoint and window.size < 2 * symmetric.EDGE and values.shape[-1] >= LANES
 

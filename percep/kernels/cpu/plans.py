@@ -8,11 +8,11 @@ from numpy.typing import NDArray
 from percep.kernels.cpu import symmetric
 from percep.kernels.cpu.simd import ROWS
 from percep.kernels.cpu.strided import GROUP, Across, Down
-from percep.windows import Window
+from percep.kernels.geometry import Geometry
 
 
 @lru_cache(maxsize=64)
-def across(window: Window, taps: tuple[float, ...], width: int) -> Across:
+def across(window: Geometry, taps: tuple[float, ...], width: int) -> Across:
     """The pass along rows of so many pixels; `taps` are the window's or their squares."""
     before, after = window.margins
     room = _filled(window.size)
@@ -30,7 +30,7 @@ def across(window: Window, taps: tuple[float, ...], width: int) -> Across:
 
 
 @lru_cache(maxsize=64)
-def down(window: Window, taps: tuple[float, ...], height: int, width: int) -> Down:
+def down(window: Geometry, taps: tuple[float, ...], height: int, width: int) -> Down:
     """The pass down columns of so many pixels, from a plane with rows of so many."""
     seen = _seen(window, height)
     rows = np.repeat(np.arange(len(seen)), window.size)
@@ -38,7 +38,7 @@ def down(window: Window, taps: tuple[float, ...], height: int, width: int) -> Do
 
 
 @lru_cache(maxsize=64)
-def back(window: Window, taps: tuple[float, ...], height: int, width: int) -> Down:
+def back(window: Geometry, taps: tuple[float, ...], height: int, width: int) -> Down:
     """The adjoint of `down`, from rows of windows that were spread over so many pixels, and are held."""
     seen = _seen(window, height)
     rows = np.repeat(np.arange(len(seen)), window.size)
@@ -46,7 +46,7 @@ def back(window: Window, taps: tuple[float, ...], height: int, width: int) -> Do
 
 
 @lru_cache(maxsize=64)
-def both(window: Window, taps: tuple[float, ...], height: int, width: int) -> symmetric.Passes:
+def both(window: Geometry, taps: tuple[float, ...], height: int, width: int) -> symmetric.Passes:
     """Both passes of a symmetric window."""
     half = window.size // 2
     blocks = -(-height // ROWS)
@@ -89,7 +89,7 @@ def _table(
     return Down(places * width, table, since, until, room, width)
 
 
-def _seen(window: Window, length: int) -> NDArray[np.int64]:
+def _seen(window: Geometry, length: int) -> NDArray[np.int64]:
     """The pixels that each window of a line sees, `(windows, size)`."""
     before, after = window.margins
     count = (length + before + after - window.size) // window.stride + 1

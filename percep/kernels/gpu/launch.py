@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from percep.kernels.arguments import Floor, Updated, contiguous, laid, no_less
+from percep.kernels.geometry import Geometry
 from percep.kernels.gpu import triton_kernels as fused
 from percep.kernels.gpu.tiling import Tiling, of_moments, of_pixels, of_products, of_windows, pixels_seen, windows_seen
-from percep.windows import Window
 
 # Of a multiprocessor: what keeps its memory busy while others wait at barriers.
 _PROGRAMS = 4
@@ -20,7 +20,7 @@ WARPS = 16
 _TINY = 1e-30
 
 
-def mean(values: Tensor, window: Window, taps: tuple[float, ...]) -> Tensor:
+def mean(values: Tensor, window: Geometry, taps: tuple[float, ...]) -> Tensor:
     """`A v` with the taps given, `(..., H, W)` to `(..., h, w)`."""
     grid = window.grid(*_sides(values))
     result = values.new_empty(*values.shape[:-2], *grid)
@@ -32,7 +32,7 @@ def mean(values: Tensor, window: Window, taps: tuple[float, ...]) -> Tensor:
     return result
 
 
-def adjoint(maps: Tensor, window: Window, taps: tuple[float, ...], height: int, width: int) -> Tensor:
+def adjoint(maps: Tensor, window: Geometry, taps: tuple[float, ...], height: int, width: int) -> Tensor:
     """`A' u` with the taps given, `(..., h, w)` to `(..., height, width)`."""
     result = maps.new_empty(*maps.shape[:-2], height, width)
     work = _Work(window, of_pixels(window, height, width, maps.itemsize), result, (height, width), 1)
@@ -47,7 +47,7 @@ def product(
     values: Tensor,
     diagonal: Tensor,
     inner: Tensor,
-    window: Window,
+    window: Geometry,
     active: Tensor | None = None,
     result: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
@@ -83,7 +83,7 @@ def update(
     floor: Floor | None,
     weights: tuple[Tensor, Tensor] | None,
     paces: tuple[Tensor, Tensor],
-    window: Window,
+    window: Geometry,
 ) -> Updated:
     """One step of the floor's multipliers, and the ellipsoid's norm. What is not asked for is not written.
 
@@ -114,7 +114,7 @@ def update(
     return Updated(of_floor.raised, of_floor.steps, spent.sum(1).reshape(-1, 1, 1, 1))
 
 
-def fuses(values: Tensor, window: Window) -> bool:
+def fuses(values: Tensor, window: Geometry) -> bool:
     """Whether `product` and `update` are for images `values`, `(..., H, W)`."""
     return True
 
@@ -130,7 +130,7 @@ class _Work:
         blocks: of scratch for each program.
     """
 
-    def __init__(self, window: Window, tiling: Tiling, images: Tensor, result: tuple[int, int], blocks: int) -> None:
+    def __init__(self, window: Geometry, tiling: Tiling, images: Tensor, result: tuple[int, int], blocks: int) -> None:
         down, across = tiling.count(*result)
         planes, self.tiles = images.shape[:-2].numel(), down * across
         programs = max(1, min(planes * self.tiles, _programs(images.device)))
@@ -144,7 +144,7 @@ class _Work:
         return images.new_zeros(len(images), images.shape[1] * self.tiles)
 
 
-def constants(window: Window, tiling: Tiling) -> dict[str, Any]:
+def constants(window: Geometry, tiling: Tiling) -> dict[str, Any]:
     """What a kernel is compiled for."""
     mirrored = window.padding == "reflect"
     return {

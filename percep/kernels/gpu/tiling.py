@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
-from percep.windows import Window
+from percep.kernels.geometry import Geometry
 
 # What the registers of 16 warps hold of a block without spilling, and the length of its rows.
 _BYTES, _COLUMNS = 2**15, 128
@@ -23,29 +23,29 @@ class Tiling:
         return -(-height // self.tile[0]), -(-width // self.tile[1])
 
 
-def pixels_seen(window: Window) -> int:
+def pixels_seen(window: Geometry) -> int:
     """Pixels from the first to the last that a window sees or mirrors."""
     return window.size + (1 - window.size % 2 if window.padding == "reflect" else 0)
 
 
-def windows_seen(window: Window, pixels: int = 1) -> int:
+def windows_seen(window: Geometry, pixels: int = 1) -> int:
     """Most windows that see one of `pixels` in a row."""
     return (pixels + pixels_seen(window) - 2) // window.stride + 1
 
 
 @lru_cache(maxsize=256)
-def of_windows(window: Window, height: int, width: int, itemsize: int) -> Tiling:
+def of_windows(window: Geometry, height: int, width: int, itemsize: int) -> Tiling:
     """For local means: blocks of windows down and of the pixels that they see across."""
     return _of_windows(window, height, width, itemsize)
 
 
 @lru_cache(maxsize=256)
-def of_moments(window: Window, height: int, width: int, itemsize: int) -> Tiling:
+def of_moments(window: Geometry, height: int, width: int, itemsize: int) -> Tiling:
     """For several means at once, whose sums share the registers: lower blocks."""
     return _of_windows(window, height, width, 4 * itemsize)
 
 
-def _of_windows(window: Window, height: int, width: int, itemsize: int) -> Tiling:
+def _of_windows(window: Geometry, height: int, width: int, itemsize: int) -> Tiling:
     rows, columns = window.grid(height, width)
     block = _block(rows, max(columns, width), itemsize)
     across = columns if block[1] >= width else (block[1] - pixels_seen(window)) // window.stride + 1
@@ -53,7 +53,7 @@ def _of_windows(window: Window, height: int, width: int, itemsize: int) -> Tilin
 
 
 @lru_cache(maxsize=256)
-def of_pixels(window: Window, height: int, width: int, itemsize: int) -> Tiling:
+def of_pixels(window: Geometry, height: int, width: int, itemsize: int) -> Tiling:
     """For adjoints: blocks of pixels down and of the windows that see them across."""
     rows, columns = window.grid(height, width)
     block = _block(max(rows, height), max(columns, width), itemsize)
@@ -62,7 +62,7 @@ def of_pixels(window: Window, height: int, width: int, itemsize: int) -> Tiling:
 
 
 @lru_cache(maxsize=256)
-def of_products(window: Window, height: int, width: int, itemsize: int) -> Tiling:
+def of_products(window: Geometry, height: int, width: int, itemsize: int) -> Tiling:
     """For `A' diag(b) A`: blocks of the windows that see a tile's pixels down, of all the pixels these see across."""
     rows, columns = window.grid(height, width)
     block = _block(max(rows, height), max(columns, width), itemsize)

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from percep.errors import InputError
-from percep.runs.config import TASKS, Config
+from percep.runs import TASKS
+from percep.runs.config import Config
 
 _PACKAGE = Path(__file__).parents[1]
 # `conf/` lies beside the package in a checkout, and is copied into it when a wheel is built.
@@ -121,7 +122,7 @@ def unknown_key(full_key: str, known: Sequence[str]) -> str:
 
 
 def _task_hint(key: str) -> str:
-    tasks = [f"task={name}" for name, task in TASKS.items() if key in _names(task)]
+    tasks = [f"task={name}" for name, task in TASKS.items() if key in _names(task.config)]
     return f"it belongs to {' or '.join(tasks)}; " if tasks else ""
 
 
@@ -152,7 +153,7 @@ def _full(name: str) -> str:
     if meant:
         return meant[0]
     key = name.lstrip("-")
-    if key.partition(".")[0] in {name for task in TASKS.values() for name in _names(task)}:
+    if key.partition(".")[0] in {name for task in TASKS.values() for name in _names(task.config)}:
         raise InputError(f"unknown option {name}: settings have no dashes, {key}=VALUE")
     raise InputError(
         f"unknown option {name}: options are -h or --help, --version, -m for a sweep and --cfg job; settings are "
@@ -185,7 +186,7 @@ def _check(settings: Sequence[str], sweeps: bool) -> None:
         if prefix == "~" or (key in available and key != "study"):
             continue
         for task in tasks:
-            _check_key(TASKS[task], key)
+            _check_key(TASKS[task].config, key)
 
 
 def _parsed(settings: Iterable[str]) -> Iterator[tuple[str, str, str]]:

@@ -22,7 +22,8 @@ from omegaconf.errors import (
 
 from percep.cli.command_line import CONFIGURATION, in_a_shell, unknown_key
 from percep.errors import InputError, PercepError, one_line
-from percep.runs.config import TASKS, Config
+from percep.runs import TASKS
+from percep.runs.config import Config
 from percep.runs.settings import validated
 
 
@@ -41,7 +42,7 @@ OmegaConf.register_new_resolver("unless", _unless, replace=True)
 
 # What conf/task/NAME.yaml starts from.
 for _name, _task in TASKS.items():
-    ConfigStore.instance().store(name=f"{_name}_schema", node=_task)
+    ConfigStore.instance().store(name=f"{_name}_schema", node=_task.config)
 
 
 def check(settings: Sequence[str], *, sweeps: bool) -> None:
@@ -92,9 +93,8 @@ def _explained(error: OmegaConfBaseException) -> str:
         return f"{error.full_key} is missing: give {error.full_key}=VALUE"
     if isinstance(error, ConfigAttributeError | ConfigKeyError) and is_dataclass(error.object_type):
         return unknown_key(str(error.full_key), [field.name for field in fields(error.object_type)])
-    sections = {
-        name: kind for task in TASKS.values() for name, kind in get_type_hints(task).items() if is_dataclass(kind)
-    }
+    hints = [get_type_hints(task.config) for task in TASKS.values()]
+    sections = {name: kind for hint in hints for name, kind in hint.items() if is_dataclass(kind)}
     if error.full_key in sections:
         keys = [f"{error.full_key}.{field.name}" for field in fields(sections[error.full_key])]
         return f"{error.full_key} has no value but keys, {', '.join(keys)}: give {keys[-1]}=VALUE for example"

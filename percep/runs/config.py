@@ -172,6 +172,24 @@ class Config:
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**63:
             raise InputError(f"seed must be at least 0 and below 2**63, got {self.seed}")
+        if self.data.target_column is not None and self.target() is not None:
+            raise InputError(
+                "data.target_column and attack.target both say what an attack is to reach: give one of them"
+            )
+
+    def target(self) -> str | None:
+        """What the attacks of a task are to reach: see `GoalConfig`."""
+        return None
+
+
+class Attacks:
+    """The tasks that attack."""
+
+    attack: GoalConfig
+
+    def target(self) -> str | None:
+        """See `Config.target`."""
+        return self.attack.target
 
 
 @dataclass
@@ -197,7 +215,7 @@ class CampaignTask(BatchTask):
 
 
 @dataclass
-class AttackTask(CampaignTask):
+class AttackTask(Attacks, CampaignTask):
     """task=attack: photographs attacked inside a ball."""
 
     ball: BallConfig
@@ -205,14 +223,14 @@ class AttackTask(CampaignTask):
 
 
 @dataclass
-class MinimalTask(CampaignTask):
+class MinimalTask(Attacks, CampaignTask):
     """task=minimal: photographs changed as little as the goal allows."""
 
     attack: MinimalAttackConfig
 
 
 @dataclass
-class CompareTask(Config):
+class CompareTask(Attacks, Config):
     """task=compare: several attacks on the same photographs, image by image."""
 
     attack: GoalConfig
@@ -287,7 +305,7 @@ class CriteriaConfig:
 
 
 @dataclass
-class ExplainTask(BatchTask):
+class ExplainTask(Attacks, BatchTask):
     """task=explain: whether perturbations fall on what the classifier looks at."""
 
     ball: BallConfig
@@ -311,24 +329,6 @@ class MergeTask(Config):
 @dataclass
 class InfoTask(Config):
     """task=info: versions, devices, and where the model's weights come from."""
-
-
-TASKS: dict[str, type[Config]] = {
-    "attack": AttackTask,
-    "minimal": MinimalTask,
-    "compare": CompareTask,
-    "explain": ExplainTask,
-    "merge": MergeTask,
-    "info": InfoTask,
-}
-
-
-def require_one_target(config: Config) -> None:
-    """Raises InputError where both the photographs and the attack have targets."""
-    if config.data.target_column is None:
-        return
-    if isinstance(config, AttackTask | MinimalTask | CompareTask | ExplainTask) and config.attack.target is not None:
-        raise InputError("data.target_column and attack.target both say what an attack is to reach: give one of them")
 
 
 def _require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

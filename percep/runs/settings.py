@@ -3,7 +3,8 @@
 from omegaconf import DictConfig, OmegaConf
 
 from percep.errors import InputError
-from percep.runs.config import TASKS, Config, require_one_target
+from percep.runs import TASKS
+from percep.runs.config import Config
 
 
 def validated(composed: DictConfig) -> Config:
@@ -16,7 +17,6 @@ def validated(composed: DictConfig) -> Config:
     task = composed.get("task")
     if task not in TASKS:
         raise InputError(f"task must be one of {', '.join(TASKS)}, got {task!r}")
-    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(TASKS[task]), composed))
+    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(TASKS[task].config), composed))
     assert isinstance(config, Config)
-    require_one_target(config)
     return config

@@ -24,8 +24,9 @@ from percep import data, models
 from percep.attacks.comparison import CONTENDERS, ROUNDING
 from percep.cli.main import main
 from percep.report import read_image
+from percep.runs import TASKS
 from percep.runs.attack import batch
-from percep.runs.config import TASKS, AttackTask
+from percep.runs.config import AttackTask
 from percep.runs.settings import validated
 from tests.support.command import CLASSES, PREPROCESSING, SIDE, complaint, small_classifier
 
@@ -308,7 +309,7 @@ def test_the_shipped_configuration_is_valid() -> None:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         config = validated(compose("config"))
         for name, task in TASKS.items():
-            assert type(validated(compose("config", [f"task={name}"]))) is task
+            assert type(validated(compose("config", [f"task={name}"]))) is task.config
     assert isinstance(config, AttackTask)
     assert (config.model.name, config.data.source) == ("efficientnet_lite0", "samples")
     assert (config.ball.floor, config.ball.mean) == (FLOOR, 0.999)

@@ -18,7 +18,7 @@ from percep.cli.command_line import CONFIGURATION, DEFAULT_TASK, PATHS, choices,
 from percep.cli.composition import check, explained
 from percep.cli.main import main
 from percep.errors import InputError
-from percep.runs.config import TASKS
+from percep.runs import TASKS
 from percep.runs.settings import validated
 
 NAMES = [

@@ -2,11 +2,12 @@
 
 import math
 import time
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
-from typing import cast
+from typing import ClassVar, Generic, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -34,6 +35,10 @@ from percep.runs.config import AttackTask, MinimalTask
 from percep.runs.failures import network_failures
 from percep.runs.inputs import Predictions, drawn, load_subjects, predict, targets_of
 
+C = TypeVar("C", bound=AttackTask | MinimalTask)
+Attack = Callable[[Tensor, Tensor, Tensor | None], AttackResult]
+"""An attack on images with their labels and targets."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -43,8 +48,8 @@ class Outcome:
     panel: Panel | None = None
 
 
-class Run:
-    """The attack of a configuration on its photographs, inside its ball or with the smallest change.
+class Run(ABC, Generic[C]):
+    """The attack of a configuration on its photographs.
 
     Args:
         config: what to attack, and how.
@@ -58,28 +63,15 @@ class Run:
         UnavailableError: weights or a device that cannot be had here.
     """
 
-    def __init__(self, config: AttackTask | MinimalTask, folder: Path) -> None:
+    row: ClassVar[type[ImageRow]] = ImageRow
+
+    def __init__(self, config: C, folder: Path) -> None:
         self.config = config
         self.model, self.photographs = load_subjects(config)
         self.classes = number_of_logits(self.model)
-        self.attack: FrankWolfe | MinimalPerturbation
         self.floor: float | None = None
         self.mean: float | None = None
-        if isinstance(config, AttackTask):
-            self.floor, self.mean = config.ball.floor, config.ball.mean
-            self.attack = FrankWolfe(
-                self.model,
-                floor=self.floor,
-                mean=self.mean,
-                steps=config.attack.steps,
-                loss=cast(Loss, config.attack.loss),
-            )
-        else:
-            self.attack = MinimalPerturbation(
-                self.model,
-                measure=cast(Measure, config.attack.measure),
-                gradients=config.attack.gradients,
-            )
+        self.attack = self._attack_of(config)
         self.adversarial, self.panels = folder / "adversarial", folder / "panels"
 
     def __call__(self, photographs: Sequence[Photograph], pictured: Sequence[bool]) -> list[Outcome]:
@@ -112,8 +104,7 @@ class Run:
     def _left_out(self, photograph: Photograph) -> Outcome:
         label = photograph.label
         name = None if label is None else self.model.category(label)
-        row = ImageRow if isinstance(self.attack, FrankWolfe) else MinimalRow
-        return Outcome(row(photograph.name, str(photograph.problem), label, name, missing=photograph.missing))
+        return Outcome(self.row(photograph.name, str(photograph.problem), label, name, missing=photograph.missing))
 
     def _attack(self, photographs: Sequence[Photograph]) -> "_Batch":
         images = [photograph.image for photograph in photographs if photograph.image is not None]
@@ -189,12 +180,44 @@ class Run:
         return Outcome(row, panel)
 
     def _row(self, batch: "_Batch", i: int) -> ImageRow:
-        row = batch.row(i, self.model)
-        if isinstance(self.attack, FrankWolfe):
-            return row
-        assert isinstance(batch.result, MinimalResult)
-        kept = row.mean_ssim if self.attack.measure == "mean" else row.min_ssim
-        return MinimalRow(**vars(row), found=kept if row.success else None, missed=float(batch.result.missed[i]))
+        return batch.row(i, self.model)
+
+    @abstractmethod
+    def _attack_of(self, config: C) -> Attack:
+        """The attack on `self.model`."""
+
+
+class BallRun(Run[AttackTask]):
+    """The attack inside the ball of a configuration."""
+
+    def _attack_of(self, config: AttackTask) -> Attack:
+        self.floor, self.mean = config.ball.floor, config.ball.mean
+        return FrankWolfe(
+            self.model,
+            floor=self.floor,
+            mean=self.mean,
+            steps=config.attack.steps,
+            loss=cast(Loss, config.attack.loss),
+        )
+
+
+class MinimalRun(Run[MinimalTask]):
+    """The attack with the smallest change."""
+
+    row = MinimalRow
+
+    def _attack_of(self, config: MinimalTask) -> Attack:
+        return MinimalPerturbation(
+            self.model,
+            measure=cast(Measure, config.attack.measure),
+            gradients=config.attack.gradients,
+        )
+
+    def _row(self, batch: "_Batch", i: int) -> ImageRow:
+        row = super()._row(batch, i)
+        kept = row.mean_ssim if self.config.attack.measure == "mean" else row.min_ssim
+        missed = cast(MinimalResult, batch.result).missed
+        return MinimalRow(**vars(row), found=kept if row.success else None, missed=float(missed[i]))
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from percep.report import (
     Panel,
     Prediction,
     Totals,
+    console_lines,
     save_overview,
     save_report,
     save_summary,
@@ -108,6 +109,11 @@ def merge(folder: Path) -> Mapping[str, object]:
         with whole(folder / "overview.png") as path:
             save_overview(path, shown.panels)
     return summary
+
+
+def merged(folder: Path) -> str:
+    """As `merge`; what is to be said of the photographs."""
+    return console_lines(merge(folder))
 
 
 class _Shown:

@@ -1,32 +1,46 @@
 """task=attack and task=minimal over all their photographs, by one process or several, from where they were left."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import Generic
 
 from percep.data.shards import share
 from percep.environment import provenance
 from percep.report import ImageRow, exhibit
-from percep.runs.attack.batch import Outcome, Run
-from percep.runs.attack.outputs import OVERVIEW, Pictures, merge, packed, parts_of
+from percep.runs.attack.batch import BallRun, C, MinimalRun, Outcome, Run
+from percep.runs.attack.outputs import OVERVIEW, Pictures, merge, merged, packed, parts_of
 from percep.runs.config import AttackTask, MinimalTask
 from percep.runs.engine.batches import Batch, Batches, Finished
 from percep.runs.engine.distributed import Processes
 from percep.runs.engine.launch import SharedError
 from percep.runs.engine.manifest import Record, claim
 from percep.runs.engine.progress import Tally
+from percep.runs.engine.run import run
 from percep.runs.engine.worker import drive, mending
+from percep.runs.task import Request
 
 
-class Campaign:
+def attack(config: AttackTask, request: Request) -> Sequence[str]:
+    """task=attack: photographs attacked inside a ball."""
+    return run(partial(Campaign, BallRun), config, request)
+
+
+def minimal(config: MinimalTask, request: Request) -> Sequence[str]:
+    """task=minimal: photographs changed as little as the goal allows."""
+    return run(partial(Campaign, MinimalRun), config, request)
+
+
+class Campaign(Generic[C]):
     """A run in its folder, which it continues if it was begun.
 
     Args:
+        kind: of attack.
         config: what to attack, and how; `device` is this process's.
         folder: empty, or of the same run.
         processes: which share the run.
-        command: a line for a shell that repeats the run.
-        settings: the resolved configuration, nested.
+        request: of the command line.
 
     Raises:
         InputError: a model, checkpoint, device, path or label that is not usable, or a folder of another run.
@@ -35,24 +49,24 @@ class Campaign:
 
     def __init__(
         self,
-        config: AttackTask | MinimalTask,
+        kind: type[Run[C]],
+        config: C,
         folder: Path,
         processes: Processes,
-        command: str,
-        settings: Mapping[str, object],
+        request: Request,
     ) -> None:
         self.config, self.folder, self.processes = config, folder, processes
         self.parts = parts_of(folder, config.task)
-        self.run = processes.in_turn(lambda: Run(config, folder))
+        self.run = processes.in_turn(lambda: kind(config, folder))
         self.shards = len(self.run.photographs.shards)
         self.tally = Tally(processes, config.task, self.shards)
-        self.finished, self.tally.count = processes.first(lambda: self._claim(command, settings))
+        self.finished, self.tally.count = processes.first(lambda: self._claim(request))
 
-    def __call__(self) -> Mapping[str, object]:
+    def __call__(self) -> str:
         """Does what is left, and merges the parts; what was done before an interruption is merged as well.
 
         Returns:
-            What `percep.report.summarise` tells of all photographs.
+            What is to be said of all photographs.
 
         Raises:
             SharedError: a label or target that is not a class, or a layer for Grad-CAM that the network does not have;
@@ -64,10 +78,10 @@ class Campaign:
             if self.processes.world == 1 and self.parts:
                 self._merge_if_possible()
             raise
-        summary = self.processes.first(lambda: merge(self.folder))
+        words = self.processes.first(lambda: merged(self.folder))
         if problems:
             raise SharedError(f"{mending(problems)}; all else is done")
-        return summary
+        return words
 
     def _merge_if_possible(self) -> None:
         try:
@@ -75,10 +89,12 @@ class Campaign:
         except OSError:  # the disk that is full, perhaps: the parts are there, and what is raised already says why
             return
 
-    def _claim(self, command: str, settings: Mapping[str, object]) -> tuple[Finished, int | None]:
+    def _claim(self, request: Request) -> tuple[Finished, int | None]:
         survey = self.run.photographs.survey()
         found = provenance(self.run.model, survey.digest, self.config.device, self.config.model.network)
-        claim(self.folder, Record(command, settings, found, self.shards, survey.count, self.run.classes))
+        claim(
+            self.folder, Record(request.command, request.settings, found, self.shards, survey.count, self.run.classes)
+        )
         self.parts.clean()
         finished = self.parts.finished()
         self._count(finished)

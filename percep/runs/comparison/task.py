@@ -1,21 +1,57 @@
 """Attacks compared: each of them on every photograph that is classified correctly, or has no label."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from percep.attacks.comparison import attempt, contender
 from percep.data.photographs import Photograph
 from percep.errors import InputError
 from percep.models.classifier import number_of_logits
-from percep.report import Prediction
+from percep.report import Facts, Prediction
+from percep.report.comparison.gallery import ComparisonGallery
 from percep.report.comparison.tables import ComparedImages, ComparisonRow
+from percep.runs.comparison.outputs import write_comparison_of_all, write_done
 from percep.runs.config import CompareTask
+from percep.runs.engine.launch import several
+from percep.runs.engine.progress import Screen
+from percep.runs.engine.run import made, said, save_settings
 from percep.runs.failures import network_failures
 from percep.runs.inputs import Predictions, load_subjects, look_at, predict
+from percep.runs.task import Request
 from percep.summaries import by_status
+
+
+def compare(config: CompareTask, request: Request) -> Sequence[str]:
+    """task=compare: attacks compared image by image, in one process, from beginning to end."""
+    if several():
+        raise InputError(f"task={config.task} runs in one process: start it without torchrun")
+    folder = made(request.folder)
+    if any(folder.iterdir()):
+        raise InputError(f"output folder {folder} is not empty: choose another with output=FOLDER")
+    comparison = Compare(config)
+    save_settings(folder, request)
+    rows: list[ComparisonRow] = []
+    gallery = ComparisonGallery()
+    try:
+        with _progress() as progress:
+            bar = progress.add_task(config.task, total=len(comparison), note="")
+            for compared in comparison:
+                rows.append(compared.row)
+                gallery.add(compared.row, compared.images)
+                progress.update(bar, advance=1, note=compared.row.name)
+    except KeyboardInterrupt as error:
+        if rows:
+            error.add_note(f"what is finished is in {folder}")
+        raise
+    finally:  # what was done before an interruption is kept
+        if rows:
+            facts = Facts(request.command, request.settings, comparison.photographs)
+            write_done(folder, config, facts, rows, gallery, comparison.classes)
+    return said(write_comparison_of_all(folder, config, rows, comparison.classes), folder)
 
 
 @dataclass(frozen=True)
@@ -143,3 +179,14 @@ def _counts(subjects: Iterable[_Subject | ComparisonRow]) -> str:
     rows = (subject.row if isinstance(subject, _Subject) else subject for subject in subjects)
     counts = by_status((row.status, row.missing) for row in rows)
     return ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in counts.items())
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}", markup=False),
+        TimeRemainingColumn(),
+        console=Screen(),
+    )

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import cast
 
 from omegaconf import OmegaConf
 
@@ -79,8 +80,7 @@ def merge_study(folder: Path) -> str:
         OSError: a file cannot be written.
     """
     record = recorded(folder)
-    config = validated(OmegaConf.create(dict(record.settings)))
-    assert isinstance(config, ExplainTask)
+    config = cast(ExplainTask, validated(OmegaConf.create(dict(record.settings))))
     first, *others = plans_of(config)
     exhibits: dict[str, StudyExhibit] = {}
     main = _variant(folder, first, record, exhibits)

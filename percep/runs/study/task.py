@@ -1,6 +1,6 @@
 """task=explain over all its photographs, by one process or several, from where it was left."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,20 @@ from percep.runs.engine.distributed import Processes
 from percep.runs.engine.launch import SharedError
 from percep.runs.engine.manifest import Record, claim
 from percep.runs.engine.progress import Tally
+from percep.runs.engine.run import run
 from percep.runs.engine.worker import drive, mending
 from percep.runs.failures import network_failures
 from percep.runs.inputs import load_subjects, photographs_of
 from percep.runs.study.outputs import Pictured, VariantParts, merge_study, parts_of
 from percep.runs.study.passes import Examination, require_gradcam, survey
 from percep.runs.study.variants import Plan, plans_of
+from percep.runs.task import Request
 from percep.study import Examined, Kept
+
+
+def explain(config: ExplainTask, request: Request) -> Sequence[str]:
+    """task=explain: whether perturbations fall on what the classifier looks at."""
+    return run(StudyCampaign, config, request)
 
 
 class StudyCampaign:
@@ -41,8 +48,7 @@ class StudyCampaign:
         config: what to study, and how; `device` is this process's.
         folder: empty, or of the same run.
         processes: which share the run.
-        command: a line for a shell that repeats the run.
-        settings: the resolved configuration, nested.
+        request: of the command line.
 
     Raises:
         InputError: a model, checkpoint, device, path, label or setting that is not usable, or a folder of another run.
@@ -54,8 +60,7 @@ class StudyCampaign:
         config: ExplainTask,
         folder: Path,
         processes: Processes,
-        command: str,
-        settings: Mapping[str, object],
+        request: Request,
     ) -> None:
         self.config, self.folder, self.processes = config, folder, processes
         self.model, self.photographs = processes.in_turn(lambda: load_subjects(config))
@@ -65,7 +70,7 @@ class StudyCampaign:
         passes = 2 * len(self.plans)
         self.tally = Tally(processes, config.task, passes * self.shards)
         self.tally.lasting = False
-        self.planned = processes.first(lambda: self._claim(command, settings))
+        self.planned = processes.first(lambda: self._claim(request))
         self.tally.count = None if self.planned is None else passes * self.planned
 
     def __call__(self) -> str:
@@ -103,11 +108,11 @@ class StudyCampaign:
             contender(name, self.model, self.config.study.gradients)
         return plans_of(self.config)
 
-    def _claim(self, command: str, settings: Mapping[str, object]) -> int | None:
+    def _claim(self, request: Request) -> int | None:
         found = self.photographs.survey()
         classes = number_of_logits(self.model)
         depends = provenance(self.model, found.digest, self.config.device, self.config.model.network)
-        claim(self.folder, Record(command, settings, depends, self.shards, found.count, classes))
+        claim(self.folder, Record(request.command, request.settings, depends, self.shards, found.count, classes))
         return found.entries
 
     def _run(self, plan: Plan) -> None:

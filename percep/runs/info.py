@@ -1,6 +1,6 @@
 """What percep runs on: versions, devices, and where the weights of a model come from."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from urllib.parse import urlparse
@@ -12,12 +12,13 @@ from torchvision import models as torchvision_models
 from percep.environment import devices, versions
 from percep.models.recipes import NETWORKS, PACKAGED, Packaged
 from percep.runs.config import InfoTask, ModelConfig
+from percep.runs.task import Request
 
 
-def info(config: InfoTask) -> str:
-    """Lines for people: versions, devices, the model of the configuration and the origin of its weights."""
+def info(config: InfoTask, _: Request) -> Sequence[str]:
+    """task=info, lines for people: versions, devices, the model of the configuration and the origin of its weights."""
     sections = (versions().items(), devices(), _weights(config.model))
-    return "\n\n".join("\n".join(f"{name:<12} {value}" for name, value in section) for section in sections)
+    return ["\n\n".join("\n".join(f"{name:<12} {value}" for name, value in section) for section in sections)]
 
 
 def _weights(model: ModelConfig) -> Iterator[tuple[str, str]]:

@@ -37,6 +37,8 @@ bench: study
 	$(BIN)/python -m benchmarks.attacks
 	cp outputs/study/summary.json benchmarks/results/study.json
 	cp outputs/study/plots.png docs/study.png
+	cp benchmarks/results/attacks.png docs/attacks.png
+	cp benchmarks/results/solvers-full.png docs/solvers.png
 	$(BIN)/python -m benchmarks.table
 
 # Whether perturbations fall on what the classifier looks at, on the sample photographs, into outputs/study.

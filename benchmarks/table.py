@@ -1,7 +1,7 @@
-"""Puts the tables of the committed results into the README: `python -m benchmarks.table`."""
+"""Puts the tables of the committed results into the README and the documentation: `python -m benchmarks.table`."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,23 @@ ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 
 
-def updated(readme: str) -> str:
-    """`readme` with what lies between the markers of each section replaced."""
-    for name, text in _SECTIONS.items():
+def updated(page: str, names: Sequence[str]) -> str:
+    """A page with what lies between the markers of each of its sections replaced."""
+    for name in names:
         begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
-        before, rest = readme.split(begin)
+        before, rest = page.split(begin)
         _, after = rest.split(end)
-        readme = f"{before}{begin}\n{text()}\n{end}{after}"
-    return readme
+        page = f"{before}{begin}\n{_SECTIONS[name]()}\n{end}{after}"
+    return page
+
+
+def _headline() -> str:
+    """A row or two of every table, losses among them."""
+    solvers, layer, attacks = _result("solvers-full"), _result("layer"), _result("attacks")
+    rows = [solvers["bars"][place] for place in (2, 6, 7, 9)]
+    rows += [bars.judge_layer(layer)[place] for place in (0, 6)]
+    rows += [bars.judge_attacks(attacks)[place] for place in (0, 2, 4)]
+    return bars.table(rows)
 
 
 def _solvers() -> str:
@@ -111,7 +120,18 @@ def _startup() -> str:
     return f"{startup.report(result)}\n\n{where} (`python -m benchmarks.startup`)"
 
 
+PAGES = {
+    "README.md": ("headline",),
+    "docs/attacks.md": ("attacks",),
+    "docs/benchmarks.md": ("benchmarks", "startup", "device"),
+    "docs/layer.md": ("layer", "generator"),
+    "docs/outputs.md": ("default-ball",),
+    "docs/study.md": ("study",),
+}
+"""The sections of each page."""
+
 _SECTIONS: dict[str, Callable[[], str]] = {
+    "headline": _headline,
     "benchmarks": _solvers,
     "layer": _layer,
     "generator": _generator,
@@ -132,9 +152,10 @@ def _where(machine: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Rewrites the README."""
-    path = ROOT / "README.md"
-    path.write_text(updated(path.read_text()))
+    """Rewrites the pages."""
+    for page, names in PAGES.items():
+        path = ROOT / page
+        path.write_text(updated(path.read_text(), names))
 
 
 if __name__ == "__main__":

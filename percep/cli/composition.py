@@ -6,13 +6,12 @@ from typing import get_type_hints
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, OverrideParseException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, open_dict
 from omegaconf.errors import (
     ConfigAttributeError,
     ConfigKeyError,
@@ -25,24 +24,6 @@ from percep.errors import InputError, PercepError, one_line
 from percep.runs import TASKS
 from percep.runs.config import Config
 from percep.runs.settings import validated
-
-
-def _unless(other: str, value: float, *, _parent_: DictConfig) -> float | None:
-    """`${unless:OTHER,VALUE}` in conf/: VALUE, a default, but null where the key OTHER beside it is given.
-
-    OTHER may have such a default itself, which is not given, and neither is null.
-    """
-    written = OmegaConf.to_container(_parent_, resolve=False)
-    assert isinstance(written, dict)
-    default = str(written[other]).startswith("${unless:")
-    return value if default or _parent_[other] is None else None
-
-
-OmegaConf.register_new_resolver("unless", _unless, replace=True)
-
-# What conf/task/NAME.yaml starts from.
-for _name, _task in TASKS.items():
-    ConfigStore.instance().store(name=f"{_name}_schema", node=_task.config)
 
 
 def check(settings: Sequence[str], *, sweeps: bool) -> None:

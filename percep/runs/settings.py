@@ -1,10 +1,29 @@
-"""A composed configuration, with every type and range checked."""
+"""The schemas that hydra composes a configuration from, and the check of what comes out."""
 
+from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
 from percep.errors import InputError
 from percep.runs import TASKS
 from percep.runs.config import Config
+
+
+def _unless(other: str, value: float, *, _parent_: DictConfig) -> float | None:
+    """`${unless:OTHER,VALUE}` in conf/: VALUE, a default, but null where the key OTHER beside it is given.
+
+    OTHER may have such a default itself, which is not given, and neither is null.
+    """
+    written = OmegaConf.to_container(_parent_, resolve=False)
+    assert isinstance(written, dict)
+    default = str(written[other]).startswith("${unless:")
+    return value if default or _parent_[other] is None else None
+
+
+OmegaConf.register_new_resolver("unless", _unless, replace=True)
+
+# What conf/task/NAME.yaml starts from.
+for _name, _task in TASKS.items():
+    ConfigStore.instance().store(name=f"{_name}_schema", node=_task.config)
 
 
 def validated(composed: DictConfig) -> Config:

@@ -66,3 +66,24 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
     while free := {name for name, imported in left.items() if not imported & left.keys()}:
         left = {name: imported for name, imported in left.items() if name not in free}
     assert left == {}
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_pages_quote_the_floors(page: str) -> None:
+    text = " ".join((ROOT / page).read_text(encoding="utf-8").split())
+    assert ", ".join(f"`{floor}`" for floor in FLOORS) in text
+
+
+def test_the_package_itself_is_small() -> None:
+    assert len(list((ROOT / "percep").glob("*.py"))) <= 12
+    assert not any(path.is_symlink() for path in (ROOT / "percep").rglob("*"))
+
+
+def test_tests_lie_where_the_modules_lie() -> None:
+    single = {floor for floor in FLOORS if (ROOT / "percep" / f"{floor}.py").is_file()}
+    folders = {path.name for path in (ROOT / "tests").iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert folders == {floor for floor in FLOORS if floor not in single} | {"core", "docs", "support"}
+
+
+def test_the_front_page_is_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 160

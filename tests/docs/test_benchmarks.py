@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -73,10 +74,15 @@ def test_the_scaling_of_the_study_is_what_the_documentation_shows():
     assert study_scaling.report(result) in (table.ROOT / "docs" / "scaling.md").read_text()
 
 
-def test_the_committed_result_keeps_to_the_schema_and_is_what_the_readme_shows():
+def test_the_committed_result_keeps_to_the_schema():
     check_schema(json.loads((table.RESULTS / "solvers-full.json").read_text()))
-    readme = (table.ROOT / "README.md").read_text()
-    assert table.updated(readme) == readme
+
+
+@pytest.mark.parametrize("page", table.PAGES)
+def test_committed_results_are_what_a_page_shows(page):
+    text = (table.ROOT / page).read_text()
+    assert table.updated(text, table.PAGES[page]) == text
+    assert set(re.findall(r"<!-- ([a-z-]+):begin -->", text)) == set(table.PAGES[page])
 
 
 def test_power_laws_are_recovered_and_extrapolated():

@@ -105,7 +105,8 @@ def _ssim(x: np.ndarray, y: np.ndarray, window: Window) -> np.ndarray:
     cov = _local_mean(x * y, window) - mean_x * mean_y
     c1, c2 = 0.01**2, 0.03**2
     luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
-    return luminance * (2 * cov + c2) / (var_x + var_y + c2)
+    ssim: np.ndarray = luminance * (2 * cov + c2) / (var_x + var_y + c2)
+    return ssim
 
 
 def _local_mean(values: np.ndarray, window: Window) -> np.ndarray:

@@ -77,9 +77,11 @@ class Window(Geometry):
 
     def _average(self, values: Tensor, taps: tuple[float, ...]) -> Tensor:
         if values.requires_grad and torch.is_grad_enabled():
-            return _Average.apply(values, self, taps)
+            averaged: Tensor = _Average.apply(values, self, taps)
+            return averaged
         if launch := kernels.launchers(values, self):
-            return launch.mean(values, self, taps)
+            launched: Tensor = launch.mean(values, self, taps)
+            return launched
         height, width = (int(side) for side in values.shape[-2:])
         rows, columns = self.grid(height, width)
         if max(height, width) <= _DENSE_SIDE:
@@ -97,13 +99,15 @@ class Window(Geometry):
 
     def _spread(self, values: Tensor, taps: tuple[float, ...], height: int, width: int) -> Tensor:
         if values.requires_grad and torch.is_grad_enabled():
-            return _Spread.apply(values, self, taps, height, width)
+            spread: Tensor = _Spread.apply(values, self, taps, height, width)
+            return spread
         if tuple(values.shape[-2:]) != self.grid(height, width):
             raise InputError(
                 f"a {height}x{width} image has {self.grid(height, width)} windows, not {tuple(values.shape[-2:])}"
             )
         if launch := kernels.launchers(values, self):
-            return launch.adjoint(values, self, taps, height, width)
+            launched: Tensor = launch.adjoint(values, self, taps, height, width)
+            return launched
         if max(height, width) <= _DENSE_SIDE:
             vertical, horizontal = (self._matrix(taps, side, values) for side in (height, width))
             return product(vertical.mT, product(values, horizontal))

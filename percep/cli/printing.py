@@ -30,7 +30,9 @@ def _streams() -> Iterator[TextIO]:
 
 
 def _is_closed(stream: TextIO) -> bool:
-    """Whether the other end of a stream's pipe or socket is closed."""
+    """Whether the other end of a stream's pipe or socket is closed; False on Windows, which cannot be asked."""
+    if not hasattr(select, "poll"):
+        return False
     try:
         number = stream.fileno()
     except (OSError, ValueError):  # a stream of Python's alone

@@ -149,7 +149,8 @@ class SSIMBallLayer(nn.Module):
         )
         if torch.compiler.is_dynamo_compiling():
             # A graph break: the solver's loops end where the numbers say. At import it would import dynamo.
-            return torch.compiler.disable(self._solve)(inputs)
+            solution: Solution = torch.compiler.disable(self._solve)(inputs)
+            return solution
         return self._solve(inputs)
 
     def _solve(self, inputs: "_Inputs") -> Solution:

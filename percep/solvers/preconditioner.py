@@ -64,7 +64,10 @@ class Multilevel:
 def _restrict(values: Tensor, size: tuple[int, int], coarse: tuple[int, int]) -> Tensor:
     """The adjoint of bilinear interpolation, `(B, C, *size)` to `(B, C, *coarse)`."""
     if max(size) > _DENSE_SIDE:
-        return torch.ops.aten.upsample_bilinear2d_backward(values, size, (*values.shape[:2], *coarse), False)
+        restricted: Tensor = torch.ops.aten.upsample_bilinear2d_backward(
+            values, size, (*values.shape[:2], *coarse), False
+        )
+        return restricted
     vertical, horizontal = _interpolations(size, coarse, values)
     return product(vertical.mT, product(values, horizontal))
 

@@ -12,8 +12,8 @@ from benchmarks.cases import Case
 from percep import solve
 from percep.errors import InputError
 from percep.solvers import Solver
-from percep.solvers.feasibility import shrink
-from percep.solvers.incumbents import Answers
+from percep.solvers.feasibility import scale_into_ball
+from percep.solvers.incumbents import Incumbents
 from percep.solvers.oracle import Lifted
 
 # Loosest first. SCS stops on absolute and relative residuals, interior points on the duality gap and feasibility.
@@ -133,9 +133,9 @@ def conic(case: Case, backend: str, targets: Sequence[float], time_limit: float)
             start = time.perf_counter()
             lifted.run(_options(backend, tolerance, time_limit))
             delta, multipliers = lifted.answer()
-            answers = Answers(program)
+            incumbents = Incumbents(program)
             image = torch.zeros(1, dtype=torch.int64)
-            gap = float(answers.offer(image, program, shrink(program.ball, delta), delta, multipliers, 1))
+            gap = float(incumbents.update(image, program, scale_into_ball(program.ball, delta), delta, multipliers, 1))
             seconds = time.perf_counter() - start
             for target in targets:
                 last = Timing(

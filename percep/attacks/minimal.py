@@ -275,7 +275,7 @@ class _Search:
         average = torch.lerp(self.average[images], gradient, share)
         quadratic = cost.quadratic(delta)
         solved, _ = conjugate_gradients(
-            quadratic.product, quadratic.preconditioner, average, 1e-2, _LINEAR_STEPS, start=self.direction[images]
+            quadratic.product, quadratic.preconditioner, average, 1e-2, _LINEAR_STEPS, x0=self.direction[images]
         )
         self.average[images], self.direction[images] = average, solved
         linear_term, direction = average, solved

@@ -164,7 +164,7 @@ def newton_matrix(program: Program, delta: Tensor, multipliers: Multipliers, smo
     )
     stiffness = multipliers.join(slacks, lambda price, slack: (price / slack).to(delta.dtype))
     equations = NormalEquations(program, multipliers)
-    excess = equations.right - equations.product(delta)
+    excess = equations.rhs - equations.product(delta)
     box = excess.clamp_min(0) / (ball.highest - delta).clamp_min(_NEAREST)
     box += (-excess).clamp_min(0) / (delta - ball.lowest).clamp_min(_NEAREST)
     return NewtonMatrix(equations, Constraints(ball, delta), stiffness, box)

@@ -9,8 +9,8 @@ from percep.ball import SSIMBall
 from percep.errors import InputError
 from percep.precision import without_autocast
 from percep.program import Multipliers, Program, Solution
-from percep.solvers.feasibility import shrink
-from percep.solvers.incumbents import Answers
+from percep.solvers.feasibility import scale_into_ball
+from percep.solvers.incumbents import Incumbents
 
 _ITERATIONS = 2000
 _MOST_PIXELS = 256
@@ -41,10 +41,12 @@ def unrolled(
     with without_autocast():
         delta, multipliers = _iterate(ball, linear, anchor, rho)
     with torch.no_grad():
-        answers = Answers(program)
-        inside = shrink(program.ball, delta)
-        answers.offer(torch.arange(len(linear), device=linear.device), program, inside, delta, multipliers, _ITERATIONS)
-        solution = answers.solution(tol)
+        incumbents = Incumbents(program)
+        inside = scale_into_ball(program.ball, delta)
+        incumbents.update(
+            torch.arange(len(linear), device=linear.device), program, inside, delta, multipliers, _ITERATIONS
+        )
+        solution = incumbents.solution(tol)
         factor = (inside * delta).flatten(1).sum(1) / (delta * delta).flatten(1).sum(1).clamp_min(1e-300)
     # Rounded into the ball by a factor of nearly 1, which is no part of the derivative.
     attached = delta * factor.reshape(-1, 1, 1, 1)

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from percep.program import Multipliers, Program, Solution
-from percep.solvers.feasibility import restore
-from percep.solvers.incumbents import Answers, unfinished
+from percep.solvers.feasibility import restore_feasibility
+from percep.solvers.incumbents import Incumbents, unfinished
 from percep.solvers.lagrangian import best_uncovered
 from percep.solvers.patches import (
     Affine,
@@ -68,7 +68,7 @@ class ADMM(Solver):
     def answer(self, program: Program, tol: float, warm_start: Solution | None) -> Solution:
         """See `Solver.answer`."""
         refuse_large(program.ball)
-        answers = Answers(program)
+        incumbents = Incumbents(program)
         images = torch.arange(program.ball.batch, device=program.linear.device)
         state = _start(program, warm_start)
         for iteration in range(1, self.max_iterations + 1):
@@ -77,15 +77,15 @@ class ADMM(Solver):
             state.maximise()
             if last:
                 bound, multipliers = state.certificate()
-                restored = restore(state.program.ball, state.delta, min(1e-3, 0.05 * tol))
-                gap = answers.record(images, state.program, restored, bound, multipliers, iteration)
+                restored = restore_feasibility(state.program.ball, state.delta, min(1e-3, 0.05 * tol))
+                gap = incumbents.update_with_bound(images, state.program, restored, bound, multipliers, iteration)
                 images, state = unfinished(images, state, gap > tol)
                 if not len(images):
                     break
             state.relax(self.relaxation)
             if last:
                 state.balance()
-        return answers.solution(tol)
+        return incumbents.solution(tol)
 
 
 class _State:
@@ -95,7 +95,7 @@ class _State:
         self.program, self.copies, self.penalties = program, copies, penalties
         self.patches, self.blocks = Patches(program.ball), blocks_of(program.ball)
         self.delta = best_uncovered(program)
-        self.pull = program.pull
+        self.linear_term = program.pull
         self.projections: list[Affine] = []
 
     def select(self, images: Tensor) -> "_State":
@@ -118,7 +118,7 @@ class _State:
     def maximise(self) -> None:
         """The d-step. Pixels that no window covers keep their best value."""
         ball, spread = self.program.ball, self.patches.spread
-        top, bottom = self.pull, self.program.rho
+        top, bottom = self.linear_term, self.program.rho
         for block, copies, penalty, (factor, shift) in self._parts():
             top = top + self.patches.scatter(copies * over_copies(penalty * (2 * factor - 1)))
             top = top + spread(2 * penalty * shift)

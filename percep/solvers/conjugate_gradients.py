@@ -12,33 +12,33 @@ _TINY = 1e-30
 
 def conjugate_gradients(
     product: Callable[[Tensor], Tensor],
-    precondition: Callable[[Tensor], Tensor],
-    right: Tensor,
+    preconditioner: Callable[[Tensor], Tensor],
+    rhs: Tensor,
     tolerance: float,
-    most: int,
-    start: Tensor | None = None,
+    max_steps: int,
+    x0: Tensor | None = None,
 ) -> tuple[Tensor, int]:
     """`M^-1 r`, `(B, C, H, W)`, and the steps taken.
 
     Args:
         product: `M v`.
-        precondition: an approximation of `M^-1 v`, symmetric and positive definite.
-        right: r, in the range of M.
+        preconditioner: an approximation of `M^-1 v`, symmetric and positive definite.
+        rhs: r, in the range of M.
         tolerance: an image is done when its residual is at most this share of r, in the preconditioner's norm.
-        most: steps after which everything is returned as it is.
-        start: a first guess; None is 0.
+        max_steps: steps after which everything is returned as it is.
+        x0: a first guess; None is 0.
     """
-    scaled = precondition(right)
-    weight = per_image(scaled * right)
+    scaled = preconditioner(rhs)
+    weight = per_image(scaled * rhs)
     target = tolerance**2 * weight
-    if start is None:
-        solution, residual = torch.zeros_like(right), right
+    if x0 is None:
+        solution, residual = torch.zeros_like(rhs), rhs
     else:
-        solution, residual = start, right - product(start)
-        scaled = precondition(residual)
+        solution, residual = x0, rhs - product(x0)
+        scaled = preconditioner(residual)
         weight = per_image(scaled * residual)
     direction = scaled
-    for step in range(most):
+    for step in range(max_steps):
         running = weight > target
         if not bool(running.any()):
             return solution, step
@@ -47,7 +47,7 @@ def conjugate_gradients(
         length = torch.where(running & (curvature > 0), weight / curvature.clamp_min(_TINY), 0.0)
         solution = torch.addcmul(solution, length, direction)
         residual = torch.addcmul(residual, length, image, value=-1)
-        scaled = precondition(residual)
+        scaled = preconditioner(residual)
         previous, weight = weight, per_image(scaled * residual)
         direction = torch.addcmul(scaled, weight / previous.clamp_min(_TINY), direction)
-    return solution, most
+    return solution, max_steps

@@ -14,8 +14,8 @@ from percep.kernels.arguments import Floor, no_less
 from percep.kernels.gpu.graphs import Recorded, some
 from percep.program import Multipliers, Program, Solution
 from percep.solvers.constraints import parts, squared_radii
-from percep.solvers.feasibility import restore
-from percep.solvers.incumbents import Answers, unfinished
+from percep.solvers.feasibility import restore_feasibility
+from percep.solvers.incumbents import Incumbents, unfinished
 from percep.solvers.lagrangian import NormalEquations, best_uncovered, feasible_multipliers
 from percep.solvers.quadratic import per_image
 from percep.solvers.solver import Solver
@@ -67,7 +67,7 @@ class Dual(Solver):
 
     def answer(self, program: Program, tol: float, warm_start: Solution | None) -> Solution:
         """See `Solver.answer`."""
-        answers = Answers(program)
+        incumbents = Incumbents(program)
         images = torch.arange(program.ball.batch, device=program.linear.device)
         state, close = _start(program, warm_start, self.linear_steps)
         single = program.ball.floor is None
@@ -88,9 +88,9 @@ class Dual(Solver):
                 state.solve_linear(self.linear_steps, 1e-3, 0.1)
                 state.solve_linear(self.certificate_steps, 0.05 * tol)
             state.include_in_average(share)
-            restored = restore(state.program.ball, state.average, tightening)
-            before = answers.gap(images)
-            gap = answers.offer(images, state.program, restored, state.delta, state.multipliers, iteration)
+            restored = restore_feasibility(state.program.ball, state.average, tightening)
+            before = incumbents.gap(images)
+            gap = incumbents.update(images, state.program, restored, state.delta, state.multipliers, iteration)
             state.slow_down(gap > _STALLED * before)
             working = len(images)
             images, state = unfinished(images, state, gap > tol)
@@ -100,7 +100,7 @@ class Dual(Solver):
                 iterate = self._iteration(state)
             if not single:
                 state.update(self.eta, self.momentum)
-        return answers.solution(tol)
+        return incumbents.solution(tol)
 
     def _iteration(self, state: "_State") -> Callable[["_State", float], "_State"]:
         """An iteration without a certificate; on a CUDA device it is a graph, in which the host asks nothing."""
@@ -180,15 +180,15 @@ class _State:
         """
         low, high = self.program.ball.lowest, self.program.ball.highest
         equations = NormalEquations(self.program, self.multipliers)
-        right, precondition = equations.right, equations.preconditioner
+        rhs, preconditioner = equations.rhs, equations.preconditioner
         delta = self.delta.clamp(low, high)
-        residual = right - equations.product(delta)
+        residual = rhs - equations.product(delta)
         free = self._free(delta, residual)
-        scaled = free * precondition(free * residual)
+        scaled = free * preconditioner(free * residual)
         direction = scaled
         weight = per_image(scaled * residual)
-        pull = self.covered * right
-        target = tolerance**2 * per_image(precondition(pull) * pull)
+        linear_term = self.covered * rhs
+        target = tolerance**2 * per_image(preconditioner(linear_term) * linear_term)
         target = torch.maximum(target, reduction**2 * weight)
         done = torch.zeros_like(weight, dtype=torch.bool)
         for _ in range(steps):
@@ -198,7 +198,7 @@ class _State:
                 changed = stopped & (revised != free).flatten(1).any(1).reshape(-1, 1, 1, 1)
                 if some(changed):
                     free = torch.where(changed, revised, free)
-                    scaled = free * precondition(free * residual)
+                    scaled = free * preconditioner(free * residual)
                     direction = torch.where(changed, scaled, direction)
                     weight = torch.where(changed, per_image(scaled * residual), weight)
                 done = done | (stopped & (weight <= target))
@@ -212,11 +212,11 @@ class _State:
             residual = torch.addcmul(residual, length, product, value=-1)
             if some(left):
                 delta = torch.where(left, delta, trial)
-                residual = torch.where(left, right - equations.product(delta), residual)
+                residual = torch.where(left, rhs - equations.product(delta), residual)
                 free = torch.where(left, self._free(delta, residual), free)
             else:
                 delta = trial
-            scaled = free * precondition(free * residual)
+            scaled = free * preconditioner(free * residual)
             previous, weight = weight, per_image(scaled * residual)
             kept = torch.where(left, 0.0, weight / previous.clamp_min(_TINY))
             direction = torch.addcmul(scaled, kept, direction)

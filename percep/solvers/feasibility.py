@@ -8,7 +8,7 @@ from percep.ball import SSIMBall
 _NORM_EVERY = 4
 
 
-def restore(ball: SSIMBall, delta: Tensor, tightening: float = 1e-4, rounds: int = 60) -> Tensor:
+def restore_feasibility(ball: SSIMBall, delta: Tensor, tightening: float = 1e-4, rounds: int = 60) -> Tensor:
     """A perturbation strictly inside the ball's convex set, near `delta` `(B, C, H, W)`, in its dtype.
 
     First the floor's violated windows are treated where they are: simultaneous projections onto the linearised
@@ -25,10 +25,10 @@ def restore(ball: SSIMBall, delta: Tensor, tightening: float = 1e-4, rounds: int
             if step is None:
                 break
             delta = (delta - step).clamp(ball.lowest, ball.highest)
-    return shrink(ball, delta)
+    return scale_into_ball(ball, delta)
 
 
-def shrink(ball: SSIMBall, delta: Tensor) -> Tensor:
+def scale_into_ball(ball: SSIMBall, delta: Tensor) -> Tensor:
     """`delta` clipped to the pixel range and scaled, by at most 1, until it is inside as rounded to its dtype."""
     spacing = torch.finfo(delta.dtype).eps if delta.dtype != torch.float64 else 0.0
     inside = delta.clamp(ball.lowest, ball.highest)

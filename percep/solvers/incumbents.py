@@ -20,7 +20,7 @@ class Iterate(Protocol):
 _State = TypeVar("_State", bound=Iterate)
 
 
-class Answers:
+class Incumbents:
     """Collects candidate perturbations and multipliers; keeps the best objective and the least bound.
 
     Starts from d = 0, which is always feasible, and zero multipliers.
@@ -34,7 +34,7 @@ class Answers:
         self._iterations = torch.zeros_like(self._objective, dtype=torch.int64)
         self._multipliers: Multipliers | None = None
 
-    def offer(
+    def update(
         self,
         images: Tensor,
         program: Program,
@@ -54,12 +54,12 @@ class Answers:
             iteration: recorded as used by these images.
         """
         bound = dual_bound(program, multipliers, dual)
-        return self.record(images, program, delta, bound, multipliers, iteration)
+        return self.update_with_bound(images, program, delta, bound, multipliers, iteration)
 
-    def record(
+    def update_with_bound(
         self, images: Tensor, program: Program, delta: Tensor, bound: Tensor, multipliers: Multipliers, iteration: int
     ) -> Tensor:
-        """`offer` with a rigorous bound `(len(images),)` that the solver has already, in float64."""
+        """`update` with a rigorous bound `(len(images),)` that the solver has already, in float64."""
         objective = program.objective(delta)
         better = objective > self._objective[images]
         self._delta[images[better]] = delta[better]
@@ -74,7 +74,7 @@ class Answers:
         return relative_gap(self._objective[images], self._bound[images])
 
     def gap(self, images: Tensor) -> Tensor:
-        """The gaps certified so far for some images, infinite before the first offer."""
+        """The gaps certified so far for some images, infinite before the first update."""
         return relative_gap(self._objective[images], self._bound[images]).nan_to_num(torch.inf)
 
     def solution(self, tol: float) -> Solution:

@@ -8,8 +8,8 @@ from torch import Tensor
 from percep.errors import InputError
 from percep.program import Multipliers, Program, Solution
 from percep.solvers.constraints import Constraints, NewtonMatrix, parts, squared_radii
-from percep.solvers.feasibility import shrink
-from percep.solvers.incumbents import Answers
+from percep.solvers.feasibility import scale_into_ball
+from percep.solvers.incumbents import Incumbents
 from percep.solvers.lagrangian import NormalEquations, best_uncovered
 from percep.solvers.solver import Solver
 
@@ -45,7 +45,7 @@ class InteriorPoint(Solver):
         pixels = program.linear[0].numel()
         if pixels > MOST_PIXELS:
             raise InputError(f"InteriorPoint holds at most {MOST_PIXELS} values per image, got {pixels}: use Dual")
-        answers = Answers(program)
+        incumbents = Incumbents(program)
         dtype = program.linear.dtype
         for image in range(program.ball.batch):
             index = torch.tensor([image], device=program.linear.device)
@@ -53,9 +53,9 @@ class InteriorPoint(Solver):
             state = _State(part.double)
             iterations = state.run(tol, self.max_iterations)
             multipliers = state.prices.map(lambda values: values.to(dtype))
-            delta = shrink(part.ball, state.delta.to(dtype))
-            answers.offer(index, part, delta, state.delta.to(dtype), multipliers, iterations)
-        return answers.solution(tol)
+            delta = scale_into_ball(part.ball, state.delta.to(dtype))
+            incumbents.update(index, part, delta, state.delta.to(dtype), multipliers, iterations)
+        return incumbents.solution(tol)
 
 
 @dataclass(frozen=True)
@@ -92,13 +92,13 @@ class _State:
         self.prices = self.slacks.map(lambda slack: start / slack)
         self.low, self.high = start / below, start / above
 
-    def run(self, tol: float, most: int) -> int:
+    def run(self, tol: float, max_steps: int) -> int:
         """Newton steps until the optimality conditions hold far below `tol`, or as well as rounding lets them.
 
         Ends at the best point: beyond the last digit steps get worse again.
         """
         best, kept, behind, iteration = torch.inf, (self.delta, self.prices), 0, 0
-        while iteration < most:
+        while iteration < max_steps:
             error = self._error()
             if error < best:
                 best, kept, behind = error, (self.delta, self.prices), 0
@@ -134,8 +134,8 @@ class _State:
             """Newton's step for `l s = targets`, and the same at the ends of the range."""
             wanted = targets.join(self.slacks, torch.div).join(self.prices, torch.sub)
             pushed = wanted.join(stiffness.join(outside, torch.mul), torch.add)
-            right = low / below - self.low - high / above + self.high - stationarity - self.constraints.pull(pushed)
-            delta = factor.solve(right)
+            rhs = low / below - self.low - high / above + self.high - stationarity - self.constraints.pull(pushed)
+            delta = factor.solve(rhs)
             slacks = outside.join(self.constraints.along(delta), lambda h, j: -h - j)
             prices = wanted.join(stiffness.join(slacks, torch.mul), torch.sub)
             return _Step(
@@ -224,6 +224,6 @@ class Factor:
             jitter = max(1e-15, 10 * jitter)
         return None
 
-    def solve(self, right: Tensor) -> Tensor:
-        values = (self.scale * right.flatten())[:, None]
-        return (self.scale * torch.cholesky_solve(values, self.factor).flatten()).reshape(right.shape)
+    def solve(self, rhs: Tensor) -> Tensor:
+        values = (self.scale * rhs.flatten())[:, None]
+        return (self.scale * torch.cholesky_solve(values, self.factor).flatten()).reshape(rhs.shape)

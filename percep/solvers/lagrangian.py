@@ -44,14 +44,14 @@ class NormalEquations(WindowQuadratic):
             variance_price = variance_price + multipliers.mean * ball.ellipsoid.contrast
         assert isinstance(mean_price, Tensor) and isinstance(variance_price, Tensor)
         super().__init__(ball.window, size, mean_price, variance_price, program.rho)
-        self.right = program.pull
+        self.rhs = program.pull
         if multipliers.luminance is not None and multipliers.contrast is not None:
             assert ball.luminance is not None and ball.contrast is not None
             first, second = ball.luminance.k * multipliers.luminance, ball.contrast.k * multipliers.contrast
             spread = self.spread_variance / 2 if multipliers.mean is None else self._spread(multipliers.contrast)
             pulled = ball.contrast.k * spread if ball.contrast.uniform else self._spread(second)
-            self.right = torch.addcmul(self.right, ball.reference, pulled, value=2)
-            self.right = self.right.add_(self._spread((first - second) * ball.reference_mean), alpha=2)
+            self.rhs = torch.addcmul(self.rhs, ball.reference, pulled, value=2)
+            self.rhs = self.rhs.add_(self._spread((first - second) * ball.reference_mean), alpha=2)
 
 
 def dual_bound(program: Program, multipliers: Multipliers, delta: Tensor) -> Tensor:

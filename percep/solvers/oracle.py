@@ -12,8 +12,8 @@ from torch import Tensor
 from percep.ball import SSIMBall
 from percep.errors import InputError, UnavailableError
 from percep.program import Multipliers, Program, Solution
-from percep.solvers.feasibility import shrink
-from percep.solvers.incumbents import Answers
+from percep.solvers.feasibility import scale_into_ball
+from percep.solvers.incumbents import Incumbents
 from percep.solvers.lagrangian import feasible_multipliers
 from percep.solvers.solver import Solver
 from percep.windows import Window
@@ -51,7 +51,7 @@ class Oracle(Solver):
             UnavailableError: cvxpy is not installed.
             InputError: a backend that is not installed, an image too large.
         """
-        answers = Answers(program)
+        incumbents = Incumbents(program)
         for image in range(program.ball.batch):
             index = torch.tensor([image], device=program.linear.device)
             part = program.select(index)
@@ -61,8 +61,8 @@ class Oracle(Solver):
                 delta, multipliers = lifted.answer()
             except InputError:
                 delta, multipliers = torch.zeros_like(part.linear), feasible_multipliers(part)
-            answers.offer(index, part, shrink(part.ball, delta), delta, multipliers, 1)
-        return answers.solution(tol)
+            incumbents.update(index, part, scale_into_ball(part.ball, delta), delta, multipliers, 1)
+        return incumbents.solution(tol)
 
 
 class Lifted:

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from percep.errors import InputError
 from percep.program import Multipliers, Program, Solution
-from percep.solvers.feasibility import restore
-from percep.solvers.incumbents import Answers, unfinished
+from percep.solvers.feasibility import restore_feasibility
+from percep.solvers.incumbents import Incumbents, unfinished
 from percep.solvers.patches import Affine, Patches, blocks_of, copies_bound, earlier_duals, over_copies, refuse_large
 from percep.solvers.quadratic import per_image
 from percep.solvers.solver import Solver
@@ -52,20 +52,20 @@ class ProjectedGradient(Solver):
         if not bool((program.rho > 0).all()):
             raise InputError("ProjectedGradient needs proximal > 0: use Dual or ADMM")
         refuse_large(program.ball)
-        answers = Answers(program)
+        incumbents = Incumbents(program)
         images = torch.arange(program.ball.batch, device=program.linear.device)
         state = _start(program, warm_start)
         for iteration in range(1, self.max_iterations + 1):
             state.maximise()
             if iteration % self.check_every == 0 or iteration == self.max_iterations:
                 bound, multipliers = state.certificate()
-                restored = restore(state.program.ball, state.delta, min(1e-3, 0.05 * tol))
-                gap = answers.record(images, state.program, restored, bound, multipliers, iteration)
+                restored = restore_feasibility(state.program.ball, state.delta, min(1e-3, 0.05 * tol))
+                gap = incumbents.update_with_bound(images, state.program, restored, bound, multipliers, iteration)
                 images, state = unfinished(images, state, gap > tol)
                 if not len(images):
                     break
             state.step()
-        return answers.solution(tol)
+        return incumbents.solution(tol)
 
 
 class _State:
@@ -75,8 +75,8 @@ class _State:
         self.program, self.duals, self.ahead, self.clock = program, duals, ahead, clock
         self.patches, self.blocks = Patches(program.ball), blocks_of(program.ball)
         self.scale = _step_size(program, self.patches, len(self.blocks))
-        self.pull = program.pull
-        self.delta = torch.zeros_like(self.pull)
+        self.linear_term = program.pull
+        self.delta = torch.zeros_like(self.linear_term)
 
     def select(self, images: Tensor) -> "_State":
         chosen = _State(
@@ -91,7 +91,7 @@ class _State:
     def maximise(self) -> None:
         """`d(s w)`."""
         ball = self.program.ball
-        left = self.pull
+        left = self.linear_term
         for ahead in self.ahead:
             left = left - self.scale * self.patches.scatter(ahead)
         self.delta = (left / self.program.rho).clamp(ball.lowest, ball.highest)

@@ -9,8 +9,8 @@ from torch import Tensor
 from percep.ball import SSIMBall
 from percep.errors import InputError
 from percep.program import Multipliers, Program, Solution
-from percep.solvers.feasibility import restore, shrink
-from percep.solvers.incumbents import Answers
+from percep.solvers.feasibility import restore_feasibility, scale_into_ball
+from percep.solvers.incumbents import Incumbents
 from percep.solvers.lagrangian import best_uncovered, feasible_multipliers
 from percep.solvers.quadratic import per_image
 from percep.solvers.roots import bracketed, least_price
@@ -43,17 +43,17 @@ class Tiles(Solver):
         window = program.ball.window
         if bool((program.rho > 0).any()) and len(set(window.taps)) > 1 and not window.overlaps:
             raise InputError("Tiles needs a uniform window where proximal > 0")
-        answers = Answers(program)
+        incumbents = Incumbents(program)
         images = torch.arange(program.ball.batch, device=program.linear.device)
         ball = _tiled(program.ball) if window.overlaps else program.ball
         delta, multipliers = _Tiling(program, ball).solve()
         if window.overlaps:
             inside = torch.where(_covered(ball), delta, 0.0)
             prices = feasible_multipliers(program)
-            answers.offer(images, program, restore(program.ball, inside), inside, prices, 1)
+            incumbents.update(images, program, restore_feasibility(program.ball, inside), inside, prices, 1)
         else:
-            answers.offer(images, program, shrink(program.ball, delta), delta, multipliers, 1)
-        return answers.solution(tol)
+            incumbents.update(images, program, scale_into_ball(program.ball, delta), delta, multipliers, 1)
+        return incumbents.solution(tol)
 
 
 class _Tiling:
@@ -66,7 +66,7 @@ class _Tiling:
         self.weights = torch.outer(taps, taps).flatten()
         anchor = torch.zeros_like(program.linear) if program.anchor is None else program.anchor
         rho = program.rho.double()
-        self.pull = self._gather(program.linear.double() + rho * anchor.double()) / self.weights
+        self.linear_term = self._gather(program.linear.double() + rho * anchor.double()) / self.weights
         self.curvature = (
             (rho / self.weights[0])[..., None] if bool((rho > 0).any()) else torch.zeros_like(rho)[..., None]
         )
@@ -83,7 +83,7 @@ class _Tiling:
                 mean, spread = self._moments(self._answer(price)[0])
                 return _excess(per_image(ellipsoid.luminance * mean**2 + ellipsoid.contrast * spread), ellipsoid.budget)
 
-            mean, spread = self._moments(self.pull)
+            mean, spread = self._moments(self.linear_term)
             squared = per_image(mean**2 / ellipsoid.luminance + spread / ellipsoid.contrast)
             # Exact where no other constraint is active and rho = 0.
             price = least_price(over, (squared / ellipsoid.budget).sqrt() / 2)
@@ -94,7 +94,7 @@ class _Tiling:
     def _answer(self, price: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Pixels and the floor's multipliers at a price of the mean ball, exact for that price."""
         ball = self.ball.double
-        mean_bend = spread_bend = self.curvature.expand(*self.pull.shape[:4], 1)
+        mean_bend = spread_bend = self.curvature.expand(*self.linear_term.shape[:4], 1)
         if price is not None:
             assert ball.ellipsoid is not None
             mean_bend = mean_bend + 2 * (price * ball.ellipsoid.luminance)[..., None]
@@ -105,7 +105,7 @@ class _Tiling:
             return pixels, None, None
         k = ball.contrast.k.expand(self.ball.map_shape)[..., None]
         radius = ball.contrast.radius[..., None]
-        offset = self.pull - spread_bend * k * self.x
+        offset = self.linear_term - spread_bend * k * self.x
         _, spread = self._moments(offset)
         # Exact without the pixel range.
         needed = spread.sqrt()[..., None] / radius
@@ -140,7 +140,7 @@ class _Tiling:
         """
         bottom = spread_bend + 2 * contrast
         safe = torch.where(bottom > 0, bottom, 1.0)
-        top = self.pull + 2 * contrast * k * self.x
+        top = self.linear_term + 2 * contrast * k * self.x
         mean_x, _ = self._moments(self.x)
         common = 2 * contrast.squeeze(-1) * k.squeeze(-1) * mean_x
         slope = (bottom - mean_bend).squeeze(-1)
@@ -174,7 +174,9 @@ class _Tiling:
 
     def _means_allowed(self, mean_ball: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
         if mean_ball is None:
-            unbounded = torch.full(self.pull.shape[:4], torch.inf, dtype=torch.float64, device=self.pull.device)
+            unbounded = torch.full(
+                self.linear_term.shape[:4], torch.inf, dtype=torch.float64, device=self.linear_term.device
+            )
             return -unbounded, unbounded
         centre, radius = mean_ball
         return centre - radius, centre + radius

@@ -184,7 +184,7 @@ def test_normal_equations_are_the_gradient_of_the_lagrangian():
     )
     (gradient,) = torch.autograd.grad(lagrangian, delta)
     equations = NormalEquations(task, multipliers)
-    torch.testing.assert_close(equations.right - equations.product(delta.detach()), gradient, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(equations.rhs - equations.product(delta.detach()), gradient, rtol=1e-10, atol=1e-12)
 
 
 @settings(max_examples=20, deadline=None)

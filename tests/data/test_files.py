@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from percep import data
-from percep.data import files
+from percep.data import files, photographs
 from percep.data.archives import LocalArchive, read_stream
 from percep.data.files import Names, is_hidden, is_image_name, without_suffix
 from percep.data.shards import Archives, ClassFolders
@@ -336,7 +336,7 @@ def test_endings() -> None:
         False
     ]
     assert [is_hidden(name) for name in (".a", "__MACOSX", "a", "_a")] == [True, True, False, False]
-    assert set(files.SUFFIXES) == set(data.SUFFIXES)
+    assert set(files.SUFFIXES) == set(photographs.SUFFIXES)
 
 
 def test_a_link_that_leads_back_to_the_root_is_not_followed(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def test_samples_are_twenty_labelled_photographs() -> None:
 
 
 def test_samples_need_foolbox(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data, "find_spec", lambda name: None)
+    monkeypatch.setattr("percep.data.photographs.find_spec", lambda name: None)
     with pytest.raises(UnavailableError, match=r"pip install 'percep\[demo\]'"):
         data.samples(WHOLE)
 

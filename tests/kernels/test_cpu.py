@@ -317,7 +317,7 @@ def test_vectors_of_any_machine_give_the_same(tmp_path):
     script = """
 import sys, torch
 from percep import Program, SSIMBall, Window
-from percep.kernels import cpu
+from percep.kernels.cpu import launch as cpu
 from percep.kernels.cpu.simd import LANES
 from percep.solvers import Dual
 values, results = torch.load(sys.argv[1]), []
@@ -432,7 +432,7 @@ def test_what_kernels_hold_is_not_freed_too_early():
     script = """
 import torch
 from percep import Window
-from percep.kernels import cpu
+from percep.kernels.cpu import launch as cpu
 from percep.kernels.arguments import Floor
 torch.manual_seed(0)
 d, x, price = torch.randn(2, 1, 256, 256), torch.randn(2, 1, 256, 256), torch.rand(2, 1, 256, 256)
@@ -499,7 +499,7 @@ def test_compiled_code_is_that_of_all_files(tmp_path):
         return float(run.stdout)
 
     assert found() == pytest.approx(1)
-    vectors = tmp_path / "percep" / "kernels" / "vectors.py"
+    vectors = tmp_path / "percep" / "kernels" / "cpu" / "simd.py"
     code, right = vectors.read_text(), "builder.fmul(weights[0], after[0])"
     assert right in code
     vectors.write_text(code.replace(right, "builder.fmul(weights[1], after[0])"))

@@ -64,13 +64,13 @@ class Run(ABC, Generic[C]):
     """
 
     row: ClassVar[type[ImageRow]] = ImageRow
+    floor: float | None = None
+    mean: float | None = None
 
     def __init__(self, config: C, folder: Path) -> None:
         self.config = config
         self.model, self.photographs = load_subjects(config)
         self.classes = number_of_logits(self.model)
-        self.floor: float | None = None
-        self.mean: float | None = None
         self.attack = self._attack_of(config)
         self.adversarial, self.panels = folder / "adversarial", folder / "panels"
 
@@ -190,12 +190,15 @@ class Run(ABC, Generic[C]):
 class BallRun(Run[AttackTask]):
     """The attack inside the ball of a configuration."""
 
-    def _attack_of(self, config: AttackTask) -> Attack:
+    def __init__(self, config: AttackTask, folder: Path) -> None:
+        super().__init__(config, folder)
         self.floor, self.mean = config.ball.floor, config.ball.mean
+
+    def _attack_of(self, config: AttackTask) -> Attack:
         return FrankWolfe(
             self.model,
-            floor=self.floor,
-            mean=self.mean,
+            floor=config.ball.floor,
+            mean=config.ball.mean,
             steps=config.attack.steps,
             loss=cast(Loss, config.attack.loss),
         )

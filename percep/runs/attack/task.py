@@ -1,6 +1,5 @@
 """task=attack and task=minimal over all their photographs, by one process or several, from where they were left."""
 
-from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -12,14 +11,17 @@ from percep.report import ImageRow, exhibit
 from percep.runs.attack.batch import BallRun, C, MinimalRun, Outcome, Run
 from percep.runs.attack.outputs import OVERVIEW, Pictures, merge, merged, packed, parts_of
 from percep.runs.config import AttackTask, MinimalTask
-from percep.runs.engine.batches import Batch, Batches, Finished
+from percep.runs.engine.batches import Batch, Finished
 from percep.runs.engine.distributed import Processes
 from percep.runs.engine.launch import SharedError
 from percep.runs.engine.manifest import Record, claim
 from percep.runs.engine.progress import Tally
 from percep.runs.engine.run import run
-from percep.runs.engine.worker import drive, mending
+from percep.runs.engine.worker import count_finished, drive, mending
 from percep.runs.task import Request
+
+_OUTCOME = ("name", "status", "label", "predicted_before", "success")
+"""What says of a row whether the model was fooled."""
 
 
 def attack(config: AttackTask, request: Request) -> Sequence[str]:
@@ -73,7 +75,7 @@ class Campaign(Generic[C]):
                 a shard that cannot be read to its end, once all else is done.
         """
         try:
-            problems = self._drive()
+            problems = drive(self._work, self.run.photographs, self.config, self.finished, self.parts, self.tally)
         except BaseException:
             if self.processes.world == 1 and self.parts:
                 self._merge_if_possible()
@@ -91,29 +93,11 @@ class Campaign(Generic[C]):
 
     def _claim(self, request: Request) -> tuple[Finished, int | None]:
         survey = self.run.photographs.survey()
-        found = provenance(self.run.model, survey.digest, self.config.device, self.config.model.network)
+        depends = provenance(self.run.model, survey.digest, self.config.device, self.config.model.network)
         claim(
-            self.folder, Record(request.command, request.settings, found, self.shards, survey.count, self.run.classes)
+            self.folder, Record(request.command, request.settings, depends, self.shards, survey.count, self.run.classes)
         )
-        self.parts.clean()
-        finished = self.parts.finished()
-        self._count(finished)
-        return finished, survey.entries
-
-    def _count(self, finished: Finished) -> None:
-        """Counts what was done before."""
-        sizes: Counter[int] = Counter()
-        for shard, rows in self.parts.columns(["name", "status", "label", "predicted_before", "success"]):
-            self.tally.add_found(len(rows), sum(ImageRow(**row).fooled for row in rows))
-            sizes[shard] += len(rows)
-        for shard in finished.shards:
-            self.tally.add_shard(sizes[shard])
-
-    def _drive(self) -> list[str]:
-        batches = Batches(
-            self.run.photographs, self.config.batch_size, self.finished, self.processes.rank, self.processes.world
-        )
-        return drive(self._work, batches, self.config.data.workers, self.parts, self.tally)
+        return count_finished(self.parts, self.tally, _OUTCOME, lambda row: ImageRow(**row).fooled), survey.entries
 
     def _work(self, batch: Batch) -> tuple[list[tuple[ImageRow, Pictures]], int]:
         places = range(batch.first, batch.first + len(batch.photographs))

@@ -1,23 +1,52 @@
 """The work of one process: its batches, one by one, each ending as a part."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from multiprocessing import active_children
 from multiprocessing.process import BaseProcess
 from typing import Any
 
+from percep.data.photographs import Source
 from percep.errors import InputError, UnavailableError
-from percep.runs.engine.batches import Batch, Batches
+from percep.runs.config import BatchTask
+from percep.runs.engine.batches import Batch, Batches, Finished
 from percep.runs.engine.checkpoints import Parts
 from percep.runs.engine.launch import SharedError
 from percep.runs.engine.progress import Tally
 from percep.runs.engine.readers import deaths_reported
 
 
+def count_finished(
+    parts: Parts, tally: Tally, columns: Sequence[str], fooled: Callable[[Mapping[str, Any]], bool]
+) -> Finished:
+    """What was done before, which is counted; what processes have left that died in the middle of a part is removed.
+
+    Args:
+        parts: of the run.
+        tally: where they are counted.
+        columns: what `fooled` asks of a photograph.
+        fooled: whether the photograph of a row fooled the model.
+
+    Raises:
+        InputError: a part is damaged.
+    """
+    parts.clean()
+    finished = parts.finished()
+    sizes: Counter[int] = Counter()
+    for shard, rows in parts.columns(columns):
+        tally.add_found(len(rows), sum(map(fooled, rows)))
+        sizes[shard] += len(rows)
+    for shard in finished.shards:
+        tally.add_shard(sizes[shard])
+    return finished
+
+
 def drive(
     work: Callable[[Batch], tuple[Sequence[tuple[Any, ...]], int]],
-    batches: Batches,
-    workers: int,
+    source: Source,
+    config: BatchTask,
+    finished: Finished,
     parts: Parts,
     tally: Tally,
 ) -> list[str]:
@@ -25,8 +54,9 @@ def drive(
 
     Args:
         work: gives the records of a batch, as `parts` takes them, and how many photographs fooled the model.
-        batches: of this process.
-        workers: processes that read ahead.
+        source: the photographs, of all processes.
+        config: whose `batch_size` and `data.workers`, processes that read ahead, are meant.
+        finished: what is left out.
         parts: where the records go.
         tally: where they are counted.
 
@@ -41,8 +71,9 @@ def drive(
     problems: list[str] = []
     failure: tuple[int, int, str] | None = None
     failures = f"failures {parts.folder}"
+    batches = Batches(source, config.batch_size, finished, tally.processes.rank, tally.processes.world)
     others = active_children()
-    reading = iter(batches.loader(workers))  # which starts the workers, before the display starts a thread
+    reading = iter(batches.loader(config.data.workers))  # which starts the workers, before the display starts a thread
     readers = [process for process in active_children() if process not in others]
     with deaths_reported(), _ended_with_this(readers), tally.shown():
         for batch in reading:
@@ -61,11 +92,11 @@ def drive(
             tally.add(len(records), fooled)
             if batch.last:
                 tally.add_shard(batch.first + len(records))
-        found = tally.processes.gather((problems, failure))
-    first = min((failure for _, failure in found if failure is not None), default=None)
+        gathered = tally.processes.gather((problems, failure))
+    first = min((failure for _, failure in gathered if failure is not None), default=None)
     if first is not None:
         raise SharedError(first[2])
-    return [problem for problems, _ in found for problem in problems]
+    return [problem for problems, _ in gathered for problem in problems]
 
 
 @contextmanager

@@ -16,14 +16,14 @@ from percep.report import save_image
 from percep.report.study.gallery import GALLERY_LIMIT, study_exhibits
 from percep.runs.config import ExplainTask
 from percep.runs.engine.atomic import whole
-from percep.runs.engine.batches import Batch, Batches, Finished
+from percep.runs.engine.batches import Batch, Finished
 from percep.runs.engine.checkpoints import Parts
 from percep.runs.engine.distributed import Processes
 from percep.runs.engine.launch import SharedError
 from percep.runs.engine.manifest import Record, claim
 from percep.runs.engine.progress import Tally
 from percep.runs.engine.run import run
-from percep.runs.engine.worker import drive, mending
+from percep.runs.engine.worker import count_finished, drive, mending
 from percep.runs.failures import network_failures
 from percep.runs.inputs import load_subjects, photographs_of
 from percep.runs.study.outputs import Pictured, VariantParts, merge_study, parts_of
@@ -109,11 +109,11 @@ class StudyCampaign:
         return plans_of(self.config)
 
     def _claim(self, request: Request) -> int | None:
-        found = self.photographs.survey()
+        known = self.photographs.survey()
         classes = number_of_logits(self.model)
-        depends = provenance(self.model, found.digest, self.config.device, self.config.model.network)
-        claim(self.folder, Record(request.command, request.settings, depends, self.shards, found.count, classes))
-        return found.entries
+        depends = provenance(self.model, known.digest, self.config.device, self.config.model.network)
+        claim(self.folder, Record(request.command, request.settings, depends, self.shards, known.count, classes))
+        return known.entries
 
     def _run(self, plan: Plan) -> None:
         parts = parts_of(self.folder, plan)
@@ -216,18 +216,9 @@ class StudyCampaign:
 
     def _finished(self, parts: Parts) -> Finished:
         """What is finished of a pass, which is counted."""
-        return self.processes.first(lambda: self._counted(parts))
-
-    def _counted(self, parts: Parts) -> Finished:
-        parts.clean()
-        finished = parts.finished()
-        sizes: dict[int, int] = {}
-        for shard, rows in parts.columns(["status"]):
-            self.tally.add_found(len(rows), sum(row["status"] == "turned" for row in rows))
-            sizes[shard] = sizes.get(shard, 0) + len(rows)
-        for shard in finished.shards:
-            self.tally.add_shard(sizes[shard])
-        return finished
+        return self.processes.first(
+            lambda: count_finished(parts, self.tally, ["status"], lambda row: row["status"] == "turned")
+        )
 
     def _drive(
         self,
@@ -236,8 +227,7 @@ class StudyCampaign:
         finished: Finished,
         work: Callable[[Batch], tuple[Sequence[tuple[Any, ...]], int]],
     ) -> None:
-        batches = Batches(photographs, self.config.batch_size, finished, self.processes.rank, self.processes.world)
-        problems = drive(work, batches, self.config.data.workers, parts, self.tally)
+        problems = drive(work, photographs, self.config, finished, parts, self.tally)
         if problems:
             raise SharedError(mending(problems))
 

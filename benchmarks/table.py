@@ -26,11 +26,9 @@ def updated(page: str, names: Sequence[str]) -> str:
 
 def _headline() -> str:
     """A row or two of every table, losses among them."""
-    solvers, layer, attacks = _result("solvers-full"), _result("layer"), _result("attacks")
-    rows = [solvers["bars"][place] for place in (2, 6, 7, 9)]
-    rows += [bars.judge_layer(layer)[place] for place in (0, 6)]
-    rows += [bars.judge_attacks(attacks)[place] for place in (0, 2, 4)]
-    return bars.table(rows)
+    judged = _result("solvers-full")["bars"]
+    judged = [*judged, *bars.judge_layer(_result("layer")), *bars.judge_attacks(_result("attacks"))]
+    return bars.table([row for row in judged if row["case"].startswith(_HEADLINE)])
 
 
 def _solvers() -> str:
@@ -129,6 +127,19 @@ PAGES = {
     "docs/study.md": ("study",),
 }
 """The sections of each page."""
+
+_HEADLINE = (
+    "224x224x3, every window, floor, gap 0.01",
+    "224x224x3, mean ball",
+    "floor solve inside an attack",
+    "peak memory",
+    "224x224x3, floor, rho 0:",
+    "16 gray 32x32, every window, forward and backward, against cvxpylayers with MOREAU",
+    "median 1 - MSSIM of the smallest saved adversarial image, of the best peer as published",
+    "success after saving",
+    "success at floor 0.99",
+)
+"""How the cases begin that the front page shows."""
 
 _SECTIONS: dict[str, Callable[[], str]] = {
     "headline": _headline,

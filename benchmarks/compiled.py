@@ -20,8 +20,7 @@ from triton.compiler import ASTSource
 
 from benchmarks.machine import describe
 from percep import Window
-from percep.kernels.gpu import launch as gpu
-from percep.kernels.gpu import triton_kernels as fused
+from percep.kernels.gpu import launch, triton_kernels
 from percep.kernels.gpu.tiling import Tiling, of_moments, of_pixels, of_products, of_windows
 
 RESULTS = Path(__file__).parent / "results" / "compiled.json"
@@ -33,10 +32,10 @@ WINDOWS = {
 }
 _SIDE = 224
 _KERNELS: dict[str, tuple[Any, Callable[[Window, int, int, int], Tiling], dict[str, Any]]] = {
-    "mean": (fused.passes_kernel, of_windows, {"FORWARD": True}),
-    "adjoint": (fused.passes_kernel, of_pixels, {"FORWARD": False}),
-    "product": (fused.product_kernel, of_products, {}),
-    "update": (fused.update_kernel, of_moments, {"FLOOR": True, "MEAN": True, "TINY": 1e-30}),
+    "mean": (triton_kernels.passes_kernel, of_windows, {"FORWARD": True}),
+    "adjoint": (triton_kernels.passes_kernel, of_pixels, {"FORWARD": False}),
+    "product": (triton_kernels.product_kernel, of_products, {}),
+    "update": (triton_kernels.update_kernel, of_moments, {"FLOOR": True, "MEAN": True, "TINY": 1e-30}),
 }
 _TYPES = {torch.float32: "fp32", torch.float64: "fp64"}
 _INTEGERS = {
@@ -48,7 +47,7 @@ _INTEGERS = {
 def usage(name: str, window: Window, dtype: torch.dtype, architecture: int) -> dict[str, int]:
     """Registers per thread, shared memory and spilled local memory in bytes, of one kernel."""
     kernel, tiling, own = _KERNELS[name]
-    constants = gpu.constants(window, tiling(window, _SIDE, _SIDE, dtype.itemsize)) | own
+    constants = launch.constants(window, tiling(window, _SIDE, _SIDE, dtype.itemsize)) | own
     pointer = f"*{_TYPES[dtype]}"
     signature = {
         argument: "constexpr" if argument in constants
@@ -65,7 +64,7 @@ def usage(name: str, window: Window, dtype: torch.dtype, architecture: int) -> d
         attrs={(place,): [["tt.divisibility", 16]] for place in pointers},
     )
     target = GPUTarget("cuda", architecture, 32)
-    compiled = triton.compile(source, target=target, options={"num_warps": gpu.WARPS})
+    compiled = triton.compile(source, target=target, options={"num_warps": launch.WARPS})
     found = _resources(compiled.asm["cubin"])
     return {"registers": found["REG"], "spilled": found["STACK"] + found["LOCAL"], "shared": compiled.metadata.shared}
 

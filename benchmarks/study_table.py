@@ -1,4 +1,4 @@
-"""The README's tables of a study, from the `summary.json` of `make study`."""
+"""The documentation's tables of a study, from the `summary.json` of `make study`."""
 
 from typing import Any
 

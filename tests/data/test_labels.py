@@ -28,8 +28,8 @@ from percep.models import Preprocessing
 from percep.models.classes import imagenet_categories
 from percep.models.classifier import Classifier
 from percep.report import ImageRow, Totals
-from percep.runs import inputs as subjects
-from percep.runs.attack import batch as run
+from percep.runs import inputs
+from percep.runs.attack import batch
 from tests.support import command
 
 SIDE = 16
@@ -451,7 +451,7 @@ class TestTargets:
         rows[2] = rows[2].rpartition(",")[0] + ","
         Path("labels.csv").write_text("\n".join(["name,label,goal", *rows, "gone,1,1"]))
         seen: list[tuple[int, int]] = []
-        asked = subjects.targets_of
+        asked = inputs.targets_of
 
         def remembered(*arguments: Any) -> Tensor | None:
             found = asked(*arguments)
@@ -459,7 +459,7 @@ class TestTargets:
             seen.extend(zip(arguments[2].tolist(), found.tolist(), strict=True))
             return found
 
-        for module in (subjects, run):
+        for module in (inputs, batch):
             monkeypatch.setattr(module, "targets_of", remembered)
         given = ["data=folder", "data.path=photos", "data.labels=labels.csv", "data.target_column=goal"]
         given += ["data.first_class=1", "output=out"]
@@ -537,7 +537,7 @@ class TestTargetsOfTheCommand:
 
     def _targets(self, target: str, labels: list[int], logits: int, first_class: int) -> list[int]:
         photographs = [data.Photograph(name, Path(name), None) for name in NAMES[: len(labels)]]
-        found = subjects.targets_of(photographs, target, torch.tensor(labels), logits, 7, first_class)
+        found = inputs.targets_of(photographs, target, torch.tensor(labels), logits, 7, first_class)
         assert found is not None and found.dtype == torch.int64
         return found.tolist()
 
@@ -556,7 +556,7 @@ class TestTargetsOfTheCommand:
 
     def test_the_draws_without_a_background_class_stay(self) -> None:
         labels = [number % 10 for number in range(200)]
-        expected = [(label + 1 + subjects.drawn(name, 7) % 9) % 10 for name, label in zip(NAMES, labels, strict=True)]
+        expected = [(label + 1 + inputs.drawn(name, 7) % 9) % 10 for name, label in zip(NAMES, labels, strict=True)]
         assert self._targets("random", labels, 10, 0) == expected
 
 

@@ -22,8 +22,7 @@ from torch.autograd import forward_ad
 from percep import InputError, Program, SSIMBall, Window, kernels
 from percep.kernels.cpu import compile as jit
 from percep.kernels.cpu import launch as cpu
-from percep.kernels.cpu import plans as passes
-from percep.kernels.cpu import symmetric
+from percep.kernels.cpu import plans, symmetric
 from percep.kernels.cpu import update as multipliers
 from percep.kernels.cpu.openmp import share
 from percep.kernels.cpu.simd import LANES, load, store
@@ -119,7 +118,7 @@ def test_a_window_that_is_its_own_adjoint_is_that_up_to_the_borders(size):
 def test_nothing_is_written_beside_the_results(window, sides, seed):
     height, width = (side + window.size // 2 for side in sides)
     width = max(width, LANES)
-    both = passes.both(window, window.taps, height, width)
+    both = plans.both(window, window.taps, height, width)
     values, diagonal, inner = (poisoned((2, height, width), torch.float32, seed + k) for k in range(3))
     result, curvature = poisoned((2, height, width), torch.float32, 0), poisoned((2,), torch.float32, 0)
     cpu._run(symmetric.product, values, values, diagonal, inner, result, curvature, 1, both)

@@ -17,9 +17,7 @@ from torch import Tensor
 from percep.errors import InputError
 from percep.kernels import CHOICE, PROCESS
 from percep.kernels.arguments import Floor, Updated, laid, room
-from percep.kernels.cpu import plans as passes
-from percep.kernels.cpu import strided as general
-from percep.kernels.cpu import symmetric
+from percep.kernels.cpu import plans, strided, symmetric
 from percep.kernels.cpu import update as multipliers
 from percep.kernels.cpu.simd import LANES
 from percep.kernels.geometry import Geometry
@@ -33,10 +31,10 @@ def mean(values: Tensor, window: Geometry, taps: tuple[float, ...]) -> Tensor:
     result = values.new_empty(*values.shape[:-2], *window.grid(height, width))
     of_window = (window, taps, height, width)
     if fuses(values, window):
-        _run(symmetric.mean, values, _laid(values), result, passes.both(*of_window))
+        _run(symmetric.mean, values, _laid(values), result, plans.both(*of_window))
     else:
-        across, down = passes.across(window, taps, width), passes.down(*of_window)
-        _run(general.mean, values, *_flat(values, result), height, down, across)
+        across, down = plans.across(window, taps, width), plans.down(*of_window)
+        _run(strided.mean, values, *_flat(values, result), height, down, across)
     return result
 
 
@@ -45,10 +43,10 @@ def adjoint(maps: Tensor, window: Geometry, taps: tuple[float, ...], height: int
     result = maps.new_empty(*maps.shape[:-2], height, width)
     of_window = (window, taps, height, width)
     if fuses(result, window):
-        _run(symmetric.adjoint, result, _laid(maps), result, passes.both(*of_window))
+        _run(symmetric.adjoint, result, _laid(maps), result, plans.both(*of_window))
     else:
-        across, back = passes.across(window, taps, width), passes.back(*of_window)
-        _run(general.adjoint, result, *_flat(maps, result), maps.shape[-2], back, across)
+        across, back = plans.across(window, taps, width), plans.back(*of_window)
+        _run(strided.adjoint, result, *_flat(maps, result), maps.shape[-2], back, across)
     return result
 
 
@@ -70,7 +68,7 @@ def product(
     given = [each if each.shape == shape else each.expand(shape) for each in (values, diagonal, inner)]
     given = [_laid(each if chosen is None else each[chosen]) for each in given]
     result, curvature = room(given[0]), values.new_zeros(len(given[0]), 1, 1, 1)
-    both = passes.both(window, window.taps, height, width)
+    both = plans.both(window, window.taps, height, width)
     _run(symmetric.product, given[0], *given, result, curvature, values.shape[1], both)
     if chosen is not None:
         result = room(values).zero_().index_copy_(0, chosen, result)
@@ -99,7 +97,7 @@ def update(
     """
     height, width = _sides(delta)
     window.grid(height, width)
-    of_floor, both = laid(floor, moments[0]), passes.both(window, window.taps, height, width)
+    of_floor, both = laid(floor, moments[0]), plans.both(window, window.taps, height, width)
     spent = delta.new_zeros(len(delta), 1, 1, 1)
     images = [_laid(each) for each in (delta, reference, *moments)]
     others = [_laid(each) for each in (*(weights or moments), *paces)]

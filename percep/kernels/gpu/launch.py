@@ -11,7 +11,7 @@ from torch import Tensor
 
 from percep.kernels.arguments import Floor, Updated, contiguous, laid, no_less
 from percep.kernels.geometry import Geometry
-from percep.kernels.gpu import triton_kernels as fused
+from percep.kernels.gpu import triton_kernels
 from percep.kernels.gpu.tiling import Tiling, of_moments, of_pixels, of_products, of_windows, pixels_seen, windows_seen
 
 # Of a multiprocessor: what keeps its memory busy while others wait at barriers.
@@ -26,7 +26,7 @@ def mean(values: Tensor, window: Geometry, taps: tuple[float, ...]) -> Tensor:
     result = values.new_empty(*values.shape[:-2], *grid)
     work = _Work(window, of_windows(window, *_sides(values), values.itemsize), values, grid, 1)
     if result.numel():
-        fused.passes_kernel[work.programs](
+        triton_kernels.passes_kernel[work.programs](
             values.contiguous(), result, work.scratch, _on_device(taps, values), *work.sizes, FORWARD=True, **work.meta
         )
     return result
@@ -37,7 +37,7 @@ def adjoint(maps: Tensor, window: Geometry, taps: tuple[float, ...], height: int
     result = maps.new_empty(*maps.shape[:-2], height, width)
     work = _Work(window, of_pixels(window, height, width, maps.itemsize), result, (height, width), 1)
     if result.numel():
-        fused.passes_kernel[work.programs](
+        triton_kernels.passes_kernel[work.programs](
             maps.contiguous(), result, work.scratch, _on_device(taps, maps), *work.sizes, FORWARD=False, **work.meta
         )
     return result
@@ -69,7 +69,7 @@ def product(
     work = _Work(window, of_products(window, *_sides(values), values.itemsize), values, _sides(values), 2)
     partial = work.partial(values)
     if values.numel():
-        fused.product_kernel[work.programs](
+        triton_kernels.product_kernel[work.programs](
             values, diagonal, inner, result, partial, active, work.scratch, _on_device(window.taps, values),
             values.shape[1], *work.sizes, **work.meta,
         )  # fmt: skip
@@ -101,7 +101,7 @@ def update(
     of_floor = laid(floor, mean_x)
     spent = work.partial(delta)
     if delta.numel():
-        fused.update_kernel[work.programs](
+        triton_kernels.update_kernel[work.programs](
             delta.contiguous(), reference.contiguous(), mean_x, variance_x, *of_floor.k, *of_floor.strides,
             *of_floor.radii, *of_floor.multipliers, *of_floor.last, *of_floor.raised, *of_floor.steps,
             *contiguous((mean_x, mean_x) if weights is None else weights), spent, *contiguous(paces),

@@ -29,7 +29,7 @@ from torch import Tensor
 from percep.ball import SSIMBall
 from percep.program import Multipliers, Program
 from percep.solvers.conjugate_gradients import conjugate_gradients
-from percep.solvers.constraints import Constraints, NewtonMatrix, parts, squared_radii
+from percep.solvers.constraints import Constraints, NewtonMatrix, squared_radii
 from percep.solvers.interior_point import MOST_PIXELS, Factor
 from percep.solvers.lagrangian import NormalEquations
 from percep.solvers.quadratic import per_image
@@ -98,9 +98,9 @@ class AdjointState:
         constraints = Constraints(ball, delta)
         moved = delta if anchor is None else delta - anchor
         total = (self.direction * (rho * moved - linear)).sum() + (self.box * ball.reference).sum()
-        for product in parts(multipliers.join(constraints.along(self.direction), torch.mul)):
+        for product in multipliers.join(constraints.along(self.direction), torch.mul).present():
             total = total + product.sum()
-        for product in parts(self.prices.join(constraints.values, torch.mul)):
+        for product in self.prices.join(constraints.values, torch.mul).present():
             total = total + product.sum()
         return -total
 
@@ -130,12 +130,12 @@ def solve_adjoint(
     scaled_prices = multipliers.map(lambda values: values / unit)
     matrix = newton_matrix(scaled, delta, scaled_prices, smoothing)
     largest = cotangent.flatten(1).abs().amax(1).reshape(-1, 1, 1, 1).clamp_min(_TINY)
-    right = torch.where(matrix.precondition.reached, cotangent / largest, 0.0)
+    right = torch.where(matrix.preconditioner.reached, cotangent / largest, 0.0)
     direction, steps = torch.zeros_like(right), 0
     if pixels > DENSE_PIXELS:
-        free = matrix.precondition.reached
+        free = matrix.preconditioner.reached
         direction, steps = conjugate_gradients(
-            lambda values: free * matrix.product(values), matrix.precondition, right, tolerance, _MOST_STEPS
+            lambda values: free * matrix.product(values), matrix.preconditioner, right, tolerance, _MOST_STEPS
         )
     residual = _relative_residual(matrix, direction, right)
     if pixels <= MOST_PIXELS:
@@ -172,7 +172,7 @@ def newton_matrix(program: Program, delta: Tensor, multipliers: Multipliers, smo
 
 def _factored(matrix: NewtonMatrix, right: Tensor) -> Tensor:
     """`H^-1 v` of one image by a dense factor and refinement; 0 if rounding makes H indefinite."""
-    free = matrix.precondition.reached
+    free = matrix.preconditioner.reached
     factor = Factor.of(matrix.dense() + torch.diag((~free).to(right.dtype).flatten()))
     if factor is None:
         return torch.zeros_like(right)
@@ -184,6 +184,6 @@ def _factored(matrix: NewtonMatrix, right: Tensor) -> Tensor:
 
 def _relative_residual(matrix: NewtonMatrix, direction: Tensor, right: Tensor) -> Tensor:
     """`(B,)` float64, in the norm of the preconditioner's inverse; 0 where the right-hand side is 0."""
-    left = right - matrix.precondition.reached * matrix.product(direction)
-    size, whole = (per_image(matrix.precondition(v) * v).double().flatten() for v in (left, right))
+    left = right - matrix.preconditioner.reached * matrix.product(direction)
+    size, whole = (per_image(matrix.preconditioner(v) * v).double().flatten() for v in (left, right))
     return torch.where(whole > 0, (size.clamp_min(0) / whole.clamp_min(_TINY)).sqrt(), 0.0)

@@ -8,9 +8,10 @@ from torch import Tensor
 from percep.ball import SSIMBall
 from percep.errors import InputError
 from percep.precision import without_autocast
-from percep.program import Multipliers, Program, Solution
+from percep.program import FloorMultipliers, Multipliers, Program, Solution
 from percep.solvers.feasibility import scale_into_ball
 from percep.solvers.incumbents import Incumbents
+from percep.ssim import shifted_variance
 
 _ITERATIONS = 2000
 _MOST_PIXELS = 256
@@ -69,32 +70,32 @@ def _iterate(ball: SSIMBall, linear: Tensor, anchor: Tensor | None, rho: Tensor)
     one, two = torch.ones_like(mean_x) * size, torch.ones_like(mean_x) * size
     total, ends = size.clone(), torch.ones_like(x) * size
     delta = torch.zeros_like(x)
+    sets, ellipsoid = ball.floor_sets, ball.ellipsoid
     for _ in range(_ITERATIONS):
         p, q, right = torch.zeros_like(mean_x), torch.zeros_like(mean_x), pull + 2 * ends * centre
-        if ball.luminance is not None and ball.contrast is not None:
+        if sets is not None:
             p, q = one, two
-            first, second = maps(ball.luminance.k) * one, maps(ball.contrast.k) * two
+            first, second = maps(sets.luminance.k) * one, maps(sets.contrast.k) * two
             right = right + 2 * x * (second @ average) + 2 * ((first - second) * mean_x) @ average
-        if ball.ellipsoid is not None:
-            p, q = p + total * maps(ball.ellipsoid.luminance), q + total * maps(ball.ellipsoid.contrast)
+        if ellipsoid is not None:
+            p, q = p + total * maps(ellipsoid.luminance), q + total * maps(ellipsoid.contrast)
         matrix = 2 * average.mT @ ((p - q)[:, :, None] * average)
         matrix = matrix + torch.diag_embed(2 * q @ average + curvature + 2 * ends)
         delta = torch.linalg.solve(matrix, right)
         mean = delta @ average.mT
         spread = (delta * delta) @ average.mT - mean**2
         ends = ends * (4 * (delta - centre) ** 2) ** _EXPONENT
-        if ball.luminance is not None and ball.contrast is not None:
-            k = maps(ball.contrast.k)
-            moved = spread - 2 * k * ((delta * x) @ average.mT - mean * mean_x) + k * k * var_x
-            shift = mean - maps(ball.luminance.k) * mean_x
-            one = one * (shift**2 / ball.luminance.radius.flatten(1) ** 2) ** _EXPONENT
-            two = two * (moved / ball.contrast.radius.flatten(1) ** 2) ** _EXPONENT
-        if ball.ellipsoid is not None:
-            spent = maps(ball.ellipsoid.luminance) * mean**2 + maps(ball.ellipsoid.contrast) * spread
-            total = total * (spent.sum(1, keepdim=True) / ball.ellipsoid.budget.flatten()[:, None]) ** _EXPONENT
-    prices = Multipliers(
-        None if ball.luminance is None else one.reshape(ball.map_shape),
-        None if ball.contrast is None else two.reshape(ball.map_shape),
-        None if ball.ellipsoid is None else total.reshape(-1, 1, 1, 1),
+        if sets is not None:
+            k = maps(sets.contrast.k)
+            moved = shifted_variance(spread, (delta * x) @ average.mT - mean * mean_x, k, var_x)
+            shift = mean - maps(sets.luminance.k) * mean_x
+            one = one * (shift**2 / sets.luminance.radius.flatten(1) ** 2) ** _EXPONENT
+            two = two * (moved / sets.contrast.radius.flatten(1) ** 2) ** _EXPONENT
+        if ellipsoid is not None:
+            spent = maps(ellipsoid.luminance) * mean**2 + maps(ellipsoid.contrast) * spread
+            total = total * (spent.sum(1, keepdim=True) / ellipsoid.budget.flatten()[:, None]) ** _EXPONENT
+    multipliers = Multipliers(
+        None if sets is None else FloorMultipliers(one.reshape(ball.map_shape), two.reshape(ball.map_shape)),
+        None if ellipsoid is None else total.reshape(-1, 1, 1, 1),
     )
-    return delta.reshape(batch, *shape), prices
+    return delta.reshape(batch, *shape), multipliers

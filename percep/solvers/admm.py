@@ -95,7 +95,7 @@ class _State:
         self.program, self.copies, self.penalties = program, copies, penalties
         self.patches, self.blocks = Patches(program.ball), blocks_of(program.ball)
         self.delta = best_uncovered(program)
-        self.linear_term = program.pull
+        self.linear_term = program.linear_term
         self.projections: list[Affine] = []
 
     def select(self, images: Tensor) -> "_State":
@@ -171,7 +171,7 @@ def _start(program: Program, warm_start: Solution | None) -> _State:
     """Penalties of the size of the pull over that of the radii, and `v` from 0 or from an earlier answer."""
     ball = program.ball
     patches, blocks = Patches(ball), blocks_of(ball)
-    squared = (per_image(program.pull**2) / program.linear[0].numel()).clamp_min(_TINY)
+    squared = (per_image(program.linear_term**2) / program.linear[0].numel()).clamp_min(_TINY)
     typical = Moments(torch.zeros_like(squared), squared.expand(ball.map_shape))
     # What the multipliers of dual copies of the pull's size would add to the curvature.
     penalties = [block.dual(typical, block.priced(typical, Multipliers())).factor for block in blocks]

@@ -70,7 +70,7 @@ class Incumbents:
         if self._multipliers is None:
             batch = len(self._bound)
             self._multipliers = multipliers.map(lambda values: values.new_zeros(batch, *values.shape[1:]))
-        self._multipliers.update(images[tighter], multipliers.map(lambda values: values[tighter]))
+        self._multipliers.update(images[tighter], multipliers.select(tighter))
         return relative_gap(self._objective[images], self._bound[images])
 
     def gap(self, images: Tensor) -> Tensor:

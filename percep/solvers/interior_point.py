@@ -7,7 +7,7 @@ from torch import Tensor
 
 from percep.errors import InputError
 from percep.program import Multipliers, Program, Solution
-from percep.solvers.constraints import Constraints, NewtonMatrix, parts, squared_radii
+from percep.solvers.constraints import Constraints, NewtonMatrix, squared_radii
 from percep.solvers.feasibility import scale_into_ball
 from percep.solvers.incumbents import Incumbents
 from percep.solvers.lagrangian import NormalEquations, best_uncovered
@@ -74,8 +74,7 @@ class _State:
 
     def __init__(self, program: Program) -> None:
         ball = program.ball
-        height, width = (int(side) for side in program.linear.shape[-2:])
-        covered = ball.window.adjoint(program.linear.new_ones(1, 1, *ball.map_shape[2:]), height, width) > 0
+        covered = ball.view.coverage > 0
         self.uncovered, self.best = ~covered, best_uncovered(program)
         # A pixel that no window covers is known, and at rho = 0 only slows the others down.
         self.program = program = replace(program, linear=program.linear * covered)
@@ -115,7 +114,7 @@ class _State:
         """How far the optimality conditions are from holding, relative to a pull of 1, radii and the objective."""
         outside = self._outside().join(squared_radii(self.program.ball), torch.div)
         size = float(self.program.objective(self.delta).abs().clamp_min(1e-12))
-        violations = [float(values.abs().max()) for values in (self._stationarity(), *parts(outside))]
+        violations = [float(values.abs().max()) for values in (self._stationarity(), *outside.present())]
         return max(0.1 * max(violations), self._complementarity() / size)
 
     def _advance(self) -> bool:
@@ -134,7 +133,7 @@ class _State:
             """Newton's step for `l s = targets`, and the same at the ends of the range."""
             wanted = targets.join(self.slacks, torch.div).join(self.prices, torch.sub)
             pushed = wanted.join(stiffness.join(outside, torch.mul), torch.add)
-            rhs = low / below - self.low - high / above + self.high - stationarity - self.constraints.pull(pushed)
+            rhs = low / below - self.low - high / above + self.high - stationarity - self.constraints.vjp(pushed)
             delta = factor.solve(rhs)
             slacks = outside.join(self.constraints.along(delta), lambda h, j: -h - j)
             prices = wanted.join(stiffness.join(slacks, torch.mul), torch.sub)
@@ -169,7 +168,7 @@ class _State:
     def _stationarity(self) -> Tensor:
         program = self.program
         pull = program.rho * (self.delta - self.anchor) - program.linear
-        return pull + self.constraints.pull(self.prices) - self.low + self.high
+        return pull + self.constraints.vjp(self.prices) - self.low + self.high
 
     def _outside(self) -> Multipliers:
         """`h + s`, 0 once the slacks are those of d."""
@@ -177,7 +176,7 @@ class _State:
 
     @property
     def _count(self) -> int:
-        return 2 * self.delta.numel() + sum(values.numel() for values in parts(self.prices))
+        return 2 * self.delta.numel() + sum(values.numel() for values in self.prices.present())
 
     def _complementarity(self, step: _Step | None = None, length: float = 0.0) -> float:
         """`sum l s` over the constraints and the ends of the range, here or along a step."""
@@ -196,11 +195,11 @@ class _State:
 
     def _point(self) -> list[Tensor]:
         below, above = self.delta - self.lowest, self.highest - self.delta
-        return [*parts(self.slacks), below, above, *parts(self.prices), self.low, self.high]
+        return [*self.slacks.present(), below, above, *self.prices.present(), self.low, self.high]
 
 
 def _changes(step: _Step) -> list[Tensor]:
-    return [*parts(step.slacks), step.delta, -step.delta, *parts(step.prices), step.low, step.high]
+    return [*step.slacks.present(), step.delta, -step.delta, *step.prices.present(), step.low, step.high]
 
 
 @dataclass(frozen=True)

@@ -74,8 +74,8 @@ class _State:
     def __init__(self, program: Program, duals: list[Tensor], ahead: list[Tensor], clock: Tensor) -> None:
         self.program, self.duals, self.ahead, self.clock = program, duals, ahead, clock
         self.patches, self.blocks = Patches(program.ball), blocks_of(program.ball)
-        self.scale = _step_size(program, self.patches, len(self.blocks))
-        self.linear_term = program.pull
+        self.scale = _step_size(program, len(self.blocks))
+        self.linear_term = program.linear_term
         self.delta = torch.zeros_like(self.linear_term)
 
     def select(self, images: Tensor) -> "_State":
@@ -121,10 +121,9 @@ class _State:
         return bound, multipliers.map(lambda values: values.to(self.delta.dtype))
 
 
-def _step_size(program: Program, patches: Patches, blocks: int) -> Tensor:
+def _step_size(program: Program, blocks: int) -> Tensor:
     """`rho / |K'K|`, `(B, 1, 1, 1)`."""
-    coverage = patches.spread(program.linear.new_ones(1, 1, *program.ball.map_shape[2:]))
-    return program.rho / (blocks * coverage.max())
+    return program.rho / (blocks * program.ball.view.coverage.max())
 
 
 def _start(program: Program, warm_start: Solution | None) -> _State:
@@ -133,6 +132,6 @@ def _start(program: Program, warm_start: Solution | None) -> _State:
     if warm_start is None or warm_start.multipliers is None:
         duals = [Patches(ball).zeros() for _ in blocks]
     else:
-        scale = over_copies(_step_size(program, Patches(ball), len(blocks)))
+        scale = over_copies(_step_size(program, len(blocks)))
         duals = [dual / scale for dual in earlier_duals(program, warm_start)]
     return _State(program, duals, duals, torch.ones_like(program.rho))

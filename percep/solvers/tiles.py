@@ -8,11 +8,10 @@ from torch import Tensor
 
 from percep.ball import SSIMBall
 from percep.errors import InputError
-from percep.program import Multipliers, Program, Solution
+from percep.program import FloorMultipliers, Multipliers, Program, Solution
 from percep.solvers.feasibility import restore_feasibility, scale_into_ball
 from percep.solvers.incumbents import Incumbents
 from percep.solvers.lagrangian import best_uncovered, feasible_multipliers
-from percep.solvers.quadratic import per_image
 from percep.solvers.roots import bracketed, least_price
 from percep.solvers.solver import Solver
 from percep.windows import Window
@@ -81,17 +80,17 @@ class _Tiling:
 
             def over(price: Tensor) -> Tensor:
                 mean, spread = self._moments(self._answer(price)[0])
-                return _excess(per_image(ellipsoid.luminance * mean**2 + ellipsoid.contrast * spread), ellipsoid.budget)
+                return _excess(ellipsoid.squared_norm(mean, spread), ellipsoid.budget)
 
             mean, spread = self._moments(self.linear_term)
-            squared = per_image(mean**2 / ellipsoid.luminance + spread / ellipsoid.contrast)
+            squared = ellipsoid.squared_dual_norm(mean, spread)
             # Exact where no other constraint is active and rho = 0.
             price = least_price(over, (squared / ellipsoid.budget).sqrt() / 2)
-        delta, luminance, contrast = self._answer(price)
-        multipliers = Multipliers(luminance, contrast, price).map(lambda values: values.to(self.program.linear.dtype))
+        delta, floor = self._answer(price)
+        multipliers = Multipliers(floor, price).map(lambda values: values.to(self.program.linear.dtype))
         return self._scatter(delta), multipliers
 
-    def _answer(self, price: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    def _answer(self, price: Tensor | None) -> tuple[Tensor, FloorMultipliers | None]:
         """Pixels and the floor's multipliers at a price of the mean ball, exact for that price."""
         ball = self.ball.double
         mean_bend = spread_bend = self.curvature.expand(*self.linear_term.shape[:4], 1)
@@ -99,18 +98,18 @@ class _Tiling:
             assert ball.ellipsoid is not None
             mean_bend = mean_bend + 2 * (price * ball.ellipsoid.luminance)[..., None]
             spread_bend = spread_bend + 2 * (price * ball.ellipsoid.contrast)[..., None]
-        if ball.luminance is None or ball.contrast is None:
+        if (sets := ball.floor_sets) is None:
             none = torch.zeros_like(spread_bend)
             pixels, _ = self._pixels(none, none, mean_bend, spread_bend, None)
-            return pixels, None, None
-        k = ball.contrast.k.expand(self.ball.map_shape)[..., None]
-        radius = ball.contrast.radius[..., None]
+            return pixels, None
+        k = sets.contrast.k.expand(self.ball.map_shape)[..., None]
+        radius = sets.contrast.radius[..., None]
         offset = self.linear_term - spread_bend * k * self.x
         _, spread = self._moments(offset)
         # Exact without the pixel range.
         needed = spread.sqrt()[..., None] / radius
         closed = ((needed - spread_bend) / 2).clamp_min(0)
-        mean_ball = (ball.luminance.k * ball.reference_mean, ball.luminance.radius)
+        mean_ball = (sets.luminance.k * ball.reference_mean, sets.luminance.radius)
         high = closed
         pixels, shift = self._pixels(closed, k, mean_bend, spread_bend, mean_ball)
         if bool(((pixels <= self.low) | (pixels >= self.high)).any()):
@@ -122,7 +121,7 @@ class _Tiling:
             # The pixel range may ask for a price where there would be none.
             high = least_price(over, torch.maximum(closed, 1e-3 * needed))
             pixels, shift = self._pixels(high, k, mean_bend, spread_bend, mean_ball)
-        return pixels, shift, high.squeeze(-1)
+        return pixels, FloorMultipliers(shift, high.squeeze(-1))
 
     def _pixels(
         self,
@@ -218,5 +217,4 @@ def _tiled(ball: SSIMBall) -> SSIMBall:
 
 
 def _covered(ball: SSIMBall) -> Tensor:
-    height, width = (int(side) for side in ball.reference.shape[-2:])
-    return ball.window.adjoint(ball.reference.new_ones(1, 1, *ball.map_shape[2:]), height, width) > 0
+    return ball.view.coverage > 0

@@ -9,6 +9,9 @@ import pytest
 
 from benchmarks.table import RESULTS, ROOT
 
+# Slow: every kernel is compiled for two architectures.
+pytestmark = [pytest.mark.multiprocess, pytest.mark.slow]
+
 CODE = "import json; from benchmarks.compiled import rows; print(json.dumps(rows()))"
 
 

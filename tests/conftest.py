@@ -31,10 +31,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Before -m selects: what asks for the browser, itself or by a fixture of its own, is marked so."""
+    """Before -m selects: what asks for the browser, itself or by a fixture, is marked so; what is slow says why."""
     for item in items:
         if "browser" in getattr(item, "fixturenames", ()):
             item.add_marker("browser")
+        if any(not marker.args for marker in item.iter_markers("slow")):
+            raise pytest.UsageError(f'{item.nodeid} is marked slow without a reason: pytest.mark.slow("why")')
 
 
 def _reasons(config: pytest.Config) -> list[str]:

@@ -16,11 +16,10 @@ from percep.runs.engine.readers import left_to_the_parent
 from tests.support.command import photograph
 from tests.support.processes import FORK, finish, start
 
-# Slow: a run must have begun before it is ended, and its readers be waited for.
 pytestmark = [
     pytest.mark.usefixtures("one_thread", "elsewhere", "small_model"),
     pytest.mark.multiprocess,
-    pytest.mark.slow,
+    pytest.mark.slow("a run must have begun before it is ended, and its readers be waited for"),
 ]
 
 PHOTOS = ("data=folder", "data.path=photos")

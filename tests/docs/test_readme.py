@@ -7,7 +7,7 @@ from tests.support.pages import ROOT, check, commands, run
 README = ROOT / "README.md"
 
 
-@pytest.mark.slow  # what is shown is of the real networks, on whole photographs
+@pytest.mark.slow("what is shown is of the real networks, on whole photographs")
 def test_python_blocks_run():
     scope, _ = run(README)
     assert scope["result"].success.tolist() == [True] * 4

@@ -33,7 +33,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.multiprocess
-@pytest.mark.slow  # builds the whole site, which the others share
+@pytest.mark.slow("builds the whole site, which the others share")
 def test_every_public_name_has_an_entry(site: Path) -> None:
     _, _, _, _, packed = (site / "objects.inv").read_bytes().split(b"\n", 4)
     entries = {line.split()[0] for line in zlib.decompress(packed).decode().splitlines()}
@@ -44,7 +44,7 @@ def test_every_public_name_has_an_entry(site: Path) -> None:
 
 
 @pytest.mark.multiprocess
-@pytest.mark.slow  # needs the whole site
+@pytest.mark.slow("needs the whole site")
 def test_no_page_loads_anything_from_elsewhere(site: Path) -> None:
     loaded = re.compile(
         r'<(?:script|img|iframe)[^>]*\ssrc="(?:https?:)?//|<link[^>]*rel="stylesheet"[^>]*href="https?:'
@@ -55,7 +55,7 @@ def test_no_page_loads_anything_from_elsewhere(site: Path) -> None:
 
 
 @pytest.mark.multiprocess
-@pytest.mark.slow  # needs the whole site, and lays out every formula
+@pytest.mark.slow("needs the whole site, and lays out every formula")
 def test_every_formula_is_set(site: Path, browser: webdriver.Chrome) -> None:
     test_attack_page.show(browser, site / "mathematics" / "index.html", width=1300)
     formulas = browser.find_elements(By.CSS_SELECTOR, ".arithmatex")
@@ -75,7 +75,7 @@ def test_every_formula_is_set(site: Path, browser: webdriver.Chrome) -> None:
     assert browser.execute_script("return document.fonts.check('16px KaTeX_Math')")
 
 
-@pytest.mark.slow  # what is shown is of the real networks, on whole photographs
+@pytest.mark.slow("what is shown is of the real networks, on whole photographs")
 @BY_NAME
 def test_python_prints_what_is_shown(page: Path) -> None:
     _, pairs = run(page)

@@ -9,8 +9,7 @@ import pytest
 
 from benchmarks.table import RESULTS, ROOT
 
-# Slow: every kernel is compiled for two architectures.
-pytestmark = [pytest.mark.multiprocess, pytest.mark.slow]
+pytestmark = [pytest.mark.multiprocess, pytest.mark.slow("every kernel is compiled for two architectures")]
 
 CODE = "import json; from benchmarks.compiled import rows; print(json.dumps(rows()))"
 

@@ -310,7 +310,7 @@ def test_kernels_are_compiled_where_they_cannot_be_kept():
     assert jit.compiled(namespace["double"])(2.0) == 4
 
 
-@pytest.mark.slow  # compiles the kernels anew, in a Python of its own
+@pytest.mark.slow("compiles the kernels anew, in a Python of its own")
 @pytest.mark.multiprocess
 def test_vectors_of_any_machine_give_the_same(tmp_path):
     """As a machine without AVX-512, whose vectors are shorter, compiles them."""
@@ -428,7 +428,7 @@ def test_kernels_called_at_once_do_not_disturb_each_other():
     assert not wrong
 
 
-@pytest.mark.slow  # a fresh Python imports torch, and glibc overwrites all that is freed
+@pytest.mark.slow("a fresh Python imports torch, and glibc overwrites all that is freed")
 @pytest.mark.multiprocess
 def test_what_kernels_hold_is_not_freed_too_early():
     """What glibc frees is overwritten at once."""
@@ -489,7 +489,7 @@ def test_tensors_without_memory_are_refused():
     close(Window.gaussian().mean(torch._neg_view(x)), -Window.gaussian().mean(x))
 
 
-@pytest.mark.slow  # compiles the kernels anew, in a Python of its own
+@pytest.mark.slow("compiles the kernels anew, in a Python of its own")
 @pytest.mark.multiprocess
 def test_compiled_code_is_that_of_all_files(tmp_path):
     package = Path(kernels.__file__).parents[1]

@@ -37,6 +37,7 @@ def one_absent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(models, "load", load)
 
 
+@pytest.mark.slow("runs a study")
 @pytest.mark.usefixtures("one_absent")
 def test_a_study_of_small_photographs(capsys: pytest.CaptureFixture[str]) -> None:
     summary = _run("criteria.statistic=spearman")
@@ -71,6 +72,7 @@ def test_a_study_of_small_photographs(capsys: pytest.CaptureFixture[str]) -> Non
         assert plots.width > 2 * plots.height
 
 
+@pytest.mark.slow("runs a study")
 @pytest.mark.usefixtures("small_model")
 def test_the_criterion_is_what_the_tables_say() -> None:
     summary = _run("criteria.statistic=pearson", "criteria.control=sign_flipped", "criteria.region=random")
@@ -85,6 +87,7 @@ def test_the_criterion_is_what_the_tables_say() -> None:
     assert causal["first"] == pytest.approx(equal["top"]) and causal["second"] == pytest.approx(equal["random"])
 
 
+@pytest.mark.slow("runs a study twice")
 @pytest.mark.usefixtures("small_model")
 def test_the_same_command_gives_the_same_study() -> None:
     first, second = _run("study.sweep=[]"), _run("study.sweep=[]", output="again")
@@ -93,6 +96,7 @@ def test_the_same_command_gives_the_same_study() -> None:
     assert all(Path(f"out/{name}.csv").read_bytes() == Path(f"again/{name}.csv").read_bytes() for name in names)
 
 
+@pytest.mark.slow("runs a study")
 @pytest.mark.usefixtures("small_model")
 def test_a_targeted_study_judges_its_target() -> None:
     summary = _run("attack.target=2", "study.sweep=[]", "ball.mean=0.05")
@@ -132,6 +136,7 @@ def test_mistakes_are_one_line(override: str, message: str, capsys: pytest.Captu
     assert message in line
 
 
+@pytest.mark.slow("the real networks, on whole photographs")
 def test_the_quick_study_of_sample_photographs() -> None:
     assert (
         main(["task=explain", "study=quick", "data.limit=2", "study.sweep=[{model: efficientnet_lite1}]", "output=s"])

@@ -47,6 +47,7 @@ def check_schema(result: dict) -> None:
     assert all(set(row) == {"case", "bar", "measured", "reached"} for row in result["bars"])
 
 
+@pytest.mark.slow("times every solver, the conic one among them, in the smallest preset")
 def test_a_run_of_the_harness_keeps_to_its_schema(smoke, tmp_path):
     check_schema(smoke)
     kinds = {(row["solver"], row["case"]) for row in smoke["timings"]}

@@ -18,7 +18,11 @@ from percep.models import Classifier
 from tests.support.command import complaint, enter, photograph, small_classifier, use_small_model
 from tests.support.processes import die_while_writing, finish, run, start
 
-pytestmark = pytest.mark.usefixtures("one_thread", "elsewhere", "small_model")
+pytestmark = [
+    pytest.mark.usefixtures("one_thread", "elsewhere", "small_model"),
+    pytest.mark.multiprocess,
+    pytest.mark.slow("studies are killed and continued, and shared by processes that meet"),
+]
 
 TABLES = ("associations", "comparisons", "causal", "regions", "curves")
 ARGUMENTS = (

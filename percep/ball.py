@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from percep.errors import InputError
-from percep.ssim import C1, C2, Moments, View, ssim_losses, ssim_map, variance
+from percep.ssim import C1, C2, Moments, View, ssim_map
 from percep.summaries import range_of, shape_of
 from percep.validation.images import require_perturbed, require_precise_images
 from percep.validation.scalars import require_level, shown
@@ -207,9 +207,7 @@ class SSIMBall(_Fields):
         if self.reference.dtype == torch.float64:
             return self
         expansion = None if self._expansion is None else self._expansion.double()
-        return self._derived(
-            reference=self.reference.double(), _expansion=expansion, _known=_Known(self._known.moments)
-        )
+        return self._derived(reference=self.reference.double(), _expansion=expansion, _known=_Known(self._moments))
 
     @property
     def exact(self) -> Iterator[tuple[slice, "SSIMBall"]]:
@@ -271,28 +269,27 @@ class SSIMBall(_Fields):
         in the floor's balls (0 without a floor), or the value at the perturbation given to `expand`.
         """
         if self.mean is not None and self._known.ellipsoid is None:
-            mean_x, var_x = self._moments
-            squared_y, var_y = self._denominators()
+            of_mean, of_variance = self._denominators()
             dtype = self.reference.dtype
             self._known.ellipsoid = MeanBall(
-                (1 / (self.num_windows * (mean_x**2 + squared_y + C1))).to(dtype),
-                (1 / (self.num_windows * (var_x + var_y + C2))).to(dtype),
+                (1 / (self.num_windows * of_mean)).to(dtype),
+                (1 / (self.num_windows * of_variance)).to(dtype),
                 (1 - self.mean).to(dtype),
             )
         return self._known.ellipsoid
 
     def _denominators(self) -> tuple[Tensor, Tensor]:
-        """What the ellipsoid takes for `mean(y)^2` and `var(y)`, `(B, C, h, w)` float64 each."""
-        mean_x, var_x = self._moments
-        if self._expansion is not None:
-            images = self.reference.double() + self._expansion.double()
-            mean_y = self.window.mean(images)
-            return mean_y**2, variance(self.window, images, mean_y)
-        sets = self.double.floor_sets
-        if sets is None:
-            return torch.zeros_like(mean_x), torch.zeros_like(var_x)
-        # Away from 0, where the square root has no derivative.
-        return _least_square(sets.luminance, mean_x), _least_square(sets.contrast, var_x.clamp_min(_TINY).sqrt())
+        """Those of 1 - S1 and of 1 - S2 that the ellipsoid takes, `(B, C, h, w)` float64 each."""
+        ball = self.double
+        if ball._expansion is not None:
+            return ball.view.denominators(ball.reference + ball._expansion)
+        mean_x, var_x = ball._moments
+        squared_y = var_y = torch.zeros_like(mean_x)
+        if (sets := ball.floor_sets) is not None:
+            squared_y = _least_square(sets.luminance, mean_x)
+            # Away from 0, where the square root has no derivative.
+            var_y = _least_square(sets.contrast, var_x.clamp_min(_TINY).sqrt())
+        return mean_x**2 + squared_y + C1, var_x + var_y + C2
 
     def expand(self, delta: Tensor) -> "SSIMBall":
         """This ball with the mean's denominators taken at `delta`, `(B, C, H, W)`.
@@ -379,7 +376,7 @@ class SSIMBall(_Fields):
         delta, finite = _finite(delta)
         inside = finite & self.finite
         inside &= ((delta >= ball.lowest) & (delta <= ball.highest)).flatten(1).all(1)
-        losses = ssim_losses(ball.reference, ball.reference + delta, self.window)
+        losses = ball.view.losses(ball.reference + delta)
         if self.floor is not None:
             share = self.luminance_share
             inside &= (losses.luminance <= 1 - self.floor**share).flatten(1).all(1)

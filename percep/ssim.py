@@ -96,6 +96,21 @@ class View:
         """The local moments of perturbations `(B, C, H, W)`, computed when first asked for."""
         return Moments(self, delta)
 
+    def denominators(self, images: Tensor, mean: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Those of 1 - S1 and of 1 - S2 between the references and images y, `(B, C, h, w)` each.
+
+        `mean(x)^2 + mean(y)^2 + C1` and `var(x) + var(y) + C2`; `mean` is the local mean of y where it is known.
+        """
+        mean = self.mean(images) if mean is None else mean
+        of_mean = self.reference_mean * self.reference_mean + mean * mean + C1
+        return of_mean, self.reference_variance + variance(self.window, images, mean) + C2
+
+    def losses(self, images: Tensor, mean: Tensor | None = None) -> Losses:
+        """`1 - S1` and `1 - S2` between the references and images y; `mean` as in `denominators`."""
+        moments = self.moments(images - self.reference)
+        of_mean, of_variance = self.denominators(images, mean)
+        return Losses(moments.mean * moments.mean / of_mean, moments.variance.clamp_min(0) / of_variance)
+
     def select(self, images: Tensor) -> "View":
         """The view of some of the images, an index or boolean tensor."""
         return View(self.window, self.reference[images], self.reference_mean[images], self.reference_variance[images])
@@ -139,13 +154,7 @@ class Moments:
 
 def ssim_losses(reference: Tensor, images: Tensor, window: Window) -> Losses:
     """`1 - S1` and `1 - S2` between `(..., H, W)` images in `[0, 1]`, per window: `(..., h, w)` each."""
-    difference = images - reference
-    mean_x, mean_y, mean_d = window.mean(reference), window.mean(images), window.mean(difference)
-    return Losses(
-        mean_d * mean_d / (mean_x * mean_x + mean_y * mean_y + C1),
-        variance(window, difference, mean_d)
-        / (variance(window, reference, mean_x) + variance(window, images, mean_y) + C2),
-    )
+    return View.of(window, reference).losses(images)
 
 
 def ssim_map(reference: Tensor, images: Tensor, window: Window) -> Tensor:

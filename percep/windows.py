@@ -56,26 +56,26 @@ class Window(Geometry):
         return cls((1.0 / size,) * size, stride, padding)
 
     def __repr__(self) -> str:
-        kind = "uniform" if len(set(self.taps)) == 1 else f"spread {self.second_moment**0.5:.3g}"
+        kind = "uniform" if len(set(self.taps)) == 1 else f"standard deviation {self.second_moment**0.5:.3g}"
         return f"Window({self.size}x{self.size} taps, {kind}, stride {self.stride}, padding {self.padding!r})"
 
     def mean(self, values: Tensor) -> Tensor:
         """Local weighted mean `A v`: `(..., H, W)` to `(..., h, w)` with `(h, w) = grid(H, W)`."""
-        return self._average(values, self.taps)
+        return self._apply_mean(values, self.taps)
 
     def adjoint(self, values: Tensor, height: int, width: int) -> Tensor:
         """`A' u`, `(..., h, w)` to `(..., height, width)`: the exact adjoint of `mean`, padding included."""
-        return self._spread(values, self.taps, height, width)
+        return self._apply_adjoint(values, self.taps, height, width)
 
     def squared_mean(self, values: Tensor) -> Tensor:
         """Local sum with squared weights, for norms of a window's gradient; exact away from mirrored pixels."""
-        return self._average(values, tuple(tap**2 for tap in self.taps))
+        return self._apply_mean(values, tuple(tap**2 for tap in self.taps))
 
     def squared_adjoint(self, values: Tensor, height: int, width: int) -> Tensor:
         """The exact adjoint of `squared_mean`."""
-        return self._spread(values, tuple(tap**2 for tap in self.taps), height, width)
+        return self._apply_adjoint(values, tuple(tap**2 for tap in self.taps), height, width)
 
-    def _average(self, values: Tensor, taps: tuple[float, ...]) -> Tensor:
+    def _apply_mean(self, values: Tensor, taps: tuple[float, ...]) -> Tensor:
         if values.requires_grad and torch.is_grad_enabled():
             averaged: Tensor = _Average.apply(values, self, taps)
             return averaged
@@ -97,10 +97,10 @@ class Window(Geometry):
             results.append(_correlate(narrow, taps, self.stride, rows, dim=1))
         return _joined(results).reshape(*values.shape[:-2], rows, columns)
 
-    def _spread(self, values: Tensor, taps: tuple[float, ...], height: int, width: int) -> Tensor:
+    def _apply_adjoint(self, values: Tensor, taps: tuple[float, ...], height: int, width: int) -> Tensor:
         if values.requires_grad and torch.is_grad_enabled():
-            spread: Tensor = _Spread.apply(values, self, taps, height, width)
-            return spread
+            mapped: Tensor = _Adjoint.apply(values, self, taps, height, width)
+            return mapped
         if tuple(values.shape[-2:]) != self.grid(height, width):
             raise InputError(
                 f"a {height}x{width} image has {self.grid(height, width)} windows, not {tuple(values.shape[-2:])}"
@@ -133,24 +133,24 @@ class _Average(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, window: Window, taps: tuple[float, ...]) -> Tensor:
         ctx.window, ctx.taps, ctx.size = window, taps, (int(values.shape[-2]), int(values.shape[-1]))
-        return window._average(values, taps)
+        return window._apply_mean(values, taps)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        return ctx.window._spread(gradient, ctx.taps, *ctx.size), None, None
+        return ctx.window._apply_adjoint(gradient, ctx.taps, *ctx.size), None, None
 
 
-class _Spread(torch.autograd.Function):
+class _Adjoint(torch.autograd.Function):
     """The adjoint, differentiated by the local mean."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, window: Window, taps: tuple[float, ...], height: int, width: int) -> Tensor:
         ctx.window, ctx.taps = window, taps
-        return window._spread(values, taps, height, width)
+        return window._apply_adjoint(values, taps, height, width)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
-        return ctx.window._average(gradient, ctx.taps), None, None, None, None
+        return ctx.window._apply_mean(gradient, ctx.taps), None, None, None, None
 
 
 @lru_cache(maxsize=64)

@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from percep.explain import Interval
+from percep.study.attributions import ATTRIBUTIONS
 from percep.study.evidence import Evidence
 from percep.study.tables import Correlation, Inference, correlate, gains
 
@@ -111,6 +112,8 @@ def display_name(name: str) -> str:
     kind, randomised, stage = name.partition("_randomised_")
     if randomised:
         return f"randomised model {stage}" if kind == "model" else f"{display_name(kind)} of randomised model {stage}"
+    if name in ATTRIBUTIONS:
+        return ATTRIBUTIONS[name].title
     return _DISPLAY_NAMES.get(name, name.replace("_", " "))
 
 
@@ -127,8 +130,6 @@ _DISPLAY_NAMES = {
     "edges": "an edge map",
     "energy": "energy over the allowance",
     "gaussian": "a centred Gaussian",
-    "gradcam": "Grad-CAM",
-    "integrated_gradients": "integrated gradients",
     "iou": "intersection over union",
     "matched": "texture-matched",
     "partial_spearman": "partial Spearman",

@@ -10,8 +10,8 @@ from percep.report.common.drawing import gradcam_colours
 from percep.report.common.embedded import BUDGET_SCALE, Layers, drawing, layers
 from percep.report.common.panel import Prediction
 from percep.study import Measurements
+from percep.study.attributions import ATTRIBUTIONS
 from percep.study.criteria import capitalised, display_name
-from percep.study.findings import ATTRIBUTIONS
 
 _HIGH = 0.99
 

@@ -92,7 +92,7 @@ class Findings:
     """All tables of a study.
 
     Attributes:
-        verdict: the answer in a sentence.
+        verdict: the result in a sentence.
         claim: what the criteria test.
         criteria: of the main variant.
         sweep: every variant, the main one first.

@@ -15,7 +15,7 @@ def at_chance(correct: int, labelled: int, classes: int) -> bool:
     """Whether guessing explains how many photographs a network classifies correctly, and a working network would not.
 
     Two exact binomial tests, each at 1%: guessing among all classes, 1/K, is not rejected; and an accuracy half way
-    between guessing and perfection, (1 + 1/K) / 2, is. Few photographs reject neither, and the answer is False: of
+    between guessing and perfection, (1 + 1/K) / 2, is. Few photographs reject neither, and the result is False: of
     1000 classes, seven photographs are the first that can say it (none is right), and of two classes, 11 of 22 right.
 
     Args:

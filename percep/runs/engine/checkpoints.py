@@ -31,8 +31,8 @@ class Parts:
     folder: Path
     kinds: tuple[type, ...]
 
-    def write(self, shard: int, number: int, records: Sequence[tuple[Any, ...]], *, last: bool) -> None:
-        """Writes the part of a batch; `last` says that no batch follows in the shard.
+    def write(self, shard: int, number: int, records: Sequence[tuple[Any, ...]], *, last: bool) -> list[dict[str, Any]]:
+        """Writes the part of a batch, and returns its rows by column; `last` says that no batch follows in the shard.
 
         Raises:
             OSError: it cannot be written; then there is no part.
@@ -46,6 +46,7 @@ class Parts:
         table = pa.Table.from_pylist(rows, schema.with_metadata({_LAST: b"1"} if last else {}))
         with whole(path) as temporary:
             pq.write_table(table, temporary)
+        return rows
 
     def finished(self) -> Finished:
         """Which batches have a part."""

@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-gpu lint docs bench study example examples clean
+.PHONY: demo test test-fast test-gpu lint docs bench study example examples clean
 
 # The main job: imperceptible adversarial versions of twenty ImageNet photographs, into outputs/demo.
 demo: .venv/installed
@@ -12,6 +12,11 @@ demo: .venv/installed
 test: .venv/installed
 	$(BIN)/python tests/support/chromium.py
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal
+
+# While working: what is quick, and needs neither a browser nor further processes.
+test-fast: .venv/installed
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal \
+		-m "not gpu and not slow and not browser and not multiprocess"
 
 # What needs a CUDA device.
 test-gpu: .venv/installed
@@ -26,7 +31,7 @@ lint: .venv/installed
 docs: .venv/installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-# About three hours on two cores: solvers, the layer against cvxpylayers, attacks against every peer, the study.
+# About three hours on two cores: solvers, the layer against cvxpylayers, attacks against every baseline, the study.
 bench: study
 	$(BIN)/python -m benchmarks.startup
 	$(BIN)/python -m benchmarks.default_ball

@@ -22,11 +22,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Triton decides when it is imported whether it interprets: always, but for the tests that need a device."""
-    if config.option.markexpr == "not gpu":
+    if config.option.markexpr != "gpu":
         os.environ["TRITON_INTERPRET"] = "1"
     if config.getoption("dist", "no") != "no":  # pytest-xdist's, and this the process that starts the others
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // len(config.option.tx))))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Before -m selects: what asks for the browser, itself or by a fixture, is marked so; what is slow says why."""
+    for item in items:
+        if "browser" in getattr(item, "fixturenames", ()):
+            item.add_marker("browser")
+        if any(not marker.args for marker in item.iter_markers("slow")):
+            raise pytest.UsageError(f'{item.nodeid} is marked slow without a reason: pytest.mark.slow("why")')
 
 
 def _reasons(config: pytest.Config) -> list[str]:

@@ -1,6 +1,9 @@
 """What a perturbation costs in SSIM, and the quadratic form that tells it near a perturbation."""
 
+from __future__ import annotations
+
 import math
+from dataclasses import dataclass, replace
 from typing import get_args
 
 import torch
@@ -22,6 +25,11 @@ def check_measure(measure: Measure) -> None:
         raise InputError(f"measure must be one of {', '.join(get_args(Measure))}, got {measure!r}")
 
 
+# Tensors with an entry per image, which a selection of images takes.
+_PER_IMAGE = ("reference", "reference_mean", "reference_variance", "weights")
+
+
+@dataclass(frozen=True)
 class Cost:
     """1 - SSIM of a batch, averaged over windows ("mean") or in the worst window ("floor").
 
@@ -29,26 +37,31 @@ class Cost:
     all alike. Those of the worst window are Lawson's: windows that lose more than others gain weight from step to
     step (`reweight`), until the weighted mean is the maximum.
 
-    Args:
-        reference: `(B, C, H, W)` in [0, 1], finite.
+    Attributes:
         window: the SSIM window.
         measure: "mean" or "floor".
+        reference: `(B, C, H, W)` in [0, 1], finite.
+        reference_mean, reference_variance: `(B, C, h, w)`, the reference's moments per window.
+        weights: `(B, C, h, w)`, of the windows in the quadratic form; they add up to 1 per image.
     """
 
-    def __init__(self, reference: Tensor, window: Window, measure: Measure) -> None:
-        self.reference, self.window, self.measure = reference, window, measure
-        self.size = (int(reference.shape[-2]), int(reference.shape[-1]))
-        self.reference_mean = window.mean(reference)
-        self.reference_variance = variance(window, reference, self.reference_mean)
-        self.weights = torch.full_like(self.reference_mean, 1 / math.prod(self.reference_mean.shape[1:]))
+    window: Window
+    measure: Measure
+    reference: Tensor
+    reference_mean: Tensor
+    reference_variance: Tensor
+    weights: Tensor
 
-    def select(self, images: Tensor) -> "Cost":
-        """The costs of some of the images; their weights are copies."""
-        other = object.__new__(Cost)
-        other.window, other.measure, other.size = self.window, self.measure, self.size
-        for name in ("reference", "reference_mean", "reference_variance", "weights"):
-            setattr(other, name, getattr(self, name)[images])
-        return other
+    @classmethod
+    def of_reference(cls, reference: Tensor, window: Window, measure: Measure) -> Cost:
+        """The cost of leaving a reference `(B, C, H, W)`, with all windows of the same weight."""
+        mean = window.mean(reference)
+        weights = torch.full_like(mean, 1 / math.prod(mean.shape[1:]))
+        return cls(window, measure, reference, mean, variance(window, reference, mean), weights)
+
+    def select(self, images: Tensor) -> Cost:
+        """The costs of some images, by their indices `(n,)`."""
+        return replace(self, **{name: getattr(self, name)[images] for name in _PER_IMAGE})
 
     def losses(self, images: Tensor) -> Tensor:
         """1 - SSIM per window, `(B, C, h, w)`, of `(B, C, H, W)` images, by the formulas of `percep.ssim`."""
@@ -56,8 +69,8 @@ class Cost:
         shift = self.window.mean(delta)
         mean = self.reference_mean + shift
         luminance = shift * shift / (self.reference_mean**2 + mean**2 + C1)
-        spread = variance(self.window, images, mean)
-        contrast = variance(self.window, delta, shift) / (self.reference_variance + spread + C2)
+        image_variance = variance(self.window, images, mean)
+        contrast = variance(self.window, delta, shift) / (self.reference_variance + image_variance + C2)
         return Losses(luminance, contrast).total()
 
     def of(self, losses: Tensor) -> Tensor:
@@ -69,21 +82,31 @@ class Cost:
         """M with `<d, M d> / 2` the weighted sum of losses, exact along the ray of `delta` `(B, C, H, W)`."""
         images = self.reference + delta
         mean = self.window.mean(images)
-        spread = variance(self.window, images, mean)
+        image_variance = variance(self.window, images, mean)
         return WindowQuadratic(
             self.window,
-            self.size,
+            (int(delta.shape[-2]), int(delta.shape[-1])),
             self.weights / (self.reference_mean**2 + mean**2 + C1),
-            self.weights / (self.reference_variance + spread + C2),
+            self.weights / (self.reference_variance + image_variance + C2),
         )
 
-    def reweight(self, losses: Tensor) -> None:
-        """One of Lawson's steps from the losses of the last perturbation; nothing for the mean."""
+    def reweight(self, losses: Tensor) -> Cost:
+        """The cost after one of Lawson's steps from the losses of a perturbation; itself for the mean.
+
+        Args:
+            losses: 1 - SSIM per window, `(B, C, h, w)`.
+        """
         if self.measure == "mean":
-            return
+            return self
         worst = losses.flatten(1).amax(1).reshape(-1, 1, 1, 1)
         ratio = (losses / torch.where(worst > 0, worst, 1.0)).clamp_min(_LEAST_RATIO) ** _EXPONENT
         raised = self.weights * ratio
         raised = torch.maximum(raised, _LEAST_WEIGHT * raised.flatten(1).amax(1).reshape(-1, 1, 1, 1))
         total = raised.flatten(1).sum(1).reshape(-1, 1, 1, 1)
-        self.weights = torch.where(worst > 0, raised / total, self.weights)
+        return replace(self, weights=torch.where(worst > 0, raised / total, self.weights))
+
+    def with_weights_of(self, images: Tensor, selected: Cost) -> Cost:
+        """The cost with the weights that a selection of images, by their indices `(n,)`, has now."""
+        if self.measure == "mean":
+            return self
+        return replace(self, weights=self.weights.index_copy(0, images, selected.weights))

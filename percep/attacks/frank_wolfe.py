@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, get_args
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from percep.attacks.criteria import GradientFunction, Loss
 from percep.attacks.objective import Objective
-from percep.attacks.quantisation import lattice_optimum, require_levels, to_lattice
+from percep.attacks.quantisation import as_levels, lattice_optimum, to_lattice
 from percep.attacks.result import AttackResult, AttackStatus
 from percep.attacks.surroundings import own_modes, plain
 from percep.attacks.validation import check_images
@@ -18,6 +19,7 @@ from percep.errors import InputError
 from percep.program import Program, Solution
 from percep.solvers import solve
 from percep.validation.class_indices import ClassIndices
+from percep.validation.fields import checked, optional
 from percep.validation.scalars import require_integer, require_level
 from percep.windows import Window
 
@@ -55,30 +57,24 @@ class FrankWolfe:
     """
 
     model: Callable[[Tensor], Any]
-    floor: float | None = None
-    mean: float | None = None
-    steps: int = 10
+    floor: float | None = checked(None, optional(require_level))
+    mean: float | None = checked(None, optional(require_level))
+    steps: int = checked(10, partial(require_integer, least=1))
     loss: Loss = "margin"
     window: Window | None = None
     tol: float = 1e-2
-    restarts: int = 0
-    top_k: int = 1
+    restarts: int = checked(0, partial(require_integer, least=0))
+    top_k: int = checked(1, partial(require_integer, least=1))
     gradient: GradientFunction | None = None
-    levels: int | None = 256
+    levels: int | None = checked(256, as_levels)
 
     def __post_init__(self) -> None:
         if self.floor is None and self.mean is None:
             raise InputError("FrankWolfe needs a floor, a mean or both, each in (0, 1)")
-        for name, level in (("floor", self.floor), ("mean", self.mean)):
-            if level is not None:
-                object.__setattr__(self, name, require_level(name, level))
-        for name, value, least in (("steps", self.steps, 1), ("restarts", self.restarts, 0), ("top_k", self.top_k, 1)):
-            object.__setattr__(self, name, require_integer(name, value, least))
         if self.loss not in get_args(Loss):
             raise InputError(f"loss must be one of {', '.join(get_args(Loss))}, got {self.loss!r}")
         if self.restarts and self.gradient is not None:
             raise InputError("restarts follow single classes of the model: they need its own gradient")
-        object.__setattr__(self, "levels", require_levels(self.levels))
 
     def __call__(self, images: Tensor, labels: ClassIndices, targets: ClassIndices | None = None) -> AttackResult:
         """Attacks a batch, in the images' precision, under any mode of torch's; no random number is drawn.

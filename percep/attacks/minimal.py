@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from percep.attacks.criteria import GradientFunction
 from percep.attacks.minimal_step import minimal_step, ray
 from percep.attacks.objective import Objective
 from percep.attacks.plans import CLASSES, FIRST, LATER, POWERS, Plan
-from percep.attacks.quantisation import quantise, require_levels, to_level
+from percep.attacks.quantisation import as_levels, quantise, to_level
 from percep.attacks.result import AttackResult, AttackStatus, MinimalResult
 from percep.attacks.surroundings import own_modes, plain
 from percep.attacks.validation import check_images
@@ -21,6 +22,7 @@ from percep.choices import Measure
 from percep.solvers.conjugate_gradients import conjugate_gradients
 from percep.solvers.quadratic import WindowQuadratic, per_image
 from percep.validation.class_indices import ClassIndices
+from percep.validation.fields import checked
 from percep.validation.scalars import require_integer
 from percep.windows import Window
 
@@ -91,17 +93,14 @@ class MinimalPerturbation:
 
     model: Callable[[Tensor], Any]
     measure: Measure = "mean"
-    gradients: int = 200
+    gradients: int = checked(200, partial(require_integer, least=1))
     window: Window | None = None
-    top_k: int = 1
+    top_k: int = checked(1, partial(require_integer, least=1))
     gradient: GradientFunction | None = None
-    levels: int | None = 256
+    levels: int | None = checked(256, as_levels)
 
     def __post_init__(self) -> None:
         check_measure(self.measure)
-        for name, value in (("gradients", self.gradients), ("top_k", self.top_k)):
-            object.__setattr__(self, name, require_integer(name, value, 1))
-        object.__setattr__(self, "levels", require_levels(self.levels))
 
     def __call__(self, images: Tensor, labels: ClassIndices, targets: ClassIndices | None = None) -> MinimalResult:
         """Attacks a batch in the images' precision, under any mode of torch's; no random number is drawn.
@@ -138,7 +137,7 @@ class _Search:
         self.finite = finite
         self.reference = torch.where(finite.reshape(-1, 1, 1, 1), images, 0.0)
         self.window = Window.gaussian() if attack.window is None else attack.window
-        self.cost = Cost(self.reference, self.window, attack.measure)
+        self.cost = Cost.of_reference(self.reference, self.window, attack.measure)
         self.delta = torch.zeros_like(self.reference)
         self.average = torch.zeros_like(self.reference)
         self.direction = torch.zeros_like(self.reference)
@@ -293,8 +292,8 @@ class _Search:
         needed = torch.maximum(needed, 0.3 * gained.abs())
         moved = minimal_step(quadratic, linear_term, direction, needed, cost.reference, self.attack.levels)
         if self.attack.measure == "floor":
-            cost.reweight(cost.losses(cost.reference + moved))
-            self.cost.weights[images] = cost.weights
+            reweighted = cost.reweight(cost.losses(cost.reference + moved))
+            self.cost = self.cost.with_weights_of(images, reweighted)
         self.shortfall[images], self.delta[images] = shortfall, moved
 
     def _measured_slope(self, images: Tensor, values: Tensor, quadratic: WindowQuadratic) -> Tensor:

@@ -1,6 +1,6 @@
 """Perturbed images on the lattice of grey levels, inside the ball as they are saved."""
 
-from typing import overload
+from typing import cast, overload
 
 import torch
 from torch import Tensor
@@ -180,6 +180,12 @@ def require_levels(levels: int | None, dtype: torch.dtype | None = None) -> int 
     if dtype is not None and level_tolerance(number, dtype) >= _FARTHEST:
         raise InputError(f"{dtype} does not tell {number} levels apart: give images.double(), or levels=None")
     return number
+
+
+def as_levels(name: str, value: object) -> int | None:
+    """A dataclass's field `levels`, as `percep.validation.fields.checked` asks for it."""
+    del name
+    return require_levels(cast(int | None, value))
 
 
 def level_tolerance(levels: int, dtype: torch.dtype) -> float:

@@ -42,7 +42,7 @@ def cheapest_saved(
         The images, their references where nothing adversarial was found, and `(B,)` bool, where it was.
     """
     network = Network(model, together=len(images) > 1)
-    cost = Cost(reference, Window.gaussian(), measure)
+    cost = Cost.of_reference(reference, Window.gaussian(), measure)
     delta = images - reference
     quadratic = cost.quadratic(delta)
     pull = quadratic.product(delta)
@@ -86,7 +86,7 @@ def pulled_back(
     """
     network = Network(model, together=len(images) > 1)
     saved, found = cheapest_saved(model, reference, images, labels, targets, "floor")
-    cost = Cost(reference, Window.gaussian(), "floor")
+    cost = Cost.of_reference(reference, Window.gaussian(), "floor")
     success = found & (cost.of(cost.losses(saved)) <= 1 - floor)
     ball = SSIMBall(reference, floor=floor)
     for stretch in _STRETCHES:

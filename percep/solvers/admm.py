@@ -117,14 +117,14 @@ class _State:
 
     def maximise(self) -> None:
         """The d-step. Pixels that no window covers keep their best value."""
-        ball, spread = self.program.ball, self.patches.spread
+        ball, adjoint = self.program.ball, self.patches.adjoint
         top, bottom = self.linear_term, self.program.rho
         for block, copies, penalty, (factor, shift) in self._parts():
             top = top + self.patches.scatter(copies * over_copies(penalty * (2 * factor - 1)))
-            top = top + spread(2 * penalty * shift)
-            bottom = bottom + spread(penalty)
+            top = top + adjoint(2 * penalty * shift)
+            bottom = bottom + adjoint(penalty)
             if block.k is not None:
-                top = top + ball.reference * spread(penalty * block.k)
+                top = top + ball.reference * adjoint(penalty * block.k)
         best = (top / bottom.clamp_min(_TINY)).clamp(ball.lowest, ball.highest)
         self.delta = torch.where(bottom > 0, best, self.delta)
 
@@ -174,7 +174,7 @@ def _start(program: Program, warm_start: Solution | None) -> _State:
     squared = (per_image(program.pull**2) / program.linear[0].numel()).clamp_min(_TINY)
     typical = Moments(torch.zeros_like(squared), squared.expand(ball.map_shape))
     # What the multipliers of dual copies of the pull's size would add to the curvature.
-    penalties = [block.dual(typical, block.priced(typical, Multipliers())).factor for block in blocks]
+    penalties = [block.dual(typical, block.with_multipliers(typical, Multipliers())).factor for block in blocks]
     if warm_start is None or warm_start.multipliers is None:
         return _State(program, [patches.zeros() for _ in blocks], penalties)
     delta = warm_start.delta.to(program.linear.dtype)

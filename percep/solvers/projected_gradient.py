@@ -123,7 +123,7 @@ class _State:
 
 def _step_size(program: Program, patches: Patches, blocks: int) -> Tensor:
     """`rho / |K'K|`, `(B, 1, 1, 1)`."""
-    coverage = patches.spread(program.linear.new_ones(1, 1, *program.ball.map_shape[2:]))
+    coverage = patches.adjoint(program.linear.new_ones(1, 1, *program.ball.map_shape[2:]))
     return program.rho / (blocks * coverage.max())
 
 

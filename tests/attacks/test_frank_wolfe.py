@@ -238,7 +238,7 @@ def test_lattice_optima_are_certified_whatever_the_prices(kind, seed, size, leve
 
 def test_descent_never_rises():
     x = saved(2)
-    quadratic = Cost(x, Window.gaussian(), "mean").quadratic(torch.zeros_like(x))
+    quadratic = Cost.of_reference(x, Window.gaussian(), "mean").quadratic(torch.zeros_like(x))
     pull = random_like(x, 4) * 1e-6
     delta = to_level(0.02 * random_like(x, 5), x)
 

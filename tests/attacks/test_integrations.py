@@ -55,6 +55,7 @@ def same(images: Tensor, native: AttackResult) -> None:
     assert not torch.equal(images, X)
 
 
+@pytest.mark.multiprocess
 def test_nothing_is_imported_unasked_and_a_missing_library_is_named():
     script = """
 import importlib, sys

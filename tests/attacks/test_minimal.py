@@ -23,7 +23,7 @@ def gradient_of(model: Linear, x: Tensor) -> Tensor:
 
 def cheapest(x: Tensor, gradient: Tensor, lead: float) -> float:
     """`lead^2 / (2 <g, M^-1 g>)`, the least `<d, M d> / 2` with `<g, d> = lead`: the mean ball's closed form."""
-    quadratic = Cost(x, Window.gaussian(), "mean").quadratic(torch.zeros_like(x))
+    quadratic = Cost.of_reference(x, Window.gaussian(), "mean").quadratic(torch.zeros_like(x))
     solution, _ = conjugate_gradients(quadratic.product, quadratic.preconditioner, gradient, 1e-10, 1000)
     return lead**2 / (2 * float((gradient * solution).sum()))
 

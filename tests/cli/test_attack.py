@@ -351,6 +351,7 @@ def test_the_templates_are_packaged() -> None:
     assert packaged >= set((ROOT / "percep" / "report" / "templates").iterdir())
 
 
+@pytest.mark.multiprocess
 def test_the_command_in_a_process_of_its_own() -> None:
     command = [
         sys.executable,

@@ -290,6 +290,7 @@ def _piped(command: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
+@pytest.mark.multiprocess
 def test_nobody_reads_the_help() -> None:
     """`sleep` makes sure that the pipe is closed when the text is written."""
     finished = _piped("(sleep 0.5; exec {percep} --help) | true")
@@ -297,6 +298,7 @@ def test_nobody_reads_the_help() -> None:
     assert _piped("{percep} --help | cat").stderr == "0\n"
 
 
+@pytest.mark.multiprocess
 def test_the_version_is_that_of_percep_and_needs_nothing_heavy() -> None:
     program = (
         "import sys; from percep.cli.main import main; code = main(['--version']); "

@@ -24,6 +24,7 @@ def _run(*overrides: str, output: str = "out") -> pd.DataFrame:
     return pd.read_csv(f"{output}/compare.csv")
 
 
+@pytest.mark.slow("the real network, on whole photographs")
 def test_photographs_under_two_attacks(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["task=compare", "data.limit=2", "compare.gradients=20", "output=out"]
     assert main([*arguments, "compare.attacks=[pgd_l2,percep]"]) == 0

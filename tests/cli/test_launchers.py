@@ -28,6 +28,8 @@ def _launch(*arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
 
 
+@pytest.mark.multiprocess
+@pytest.mark.slow("submitit starts and awaits processes, which import torch")
 def test_a_job_whose_two_tasks_share_its_run_and_a_job_that_fails() -> None:
     """The configuration of both is valid; of the second the network has no such class."""
     finished = _launch("attack.target=null,1000", "hydra.launcher.tasks_per_node=2", "output=sweep")

@@ -16,7 +16,11 @@ from percep.runs.engine.readers import left_to_the_parent
 from tests.support.command import photograph
 from tests.support.processes import FORK, finish, start
 
-pytestmark = pytest.mark.usefixtures("one_thread", "elsewhere", "small_model")
+pytestmark = [
+    pytest.mark.usefixtures("one_thread", "elsewhere", "small_model"),
+    pytest.mark.multiprocess,
+    pytest.mark.slow("a run must have begun before it is ended, and its readers be waited for"),
+]
 
 PHOTOS = ("data=folder", "data.path=photos")
 ATTACK = (*PHOTOS, "ball.mean=0.6", "batch_size=1", "pictures=0", "output=out")

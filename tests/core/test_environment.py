@@ -105,6 +105,7 @@ def test_comments_and_addresses_in_memory_do_not_count(own: Callable[[], None]) 
     assert repr(first) != repr(second) and code_digest(first) == code_digest(second)
 
 
+@pytest.mark.multiprocess
 def test_another_process_with_other_threads_finds_the_same(own: Callable[[], None]) -> None:
     """Whose hashes of strings are others too."""
     before = code_digest(loaded(), CALL)

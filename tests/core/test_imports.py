@@ -7,6 +7,8 @@ import pytest
 
 import percep
 
+pytestmark = pytest.mark.multiprocess
+
 HEAVY = ("torch", "torchvision", "timm", "captum", "pandas", "matplotlib", "pyarrow", "rich", "scipy", "kornia")
 
 LOADED = """
@@ -54,6 +56,7 @@ def _output(program: str) -> str:
     return subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout.strip()
 
 
+@pytest.mark.slow("a fresh Python imports torch")
 def test_import_adds_nothing_to_torch_and_numpy() -> None:
     """Neither captum, kornia, matplotlib, pandas, scipy, statsmodels, timm, torchvision nor anything else."""
     assert _output(LOADED.format(use="")) == "percep"
@@ -79,6 +82,7 @@ except AttributeError as error: print(error)
 """
 
 
+@pytest.mark.slow("a fresh Python imports torch")
 def test_the_modules_of_attacks_are_reached_by_name_on_first_use() -> None:
     """As the README writes them, `attacks.baselines.Baseline`; no other library's attacks are imported for it."""
     assert _output(ATTACKS).splitlines() == [
@@ -88,10 +92,12 @@ def test_the_modules_of_attacks_are_reached_by_name_on_first_use() -> None:
     ]
 
 
+@pytest.mark.slow("imports all there is, in a Python that has nothing yet")
 def test_every_public_name_is_reached() -> None:
     assert _output(REACHED) == "Classifier iou"
 
 
+@pytest.mark.slow("a fresh Python imports torch")
 def test_names_on_first_use_are_as_good_as_imported_ones() -> None:
     assert _output(KEPT) == "percep.ball True"
 

@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+pytestmark = pytest.mark.multiprocess
+
 ROOT = Path(__file__).parents[2]
 
 API = """
@@ -64,6 +66,7 @@ def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow("builds the wheel that the others share")
 def test_the_wheel_holds_everything_and_nothing_else(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         packed = {name: archive.read(name) for name in archive.namelist()}
@@ -87,6 +90,7 @@ def test_metadata(wheel: Path) -> None:
     assert not any(line.startswith(("foolbox", "efficientnet", "cvxpy", "mkdocs")) for line in core)
 
 
+@pytest.mark.slow("a fresh environment imports torch and compiles what it uses")
 def test_the_api(environment: Path) -> None:
     solved, file = _run(environment / "env/bin/python", "-c", API, cwd=environment).splitlines()
     assert solved == "solved solved True True"
@@ -111,6 +115,7 @@ def test_completion_in_bash(environment: Path) -> None:
     assert completed == ["task=minimal", "attack.measure="]
 
 
+@pytest.mark.slow("a first run from a fresh wheel compiles every kernel")
 def test_the_command_attacks_a_photograph(environment: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     Image.fromarray(pixels).resize((256, 256), Image.Resampling.BICUBIC).save(environment / "photo.png")

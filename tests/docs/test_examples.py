@@ -11,6 +11,7 @@ from examples import gallery
 from examples.generator import run
 
 
+@pytest.mark.slow("trains a generator, through the layer")
 @pytest.mark.filterwarnings("error::percep.AdjointWarning")
 def test_generator(tmp_path):
     results = run(tmp_path, mean=0.9, steps=3, batch=2, side=64, held_out=1, most=4)
@@ -24,6 +25,7 @@ def test_generator(tmp_path):
     assert torch.is_grad_enabled()
 
 
+@pytest.mark.slow("what is shown is of the real networks, on whole photographs")
 @pytest.mark.parametrize("script", gallery.SCRIPTS)
 def test_scripts_print_what_is_shown(script: str, tmp_path: Path) -> None:
     """Words and whole numbers as they are; what is measured to a quarter, as it differs between processors."""

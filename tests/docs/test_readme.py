@@ -1,10 +1,13 @@
 """The README's Python runs as printed, and its commands name what exists."""
 
+import pytest
+
 from tests.support.pages import ROOT, check, commands, run
 
 README = ROOT / "README.md"
 
 
+@pytest.mark.slow("what is shown is of the real networks, on whole photographs")
 def test_python_blocks_run():
     scope, _ = run(README)
     assert scope["result"].success.tolist() == [True] * 4

@@ -32,6 +32,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.multiprocess
+@pytest.mark.slow("builds the whole site, which the others share")
 def test_every_public_name_has_an_entry(site: Path) -> None:
     _, _, _, _, packed = (site / "objects.inv").read_bytes().split(b"\n", 4)
     entries = {line.split()[0] for line in zlib.decompress(packed).decode().splitlines()}
@@ -41,6 +43,8 @@ def test_every_public_name_has_an_entry(site: Path) -> None:
     assert public - entries == set()
 
 
+@pytest.mark.multiprocess
+@pytest.mark.slow("needs the whole site")
 def test_no_page_loads_anything_from_elsewhere(site: Path) -> None:
     loaded = re.compile(
         r'<(?:script|img|iframe)[^>]*\ssrc="(?:https?:)?//|<link[^>]*rel="stylesheet"[^>]*href="https?:'
@@ -50,6 +54,8 @@ def test_no_page_loads_anything_from_elsewhere(site: Path) -> None:
     assert [page.name for page in pages if loaded.search(page.read_text())] == []
 
 
+@pytest.mark.multiprocess
+@pytest.mark.slow("needs the whole site, and lays out every formula")
 def test_every_formula_is_set(site: Path, browser: webdriver.Chrome) -> None:
     test_attack_page.show(browser, site / "mathematics" / "index.html", width=1300)
     formulas = browser.find_elements(By.CSS_SELECTOR, ".arithmatex")
@@ -69,6 +75,7 @@ def test_every_formula_is_set(site: Path, browser: webdriver.Chrome) -> None:
     assert browser.execute_script("return document.fonts.check('16px KaTeX_Math')")
 
 
+@pytest.mark.slow("what is shown is of the real networks, on whole photographs")
 @BY_NAME
 def test_python_prints_what_is_shown(page: Path) -> None:
     _, pairs = run(page)

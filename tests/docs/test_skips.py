@@ -79,7 +79,7 @@ def run(tmp_path: Path, program: Program, monkeypatch: pytest.MonkeyPatch) -> Ru
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     for name in ("PYTEST_ADDOPTS", "OMP_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
-    (tmp_path / "pytest.ini").touch()
+    (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = --strict-markers\nmarkers = browser: as in this suite\n")
 
     def run(*options: str, **suite: str) -> "subprocess.CompletedProcess[str]":
         for name, text in suite.items():
@@ -90,6 +90,7 @@ def run(tmp_path: Path, program: Program, monkeypatch: pytest.MonkeyPatch) -> Ru
     return run
 
 
+@pytest.mark.multiprocess
 def test_tests_without_a_browser_are_skipped_and_one_line_says_so(run: Run) -> None:
     finished = run(suite=SUITE.replace("EXPECTED", "None"))
     assert finished.returncode == 0, finished.stdout
@@ -100,6 +101,8 @@ def test_tests_without_a_browser_are_skipped_and_one_line_says_so(run: Run) -> N
     assert finished.stdout.count("BROWSER TESTS") == 1
 
 
+@pytest.mark.multiprocess
+@pytest.mark.slow("a suite within the suite, which starts two processes more")
 def test_nor_is_that_green_where_nothing_may_be_skipped(run: Run) -> None:
     """In two processes, which share the cores."""
     finished = run("--no-skips", "-n", "2", suite=SUITE.replace("EXPECTED", f"'{max(1, CORES // 2)}'"))
@@ -109,6 +112,8 @@ def test_nor_is_that_green_where_nothing_may_be_skipped(run: Run) -> None:
     assert "1 passed, 3 skipped" in finished.stdout.splitlines()[-1]
 
 
+@pytest.mark.multiprocess
+@pytest.mark.slow("two suites within the suite")
 def test_every_kind_of_skip_counts(run: Run) -> None:
     finished = run("--no-skips", first=SKIPS, second=MORE_SKIPS)
     assert finished.returncode == 1, finished.stdout
@@ -128,6 +133,24 @@ def test_processes_share_the_cores(
     config = SimpleNamespace(option=SimpleNamespace(**options), getoption=lambda name, default: options[name])
     conftest.pytest_configure(cast(pytest.Config, config))
     assert os.environ["OMP_NUM_THREADS"] == str(threads)
+
+
+def test_what_asks_for_the_browser_is_marked_and_what_is_slow_says_why() -> None:
+    def item(fixtures: tuple[str, ...], *slow: pytest.Mark) -> SimpleNamespace:
+        marked: list[str] = []
+        return SimpleNamespace(
+            nodeid="test_one",
+            fixturenames=fixtures,
+            marked=marked,
+            add_marker=marked.append,
+            iter_markers=lambda _: slow,
+        )
+
+    items = [item(("page", "browser")), item(("page",), pytest.mark.slow("a reason").mark)]
+    conftest.pytest_collection_modifyitems(cast("list[pytest.Item]", items))
+    assert [collected.marked for collected in items] == [["browser"], []]
+    with pytest.raises(pytest.UsageError, match="test_one is marked slow without a reason"):
+        conftest.pytest_collection_modifyitems(cast("list[pytest.Item]", [item((), pytest.mark.slow.mark)]))
 
 
 def test_a_browser_is_looked_up(program: Program) -> None:

@@ -9,6 +9,8 @@ import pytest
 
 from benchmarks.table import RESULTS, ROOT
 
+pytestmark = [pytest.mark.multiprocess, pytest.mark.slow("every kernel is compiled for two architectures")]
+
 CODE = "import json; from benchmarks.compiled import rows; print(json.dumps(rows()))"
 
 

@@ -310,6 +310,8 @@ def test_kernels_are_compiled_where_they_cannot_be_kept():
     assert jit.compiled(namespace["double"])(2.0) == 4
 
 
+@pytest.mark.slow("compiles the kernels anew, in a Python of its own")
+@pytest.mark.multiprocess
 def test_vectors_of_any_machine_give_the_same(tmp_path):
     """As a machine without AVX-512, whose vectors are shorter, compiles them."""
     values = torch.cat([photograph(k, 61) for k in range(2)]).float()[:, :, :, :53]
@@ -426,6 +428,8 @@ def test_kernels_called_at_once_do_not_disturb_each_other():
     assert not wrong
 
 
+@pytest.mark.slow("a fresh Python imports torch, and glibc overwrites all that is freed")
+@pytest.mark.multiprocess
 def test_what_kernels_hold_is_not_freed_too_early():
     """What glibc frees is overwritten at once."""
     script = """
@@ -485,6 +489,8 @@ def test_tensors_without_memory_are_refused():
     close(Window.gaussian().mean(torch._neg_view(x)), -Window.gaussian().mean(x))
 
 
+@pytest.mark.slow("compiles the kernels anew, in a Python of its own")
+@pytest.mark.multiprocess
 def test_compiled_code_is_that_of_all_files(tmp_path):
     package = Path(kernels.__file__).parents[1]
     shutil.copytree(package, tmp_path / "percep", ignore=shutil.ignore_patterns("__pycache__"))
@@ -505,6 +511,7 @@ def test_compiled_code_is_that_of_all_files(tmp_path):
     assert found() < 0.99
 
 
+@pytest.mark.multiprocess
 def test_processes_that_compile_at_once_do_not_take_each_other_s_code(tmp_path, monkeypatch):
     (tmp_path / "twice.py").write_text("def twice(value):\n    return value + value\n")
     monkeypatch.syspath_prepend(tmp_path)
@@ -540,6 +547,7 @@ def test_small_images_are_left_to_dense_products(monkeypatch):
     assert kernels.launchers(torch.zeros(48, 49), Window.gaussian())
 
 
+@pytest.mark.multiprocess
 def test_a_forked_process_does_without_the_threads_it_has_not():
     window, x = Window.gaussian(), photograph(1, 60).float()
     expected = window.mean(x)

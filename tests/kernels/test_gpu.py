@@ -68,6 +68,7 @@ def by_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(kernels.CHOICE, "torch")
 
 
+@pytest.mark.slow("Triton's interpreter, over random shapes and windows")
 @SLOW
 @given(WINDOWS, st.integers(1, 80), st.integers(1, 140), st.integers(1, 3), DTYPES, st.integers(0, 2**31))
 def test_means_adjoints_and_products_are_those_of_torch(window, height, width, channels, dtype, seed):
@@ -92,8 +93,14 @@ def test_means_adjoints_and_products_are_those_of_torch(window, height, width, c
     close(curvature / scale, per_image(values * expected) / scale)
 
 
-@pytest.mark.parametrize(("height", "width"), [(7, 6), (65, 40), (20, 129), (131, 250)])
-@pytest.mark.parametrize("window", [Window.gaussian(), Window.gaussian(31, 5.0), Window.uniform(8, 4, "valid")])
+MANY_TILES = pytest.mark.slow("Triton interprets the tiles one after the other")
+
+
+@pytest.mark.parametrize(("height", "width"), [(7, 6), (65, 40), (20, 129), pytest.param(131, 250, marks=MANY_TILES)])
+@pytest.mark.parametrize(
+    "window",
+    [Window.gaussian(), pytest.param(Window.gaussian(31, 5.0), marks=MANY_TILES), Window.uniform(8, 4, "valid")],
+)
 def test_every_tile_is_met(window, height, width):
     height, width = max(height, window.size), max(width, window.size)
     values = poisoned((1, 1, height, width), torch.float32, 1)
@@ -104,6 +111,7 @@ def test_every_tile_is_met(window, height, width):
         close(actual[1], window.adjoint(window.mean(values), height, width))
 
 
+@pytest.mark.slow("Triton's interpreter, for every plane")
 def test_strided_and_expanded_tensors_are_read_as_they_are(monkeypatch):
     window = Window.gaussian()
     values = torch.randn(3, 30, 2, 41).permute(0, 2, 3, 1)  # (3, 2, 41, 30)
@@ -118,6 +126,7 @@ def test_strided_and_expanded_tensors_are_read_as_they_are(monkeypatch):
     torch.testing.assert_close(curvature, per_image(values * product))
 
 
+@pytest.mark.slow("Triton's interpreter, for three images together and alone")
 def test_images_that_are_not_active_are_neither_read_nor_written():
     window = Window.gaussian()
     values = poisoned((3, 2, 20, 25), torch.float32, 1)
@@ -142,6 +151,7 @@ def test_empty_batches_are_empty():
         assert product.shape == shape and curvature.tolist() == torch.zeros(shape[0], 1, 1, 1).tolist()
 
 
+@pytest.mark.slow("Triton's interpreter, for programs together and alone")
 def test_sums_do_not_depend_on_how_many_programs_there_are(monkeypatch):
     window = Window.gaussian()
     values = poisoned((2, 1, 70, 150), torch.float32, 3)
@@ -152,6 +162,7 @@ def test_sums_do_not_depend_on_how_many_programs_there_are(monkeypatch):
     assert torch.equal(few[0], many[0]) and torch.equal(few[1], many[1])
 
 
+@pytest.mark.slow("Triton's interpreter, over random levels and windows")
 @SLOW
 @given(
     WINDOWS.filter(lambda window: window.size <= 12), st.sampled_from([*LEVELS, "map"]), DTYPES, st.integers(0, 2**31)
@@ -185,6 +196,7 @@ def test_updates_are_those_of_torch(window, level, dtype, seed):
                 assert bool(torch.isfinite(actual).all())
 
 
+@pytest.mark.slow("Triton's interpreter, for every product of an iteration")
 def test_an_iteration_through_the_kernels_is_that_of_torch(monkeypatch):
     x = photograph(3, 14)[:, :1]
     program = Program(SSIMBall(x, floor=0.95), random_like(x, 1))
@@ -197,6 +209,7 @@ def test_an_iteration_through_the_kernels_is_that_of_torch(monkeypatch):
         torch.testing.assert_close(mine, other, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.slow("Triton's interpreter, for every iteration of a solve")
 def test_a_solve_through_the_kernels_and_its_certificate_are_those_of_torch(monkeypatch):
     x = photograph(3, 12).float()[:, :1]
     program = Program(SSIMBall(x, floor=0.95, mean=0.99, window=Window.gaussian(5, 1.0)), random_like(x, 1))
@@ -294,6 +307,8 @@ def test_the_choice_is_one_variable(monkeypatch):
         assert not kernels.launchers(values, window)
 
 
+@pytest.mark.multiprocess
+@pytest.mark.slow("a fresh Python imports torch")
 def test_importing_and_solving_on_a_cpu_does_not_import_triton():
     code = (
         "import sys, torch, percep; x = torch.rand(1, 1, 16, 16)\n"
@@ -325,6 +340,7 @@ def test_steps_without_questions_to_the_device_are_the_same_steps(monkeypatch):
     assert not graphs.some(torch.zeros(3, dtype=torch.bool)) and graphs.some(torch.ones(1, dtype=torch.bool))
 
 
+@pytest.mark.slow("Triton's interpreter, for every product")
 def test_the_system_s_product_and_its_inner_product_go_together():
     x = photograph(2, 20).float()
     program = Program(SSIMBall(x, floor=0.9, mean=0.99), random_like(x, 1))

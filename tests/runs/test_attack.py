@@ -26,7 +26,11 @@ from tests.support.processes import die_while_writing, finish, run, start
 ROOT = Path(percep.__file__).parents[1]
 BATCHES = 6
 
-pytestmark = pytest.mark.usefixtures("one_thread", "elsewhere", "small_model")
+pytestmark = [
+    pytest.mark.usefixtures("one_thread", "elsewhere", "small_model"),
+    pytest.mark.multiprocess,
+    pytest.mark.slow("runs are killed and continued, and shared by processes that meet"),
+]
 
 ARGUMENTS = ("data=folder", "data.path=photos", "ball.mean=0.6", "attack.target=random", "batch_size=2", "pictures=3")
 

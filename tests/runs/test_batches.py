@@ -120,6 +120,7 @@ def test_a_shard_that_breaks_off_is_said_once_and_not_called_finished(count: int
     assert complete == set(range(max(count - 1, 0) // size))  # the one it breaks off in waits for a whole shard
 
 
+@pytest.mark.multiprocess
 def test_images_pass_through_workers_unchanged(tmp_path: Path) -> None:
     for seed in range(5):
         levels = np.random.default_rng(seed).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
@@ -136,6 +137,7 @@ def test_images_pass_through_workers_unchanged(tmp_path: Path) -> None:
                 assert photograph.image.dtype == torch.float32 and torch.equal(photograph.image, expected.image)
 
 
+@pytest.mark.multiprocess
 def test_a_reader_that_died_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.new("RGB", (SIDE, SIDE)).save(tmp_path / "a.png")
 

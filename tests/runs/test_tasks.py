@@ -63,7 +63,11 @@ CASES = {
     ),
 }
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.multiprocess,
+    pytest.mark.slow("runs are killed and continued, and shared by processes that meet"),
+]
 
 
 @contextmanager

@@ -34,6 +34,7 @@ SHORT = {
 }
 
 
+@pytest.mark.slow("every case is solved by a conic solver too, or to its limit of iterations")
 @pytest.mark.parametrize("dtype", ASKED)
 @pytest.mark.parametrize(("name", "window", "level", "rho"), CASES)
 def test_agrees_with_the_conic_solver(name, window, level, rho, dtype):
@@ -89,6 +90,7 @@ def test_splitting_reaches_small_gaps(name):
     torch.testing.assert_close(answer.objective, exact.objective, rtol=3e-5, atol=0)
 
 
+@pytest.mark.slow("counts the iterations of whole solves")
 @pytest.mark.parametrize("name", SOLVERS)
 def test_a_warm_start_saves_iterations_whatever_its_scale(name):
     program = task("strided", "floor", 1.0)

@@ -23,6 +23,7 @@ def program(kind: str, seed: int, rho: float, ball: dict, size: int = 24, dtype=
     return Program(SSIMBall(x, **ball), linear)
 
 
+@pytest.mark.slow("the oracle is a conic solver, which takes seconds for a program")
 @pytest.mark.parametrize("rho", [0.0, 1.0])
 @pytest.mark.parametrize("level", LEVELS)
 def test_dual_agrees_with_the_conic_solver_on_random_programs(level, rho):
@@ -39,6 +40,7 @@ def test_dual_agrees_with_the_conic_solver_on_random_programs(level, rho):
         assert bool(task.ball.contains(task.ball.reference + answer.delta))
 
 
+@pytest.mark.slow("the oracle is a conic solver, which takes seconds for a program")
 @pytest.mark.parametrize("rho", [0.0, 1.0])
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize(
@@ -88,6 +90,7 @@ def test_gaussian_tiles_are_exact_at_the_pixel_range():
     assert float(answer.objective) == pytest.approx(float(exact.objective), rel=1e-5)
 
 
+@pytest.mark.slow("solves two hundred programs to 1e-6")
 @pytest.mark.parametrize("levels", [{"floor": 0.9}, {"floor": 0.97, "mean": 0.99}], ids=["floor", "both"])
 def test_tiles_price_what_only_the_pixel_range_makes_scarce(levels):
     """Clipping can take a tile out of its floor that would be inside it without the range."""

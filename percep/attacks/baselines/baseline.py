@@ -1,7 +1,8 @@
 """The attacks of other libraries under the interface of percep's own."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from percep.attacks.validation import check_images, check_logits
 from percep.choices import BASELINES, ROUNDING_BASELINES
 from percep.errors import InputError
 from percep.validation.class_indices import ClassIndices, as_class_indices
+from percep.validation.fields import checked
 from percep.validation.scalars import require_integer
 from percep.windows import Window
 
@@ -61,17 +63,19 @@ class Baseline:
 
     name: str
     model: Callable[[Tensor], Any]
-    gradients: int = 200
+    gradients: int = checked(200, partial(require_integer, least=_FEWEST_GRADIENTS))
     eight_bit: bool = False
-    _peer: Peer = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.name not in _PEERS:
             raise InputError(f"unknown baseline {self.name!r}: choose {', '.join(BASELINES)}")
-        object.__setattr__(self, "gradients", require_integer("gradients", self.gradients, _FEWEST_GRADIENTS))
         if self.eight_bit and self.name not in ROUNDING_BASELINES:
             raise InputError(f"{self.name} cannot round to 8 bits inside: leave eight_bit False")
-        object.__setattr__(self, "_peer", _PEERS[self.name](self.gradients, self.eight_bit))
+        _ = self._peer  # a library that is not installed is named now
+
+    @cached_property
+    def _peer(self) -> Peer:
+        return _PEERS[self.name](self.gradients, self.eight_bit)
 
     @property
     def origin(self) -> str:

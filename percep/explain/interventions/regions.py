@@ -222,7 +222,7 @@ def restrict(
         shapes = ", ".join(str(tuple(tensor.shape)) for tensor in (reference, delta, mask))
         raise InputError(f"reference, delta and mask must be (B, C, H, W), (B, C, H, W) and (B, H, W), got {shapes}")
     kept, least, most = (delta * mask[:, None]).double(), -reference.double(), 1 - reference.double()
-    cost = Cost(reference.double(), Window.gaussian() if window is None else window, "mean")
+    cost = Cost.of_reference(reference.double(), Window.gaussian() if window is None else window, "mean")
 
     def scaled(factor: Tensor) -> Tensor:
         return torch.minimum(torch.maximum(kept * factor[:, None, None, None], least), most)
@@ -253,7 +253,7 @@ def dissimilarity(reference: Tensor, delta: Tensor, window: Window | None = None
     if reference.shape != delta.shape:
         shapes = f"{tuple(reference.shape)} and {tuple(delta.shape)}"
         raise InputError(f"reference and delta must be of one shape (B, C, H, W), got {shapes}")
-    cost = Cost(reference.double(), Window.gaussian() if window is None else window, "mean")
+    cost = Cost.of_reference(reference.double(), Window.gaussian() if window is None else window, "mean")
     return cost.of(cost.losses(cost.reference + delta.double()))
 
 

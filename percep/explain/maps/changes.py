@@ -8,7 +8,7 @@ from percep.attacks.criteria import margin
 from percep.attacks.validation import check_logits
 from percep.ball import SSIMBall
 from percep.errors import InputError
-from percep.explain.answers import Model, logits_from
+from percep.explain.logits import Model, logits_function
 from percep.explain.maps.allocation import over_channels
 from percep.explain.maps.squares import square_and_stride
 from percep.program import Multipliers
@@ -40,7 +40,7 @@ def energy_maps(reference: Tensor, delta: Tensor) -> Tensor:
     return (luminance + contrast).sum(1)
 
 
-def price_maps(ball: SSIMBall, multipliers: Multipliers, delta: Tensor) -> Tensor:
+def multiplier_maps(ball: SSIMBall, multipliers: Multipliers, delta: Tensor) -> Tensor:
     """The shadow price of quality, `(B, H, W)` float64, at least 0: what the objective gains per SSIM given up there.
 
     With a floor t it is minus the derivative of the program's optimum by the floor of each window: its multipliers
@@ -119,7 +119,7 @@ def ablation_maps(
     """
     require_images(reference, "reference")
     _check_same(reference, delta)
-    logits = logits_from(model)
+    logits = logits_function(model)
     height, width = (int(length) for length in delta.shape[-2:])
     side, stride = square_and_stride("ablation", (height, width), side, stride, at_once)
 

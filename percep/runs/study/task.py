@@ -28,7 +28,8 @@ from percep.runs.inputs import photographs_of
 from percep.runs.study.outputs import Pictured, VariantParts, merge_study, parts_of
 from percep.runs.study.passes import Examination, Surveyed, require_gradcam, survey
 from percep.runs.study.variants import Plan, plans_of
-from percep.study import Examined, Kept
+from percep.study import Measurements, PhotographEvidence
+from percep.study.evidence import is_fooled
 
 
 class StudyCampaign(Campaign[ExplainTask]):
@@ -131,7 +132,7 @@ class StudyCampaign(Campaign[ExplainTask]):
         def begin() -> Work:
             examination = self._examined(plan, parts, model, len(photographs.shards))
 
-            def work(batch: Batch) -> list[tuple[Kept, Pictured]]:
+            def work(batch: Batch) -> list[tuple[PhotographEvidence, Pictured]]:
                 read = batch.read()
                 with network_failures(model, read):
                     kept, examined = examination(batch.shard, batch.number, read)
@@ -141,7 +142,7 @@ class StudyCampaign(Campaign[ExplainTask]):
             return work
 
         size = self.config.batch_size
-        return Stage(photographs, parts.examination, size, begin, ("status",), _turned, plan.name)
+        return Stage(photographs, parts.examination, size, begin, ("status",), _fooled, plan.name)
 
     def _examined(self, plan: Plan, parts: VariantParts, model: Classifier, shards: int) -> Examination:
         if len(parts.survey.finished().shards) < shards:
@@ -155,7 +156,7 @@ class StudyCampaign(Campaign[ExplainTask]):
         except InputError as error:  # of all photographs, so that every process meets it
             raise SharedError(str(error)) from error
 
-    def _pictures(self, batch: Batch, examined: Examined | None) -> dict[str, Pictured]:
+    def _pictures(self, batch: Batch, examined: Measurements | None) -> dict[str, Pictured]:
         """Saves the adversarial images of a batch, and encodes what the report will show of it."""
         if examined is None:
             return {}
@@ -170,5 +171,5 @@ class StudyCampaign(Campaign[ExplainTask]):
         return {name: Pictured(exhibit) for name, exhibit in exhibits.items()}
 
 
-def _turned(row: Mapping[str, Any]) -> bool:
-    return bool(row["status"] == "turned")
+def _fooled(row: Mapping[str, Any]) -> bool:
+    return is_fooled(row["status"])

@@ -40,9 +40,9 @@ def more_photographs(elsewhere: None) -> None:
 
 def slowly(rank: int) -> None:
     """Every batch takes half a second more, and leaves a mark."""
-    from percep.runs.engine.checkpoints import Parts  # noqa: PLC0415
+    from percep.runs.engine.checkpoints import Checkpoints  # noqa: PLC0415
 
-    write = Parts.write
+    write = Checkpoints.write
 
     def slower(*arguments: object, **named: object) -> object:
         rows = write(*arguments, **named)
@@ -50,7 +50,7 @@ def slowly(rank: int) -> None:
         time.sleep(0.5)
         return rows
 
-    Parts.write = slower
+    Checkpoints.write = slower
 
 
 def begun(processes: list[BaseProcess]) -> None:

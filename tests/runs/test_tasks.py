@@ -159,16 +159,16 @@ def test_what_a_killed_run_has_finished_is_merged_on_demand(
 @pytest.mark.parametrize("world", [1, 2])
 def test_an_interrupted_terminal(world: int, case: Case, undisturbed: Path) -> None:
     def slowly(rank: int) -> None:
-        from percep.runs.engine.checkpoints import Parts  # noqa: PLC0415
+        from percep.runs.engine.checkpoints import Checkpoints  # noqa: PLC0415
 
-        write = Parts.write
+        write = Checkpoints.write
 
         def slow(*arguments: object, **named: object) -> object:
             rows = write(*arguments, **named)
             time.sleep(0.5)
             return rows
 
-        Parts.write = slow
+        Checkpoints.write = slow
 
     processes = start(world, *case.command, before=slowly)
     while not parts() and all(process.is_alive() for process in processes):

@@ -32,7 +32,7 @@ from percep.report import ImageRow, MinimalRow, Panel, Prediction, read_image, s
 from percep.report.common.worst import worst_place
 from percep.runs.config import AttackTask, MinimalTask
 from percep.runs.failures import network_failures
-from percep.runs.inputs import Predictions, drawn, predict, targets_of
+from percep.runs.inputs import Predictions, predict, stable_seed, targets_of
 
 C = TypeVar("C", bound=AttackTask | MinimalTask)
 Attack = Callable[[Tensor, Tensor, Tensor | None], AttackResult]
@@ -81,7 +81,7 @@ class Run(ABC, Generic[C]):
                 network that fails.
         """
         readable = [photograph for photograph in photographs if photograph.image is not None]
-        torch.manual_seed(drawn(photographs[0].name if photographs else "", self.config.seed))
+        torch.manual_seed(stable_seed(photographs[0].name if photographs else "", self.config.seed))
         with network_failures(self.model, readable):
             batch = self._attack(readable) if readable else None
         numbers = count()

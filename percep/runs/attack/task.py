@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from percep.data.shards import share
 from percep.report import ImageRow, exhibit
 from percep.runs.attack.batch import BallRun, C, MinimalRun, Outcome, Run
-from percep.runs.attack.outputs import OVERVIEW, Pictures, merged, packed, parts_of
+from percep.runs.attack.outputs import OVERVIEW, Pictures, checkpoints_of, merged, packed
 from percep.runs.config import AttackTask, MinimalTask
 from percep.runs.engine.batches import Batch
 from percep.runs.engine.campaign import Campaign
@@ -33,8 +33,8 @@ class AttackCampaign(Campaign[C]):
 
     def work(self, worker: Worker) -> None:
         """See `Campaign.work`."""
-        parts = parts_of(self.folder, self.config.task)
-        worker.do(Stage(self.photographs, parts, self.config.batch_size, lambda: self._attack, _OUTCOME, _fooled))
+        checkpoints = checkpoints_of(self.folder, self.config.task)
+        worker.do(Stage(self.photographs, checkpoints, self.config.batch_size, lambda: self._attack, _OUTCOME, _fooled))
 
     @staticmethod
     def merge(folder: Path) -> str:

@@ -23,9 +23,9 @@ from percep.report.comparison.tables import (
     write_comparison_summary,
 )
 from percep.runs.comparison.units import unit_of
-from percep.runs.engine.atomic import whole
-from percep.runs.engine.checkpoints import Parts
-from percep.runs.engine.manifest import Record, recorded
+from percep.runs.engine.atomic import atomic
+from percep.runs.engine.checkpoints import Checkpoints
+from percep.runs.engine.manifest import Manifest, read_manifest
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class Pictured:
     pictures: ComparedPictures | None = None
 
 
-def parts_of(folder: Path) -> Parts:
+def checkpoints_of(folder: Path) -> Checkpoints:
     """The parts of a comparison: of each a row, and its pictures."""
-    return Parts(folder / "parts", (ComparisonRow, Pictured))
+    return Checkpoints(folder / "parts", (ComparisonRow, Pictured))
 
 
 def fooled(row: Mapping[str, Any]) -> bool:
@@ -61,24 +61,24 @@ def merge_comparison(folder: Path) -> str:
         InputError: no run, or a damaged part.
         OSError: a file cannot be written.
     """
-    record, parts = recorded(folder), parts_of(folder)
-    settings = record.settings["compare"]
+    manifest, checkpoints = read_manifest(folder), checkpoints_of(folder)
+    settings = manifest.settings["compare"]
     rows: list[ComparisonRow] = []
     gallery = ComparisonGallery()
-    for row, pictured in _records(parts, settings["attacks"]):
+    for row, pictured in _records(checkpoints, settings["attacks"]):
         rows.append(row)
         gallery.add(row, pictured.pictures)
-    planned = _planned(record, parts, rows)
-    with whole(folder / "compare.csv") as path:
+    planned = _planned(manifest, checkpoints, rows)
+    with atomic(folder / "compare.csv") as path:
         write_comparison(path, rows)
-    with whole(folder / "summary.json") as path:
-        write_comparison_summary(path, rows, record.settings["seed"], record.classes)
-    with whole(folder / "report.html") as path:
-        facts = Facts(record.command, record.settings, planned)
-        save_comparison_report(path, facts, rows, gallery, settings["attacks"], record.classes)
+    with atomic(folder / "summary.json") as path:
+        write_comparison_summary(path, rows, manifest.settings["seed"], manifest.classes)
+    with atomic(folder / "report.html") as path:
+        facts = Facts(manifest.command, manifest.settings, planned)
+        save_comparison_report(path, facts, rows, gallery, settings["attacks"], manifest.classes)
     done = names_done(rows, len(settings["attacks"]))
     lines = _write_comparable(folder, [row for row in rows if row.name in done], settings["gradients"])
-    known = accuracy(rows, record.classes)
+    known = accuracy(rows, manifest.classes)
     return lines_of([lines, *remarks(known), progress({"images": len(done), "planned": planned})], warnings(known))
 
 
@@ -88,23 +88,23 @@ def _write_comparable(folder: Path, rows: Sequence[ComparisonRow], gradients: in
     if not found:
         return ""
     lines = table([summary(outcomes) for outcomes in found.values()])
-    with whole(folder / "table.md") as path:
+    with atomic(folder / "table.md") as path:
         path.write_text(lines + "\n", encoding="utf-8")
-    with whole(folder / "curves.png") as path:
+    with atomic(folder / "curves.png") as path:
         save_curves(path, found, gradients)
     return lines
 
 
-def _records(parts: Parts, attacks: Sequence[str]) -> Iterator[tuple[ComparisonRow, Pictured]]:
+def _records(checkpoints: Checkpoints, attacks: Sequence[str]) -> Iterator[tuple[ComparisonRow, Pictured]]:
     """A record per photograph and attack, in the order of both; a single one of a photograph that is not attacked."""
-    for _, units in groupby(parts, key=lambda part: (part[0], unit_of(part[1], len(attacks))[0])):
+    for _, units in groupby(checkpoints, key=lambda part: (part[0], unit_of(part[1], len(attacks))[0])):
         records = [(row, pictured) for *_, part in units for row, pictured in part]
         places = {attacks.index(row.outcome.attack): (row, pictured) for row, pictured in records if row.outcome}
         yield from [places[place] for place in sorted(places)] or records[:1]
 
 
-def _planned(record: Record, parts: Parts, rows: Sequence[ComparisonRow]) -> int | None:
-    if record.photographs is not None:
-        return record.photographs
-    complete = len(parts.finished().shards) == record.shards
+def _planned(manifest: Manifest, checkpoints: Checkpoints, rows: Sequence[ComparisonRow]) -> int | None:
+    if manifest.photographs is not None:
+        return manifest.photographs
+    complete = len(checkpoints.finished().shards) == manifest.shards
     return len({row.name for row in rows if not row.missing}) if complete else None

@@ -12,7 +12,7 @@ from percep.errors import InputError
 from percep.report import Prediction
 from percep.report.comparison.gallery import GALLERY_LIMIT, compared_pictures
 from percep.report.comparison.tables import ComparedImages, ComparisonRow
-from percep.runs.comparison.outputs import Pictured, fooled, merge_comparison, parts_of
+from percep.runs.comparison.outputs import Pictured, checkpoints_of, fooled, merge_comparison
 from percep.runs.comparison.units import RepeatedPhotographs, unit_of
 from percep.runs.config import CompareTask
 from percep.runs.engine.batches import Batch, Batches, Finished
@@ -20,7 +20,7 @@ from percep.runs.engine.campaign import Campaign
 from percep.runs.engine.stage import Stage
 from percep.runs.engine.worker import Worker
 from percep.runs.failures import network_failures
-from percep.runs.inputs import Looked, Predictions, look_at, predict
+from percep.runs.inputs import Predictions, Screened, predict, screen
 from percep.summaries import by_status
 
 
@@ -47,18 +47,18 @@ class ComparisonCampaign(Campaign[CompareTask]):
             InputError: a label or target that is not a class, a network that fails, no photograph to attack, or an
                 attack that cannot do what is asked of it.
         """
-        first: Looked | None = None
+        first: Screened | None = None
         counts: list[tuple[str, int]] = []
         problems: list[str] = []
         with network_failures(self.model):
             for batch in Batches(self.each, 1, Finished(), rank=0, world=1):
                 problems += [] if batch.problem is None else [batch.problem]
                 for photograph in batch.read():
-                    looked = self._screened(photograph)
-                    if looked.status is not None:
-                        counts.append((looked.status, photograph.missing))
+                    screened = self._screen(photograph)
+                    if screened.status is not None:
+                        counts.append((screened.status, photograph.missing))
                     elif first is None:
-                        first = looked
+                        first = screened
         if first is None:
             found = [f"{count} {status.replace('_', ' ')}" for status, count in by_status(counts).items()]
             raise InputError(f"no photograph is left to compare attacks on: {', '.join([*found, *problems])}")
@@ -66,15 +66,15 @@ class ComparisonCampaign(Campaign[CompareTask]):
 
     def work(self, worker: Worker) -> None:
         """See `Campaign.work`."""
-        parts = parts_of(self.folder)
-        worker.do(Stage(self.photographs, parts, 1, lambda: self._attack, ("outcome",), fooled))
+        checkpoints = checkpoints_of(self.folder)
+        worker.do(Stage(self.photographs, checkpoints, 1, lambda: self._attack, ("outcome",), fooled))
 
     @staticmethod
     def merge(folder: Path) -> str:
         """See `Campaign.merge`."""
         return merge_comparison(folder)
 
-    def _check_attacks(self, first: Looked) -> None:
+    def _check_attacks(self, first: Screened) -> None:
         """An image that is not finite is checked like any other, and not attacked."""
         assert first.image is not None and first.label is not None
         for attack in self.attacks:
@@ -92,40 +92,42 @@ class ComparisonCampaign(Campaign[CompareTask]):
             return [self._attacked(attacks[attack], photograph, pictured) for photograph in batch.read()]
 
     def _attacked(self, name: str, photograph: Photograph, pictured: bool) -> tuple[ComparisonRow, Pictured]:
-        looked = self._screened(photograph)
-        row = self._row(photograph, looked)
-        if looked.status is not None:
+        screened = self._screen(photograph)
+        row = self._row(photograph, screened)
+        if screened.status is not None:
             return row, Pictured()
-        assert looked.image is not None and looked.label is not None and looked.before is not None
+        assert screened.image is not None and screened.label is not None and screened.before is not None
         settings = self.config.compare
         torch.manual_seed(self.config.seed)
-        tried = attempt(name, self.model, looked.image, looked.label, looked.target, settings.gradients, settings.floor)
+        tried = attempt(
+            name, self.model, screened.image, screened.label, screened.target, settings.gradients, settings.floor
+        )
         row = replace(row, outcome=tried.outcome)
         after = predict(self.model, tried.image)
         if not pictured or after.classes < 0:
             return row, Pictured()
         images = ComparedImages(
-            original=looked.image[0],
+            original=screened.image[0],
             adversarial=tried.image[0],
-            before=self._prediction(looked.before),
+            before=self._prediction(screened.before),
             after=self._prediction(after),
             target=None if row.target is None else self.model.category(row.target),
         )
         return row, Pictured(compared_pictures(images))
 
-    def _screened(self, photograph: Photograph) -> Looked:
-        return look_at(photograph, self.model, self.config, self.config.attack.target)
+    def _screen(self, photograph: Photograph) -> Screened:
+        return screen(photograph, self.model, self.config, self.config.attack.target)
 
     def _prediction(self, predictions: Predictions) -> Prediction:
         return Prediction(self.model.category(int(predictions.classes)), float(predictions.probabilities))
 
-    def _row(self, photograph: Photograph, looked: Looked) -> ComparisonRow:
-        label, target = photograph.label, looked.target
-        finite = looked.before is not None and bool(looked.before.classes >= 0)
-        before = int(looked.before.classes) if looked.before is not None and finite else None
+    def _row(self, photograph: Photograph, screened: Screened) -> ComparisonRow:
+        label, target = photograph.label, screened.target
+        finite = screened.before is not None and bool(screened.before.classes >= 0)
+        before = int(screened.before.classes) if screened.before is not None and finite else None
         return ComparisonRow(
             photograph.name,
-            looked.status or "attacked",
+            screened.status or "attacked",
             label=label,
             label_name=None if label is None else self.model.category(label),
             predicted_before=before,

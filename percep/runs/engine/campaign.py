@@ -10,7 +10,7 @@ from percep.data.photographs import Source
 from percep.models import Classifier
 from percep.runs.config import Config
 from percep.runs.engine.worker import Worker
-from percep.runs.inputs import load_subjects
+from percep.runs.inputs import load_inputs
 
 C = TypeVar("C", bound=Config)
 
@@ -37,7 +37,7 @@ class Campaign(ABC, Generic[C]):
         self.model: Classifier
         self.photographs: Source
         torch.manual_seed(config.seed)  # of a network that draws its weights when it is built
-        self.model, self.photographs = load_subjects(config)
+        self.model, self.photographs = load_inputs(config)
         self.passes = 1
 
     def check(self) -> None:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from percep.errors import InputError
-from percep.runs.engine.atomic import remove_remains, whole
+from percep.runs.engine.atomic import atomic, remove_remains
 from percep.runs.engine.batches import Finished
 
 _LAST = b"percep.last"
@@ -19,7 +19,7 @@ _SCALARS = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.boo
 
 
 @dataclass(frozen=True)
-class Parts:
+class Checkpoints:
     """The parts in a folder: `SHARD/BATCH.parquet`, both numbers.
 
     Attributes:
@@ -44,7 +44,7 @@ class Parts:
             {name: value for thing in record for name, value in _plain(asdict(thing)).items()} for record in records
         ]
         table = pa.Table.from_pylist(rows, schema.with_metadata({_LAST: b"1"} if last else {}))
-        with whole(path) as temporary:
+        with atomic(path) as temporary:
             pq.write_table(table, temporary)
         return rows
 

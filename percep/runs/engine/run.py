@@ -13,7 +13,7 @@ from percep.models.classifier import number_of_logits
 from percep.runs.engine.campaign import C, Campaign
 from percep.runs.engine.checkpoints import begun
 from percep.runs.engine.distributed import join
-from percep.runs.engine.manifest import Record, claim, is_free
+from percep.runs.engine.manifest import Manifest, claim, is_free
 from percep.runs.engine.progress import Tally
 from percep.runs.engine.worker import UnreadableError, Worker
 from percep.runs.task import Request
@@ -59,7 +59,7 @@ def _begin(campaign: Campaign[C], request: Request) -> int | None:
     known = campaign.photographs.survey()
     depends = provenance(campaign.model, known.digest, campaign.config.device, campaign.config.model.network)
     shards, classes = len(campaign.photographs.shards), number_of_logits(campaign.model)
-    claim(campaign.folder, Record(request.command, request.settings, depends, shards, known.count, classes))
+    claim(campaign.folder, Manifest(request.command, request.settings, depends, shards, known.count, classes))
     return known.entries
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from percep.data.photographs import Source
 from percep.runs.engine.batches import Batch
-from percep.runs.engine.checkpoints import Parts
+from percep.runs.engine.checkpoints import Checkpoints
 
 Work = Callable[[Batch], Sequence[tuple[Any, ...]]]
 """Gives the records of a batch, as the parts of its stage take them. What comes of a batch depends on nothing else."""
@@ -31,7 +31,7 @@ class Stage:
     """
 
     photographs: Source
-    parts: Parts
+    checkpoints: Checkpoints
     batch_size: int
     begin: Callable[[], Work]
     columns: Sequence[str] = ("name",)

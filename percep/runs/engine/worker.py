@@ -66,10 +66,10 @@ class Worker:
 
     def _count_finished(self, stage: Stage) -> Finished:
         """What was done before; what processes have left that died in the middle of a part is removed."""
-        stage.parts.clean()
-        finished = stage.parts.finished()
+        stage.checkpoints.clean()
+        finished = stage.checkpoints.finished()
         sizes: Counter[int] = Counter()
-        for shard, rows in stage.parts.columns(stage.columns):
+        for shard, rows in stage.checkpoints.columns(stage.columns):
             self.tally.add_found(len(rows), stage.count_fooled(rows))
             sizes[shard] += len(rows)
         for shard in finished.shards:
@@ -80,7 +80,7 @@ class Worker:
         """Why shards could not be read to their end, and of a failure its shard, its batch and what it says."""
         work = stage.begin()
         problems: list[str] = []
-        failures = f"failures {stage.parts.folder}"
+        failures = f"failures {stage.checkpoints.folder}"
         batches = Batches(stage.photographs, stage.batch_size, finished, self.processes.rank, self.processes.world)
         others = active_children()
         reading = iter(batches.loader(self.readers))  # which starts the workers, before the display starts a thread
@@ -97,7 +97,7 @@ class Worker:
                 except (InputError, UnavailableError) as error:
                     self.processes.count(failures, 1)
                     return problems, (batch.shard, batch.number, str(error))
-                rows = stage.parts.write(batch.shard, batch.number, records, last=batch.last)
+                rows = stage.checkpoints.write(batch.shard, batch.number, records, last=batch.last)
                 self.tally.add(len(rows), stage.count_fooled(rows))
                 if batch.last:
                     self.tally.add_shard(batch.first + len(rows))

@@ -14,20 +14,20 @@ from percep.models import Classifier
 from percep.report import save_image
 from percep.report.study.gallery import GALLERY_LIMIT, study_exhibits
 from percep.runs.config import ExplainTask
-from percep.runs.engine.atomic import whole
+from percep.runs.engine.atomic import atomic
 from percep.runs.engine.batches import Batch
 from percep.runs.engine.campaign import Campaign
 from percep.runs.engine.distributed import Processes
 from percep.runs.engine.launch import SharedError
-from percep.runs.engine.manifest import Record, claim
+from percep.runs.engine.manifest import Manifest, claim
 from percep.runs.engine.progress import Tally
 from percep.runs.engine.stage import Stage, Work
 from percep.runs.engine.worker import Worker
 from percep.runs.failures import network_failures
 from percep.runs.inputs import photographs_of
-from percep.runs.study.outputs import Pictured, VariantParts, merge_study, parts_of
-from percep.runs.study.passes import Examination, Surveyed, require_gradcam, survey
-from percep.runs.study.variants import Plan, plans_of
+from percep.runs.study.outputs import Pictured, VariantCheckpoints, checkpoints_of, merge_study
+from percep.runs.study.passes import MeasurementPass, ScreenedPhotograph, require_gradcam, screen_photographs
+from percep.runs.study.variants import Variant, variants_of
 from percep.study import Measurements, PhotographEvidence
 from percep.study.evidence import is_fooled
 
@@ -36,7 +36,7 @@ class StudyCampaign(Campaign[ExplainTask]):
     """task=explain: whether perturbations fall on what the classifier looks at.
 
     Each variant's photographs are read twice, once to see which are classified correctly and where the network looks,
-    once to be attacked and examined. The second stage begins when all processes are through with the first.
+    once to be attacked and measured. The second stage begins when all processes are through with the first.
 
     Raises:
         InputError: also a setting that is not usable.
@@ -48,8 +48,8 @@ class StudyCampaign(Campaign[ExplainTask]):
         require_gradcam(self.model, config.device)
         for name in config.study.rivals:  # an attack that is not installed, or is given too few gradients
             contender(name, self.model, config.study.gradients)
-        self.plans = plans_of(config)
-        self.passes = 2 * len(self.plans)
+        self.variants = variants_of(config)
+        self.passes = 2 * len(self.variants)
 
     def work(self, worker: Worker) -> None:
         """Does what is left of every variant.
@@ -59,49 +59,51 @@ class StudyCampaign(Campaign[ExplainTask]):
                 that are classified correctly, or photographs that cannot be read to their end. A variant whose model
                 cannot be had, or cannot be studied, is reported with its reason.
         """
-        for plan in self.plans:
-            self._variant(plan, worker)
+        for variant in self.variants:
+            self._variant(variant, worker)
 
     @staticmethod
     def merge(folder: Path) -> str:
         """See `Campaign.merge`."""
         return merge_study(folder)
 
-    def _variant(self, plan: Plan, worker: Worker) -> None:
-        parts = parts_of(self.folder, plan)
+    def _variant(self, variant: Variant, worker: Worker) -> None:
+        checkpoints = checkpoints_of(self.folder, variant)
         before = worker.processes.count("done")
-        worker.processes.first(lambda: parts.problem.unlink(missing_ok=True))
+        worker.processes.first(lambda: checkpoints.problem.unlink(missing_ok=True))
         try:
-            model, photographs = self._subjects(plan, parts, worker.processes)
-            worker.do(self._survey(plan, parts, model, photographs))
-            worker.do(self._examination(plan, parts, model, photographs))
+            model, photographs = self._inputs(variant, checkpoints, worker.processes)
+            worker.do(self._screening(variant, checkpoints, model, photographs))
+            worker.do(self._measurement(variant, checkpoints, model, photographs))
         except SharedError as error:
-            if plan.number == 0:
+            if variant.number == 0:
                 raise
             problem = str(error)
-            worker.processes.first(lambda: self._give_up(parts, problem, before, worker.tally))
+            worker.processes.first(lambda: self._give_up(checkpoints, problem, before, worker.tally))
 
-    def _give_up(self, parts: VariantParts, problem: str, before: int, tally: Tally) -> None:
-        parts.folder.mkdir(parents=True, exist_ok=True)
-        with whole(parts.problem) as path:
+    def _give_up(self, checkpoints: VariantCheckpoints, problem: str, before: int, tally: Tally) -> None:
+        checkpoints.folder.mkdir(parents=True, exist_ok=True)
+        with atomic(checkpoints.problem) as path:
             path.write_text(problem, encoding="utf-8", errors="backslashreplace")
         if tally.count is not None:  # both of the variant's stages will not be done
             planned = 2 * tally.count // self.passes
             tally.add_found(max(0, before + planned - tally.processes.count("done")), 0)
 
-    def _subjects(self, plan: Plan, parts: VariantParts, processes: Processes) -> tuple[Classifier, Source]:
+    def _inputs(
+        self, variant: Variant, checkpoints: VariantCheckpoints, processes: Processes
+    ) -> tuple[Classifier, Source]:
         """The model and the photographs of a variant.
 
         Raises:
             SharedError: why they cannot be had.
             InputError: weights or code that differ from those the variant was begun with.
         """
-        if plan.source is None:
+        if variant.source is None:
             return self.model, self.photographs
-        source, loaded = plan.source, []
+        source, loaded = variant.source, []
 
         def load() -> tuple[Classifier, Source]:
-            model = models.load(plan.model, source=source, device=self.config.device)
+            model = models.load(variant.model, source=source, device=self.config.device)
             return model, photographs_of(self.config.data, model)
 
         def first() -> str | None:
@@ -109,10 +111,10 @@ class StudyCampaign(Campaign[ExplainTask]):
                 loaded.append(load())
             except (InputError, UnavailableError) as error:
                 return str(error)
-            parts.folder.mkdir(parents=True, exist_ok=True)
-            own = {f"weights of {plan.model}": weights_digest(loaded[0][0])}
-            own[f"code of {plan.model}"] = code_digest(loaded[0][0].network)
-            claim(parts.folder, Record("", {}, own, len(self.photographs.shards), None))
+            checkpoints.folder.mkdir(parents=True, exist_ok=True)
+            own = {f"weights of {variant.model}": weights_digest(loaded[0][0])}
+            own[f"code of {variant.model}"] = code_digest(loaded[0][0].network)
+            claim(checkpoints.folder, Manifest("", {}, own, len(self.photographs.shards), None))
             return None
 
         problem = processes.first(first)
@@ -120,54 +122,60 @@ class StudyCampaign(Campaign[ExplainTask]):
             raise SharedError(problem)
         return loaded[0] if loaded else load()
 
-    def _survey(self, plan: Plan, parts: VariantParts, model: Classifier, photographs: Source) -> Stage:
-        def work(batch: Batch) -> list[tuple[Surveyed]]:
+    def _screening(
+        self, variant: Variant, checkpoints: VariantCheckpoints, model: Classifier, photographs: Source
+    ) -> Stage:
+        def work(batch: Batch) -> list[tuple[ScreenedPhotograph]]:
             read = batch.read()
             with network_failures(model):
-                return [(one,) for one in survey(read, model, self.config)]
+                return [(one,) for one in screen_photographs(read, model, self.config)]
 
-        return Stage(photographs, parts.survey, self.config.batch_size, lambda: work, title=plan.name)
+        return Stage(photographs, checkpoints.screening, self.config.batch_size, lambda: work, title=variant.name)
 
-    def _examination(self, plan: Plan, parts: VariantParts, model: Classifier, photographs: Source) -> Stage:
+    def _measurement(
+        self, variant: Variant, checkpoints: VariantCheckpoints, model: Classifier, photographs: Source
+    ) -> Stage:
         def begin() -> Work:
-            examination = self._examined(plan, parts, model, len(photographs.shards))
+            measurement = self._measured(variant, checkpoints, model, len(photographs.shards))
 
             def work(batch: Batch) -> list[tuple[PhotographEvidence, Pictured]]:
                 read = batch.read()
                 with network_failures(model, read):
-                    kept, examined = examination(batch.shard, batch.number, read)
-                pictures = {} if plan.number else self._pictures(batch, examined)
+                    kept, measured = measurement(batch.shard, batch.number, read)
+                pictures = {} if variant.number else self._pictures(batch, measured)
                 return [(one, pictures.get(one.name, Pictured())) for one in kept]
 
             return work
 
         size = self.config.batch_size
-        return Stage(photographs, parts.examination, size, begin, ("status",), _fooled, plan.name)
+        return Stage(photographs, checkpoints.measurement, size, begin, ("status",), _fooled, variant.name)
 
-    def _examined(self, plan: Plan, parts: VariantParts, model: Classifier, shards: int) -> Examination:
-        if len(parts.survey.finished().shards) < shards:
+    def _measured(
+        self, variant: Variant, checkpoints: VariantCheckpoints, model: Classifier, shards: int
+    ) -> MeasurementPass:
+        if len(checkpoints.screening.finished().shards) < shards:
             raise InputError(
-                f"{parts.survey.folder} lacks what other processes have written there: "
+                f"{checkpoints.screening.folder} lacks what other processes have written there: "
                 "choose a folder that all of them share with output=FOLDER"
             )
-        surveyed = ((shard, number, [one for (one,) in records]) for shard, number, records in parts.survey)
+        screened = ((shard, number, [one for (one,) in records]) for shard, number, records in checkpoints.screening)
         try:
-            return Examination(self.config, plan, model, surveyed)
+            return MeasurementPass(self.config, variant, model, screened)
         except InputError as error:  # of all photographs, so that every process meets it
             raise SharedError(str(error)) from error
 
-    def _pictures(self, batch: Batch, examined: Measurements | None) -> dict[str, Pictured]:
+    def _pictures(self, batch: Batch, measured: Measurements | None) -> dict[str, Pictured]:
         """Saves the adversarial images of a batch, and encodes what the report will show of it."""
-        if examined is None:
+        if measured is None:
             return {}
-        for name, image in zip(examined.names, examined.saved, strict=True):
+        for name, image in zip(measured.names, measured.saved, strict=True):
             path = self.folder / "adversarial" / f"{name}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             save_image(path, image)
         quota = share(GALLERY_LIMIT, len(self.photographs.shards), batch.shard)
         shown = {photograph.name for photograph in batch.photographs[: max(0, quota - batch.first)]}
         free = {photograph.name for photograph in batch.photographs if photograph.label is None}
-        exhibits = study_exhibits(examined, shown, self.model.category, free)
+        exhibits = study_exhibits(measured, shown, self.model.category, free)
         return {name: Pictured(exhibit) for name, exhibit in exhibits.items()}
 
 

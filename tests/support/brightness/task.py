@@ -6,10 +6,10 @@ from pathlib import Path
 import pandas as pd
 
 from percep.data.photographs import Photograph
-from percep.runs.engine.atomic import whole
+from percep.runs.engine.atomic import atomic
 from percep.runs.engine.batches import Batch
 from percep.runs.engine.campaign import Campaign
-from percep.runs.engine.checkpoints import Parts
+from percep.runs.engine.checkpoints import Checkpoints
 from percep.runs.engine.stage import Stage
 from percep.runs.engine.worker import Worker
 from tests.support.brightness.config import BrightnessTask
@@ -25,9 +25,9 @@ class Row:
     bright: bool | None = None
 
 
-def parts_of(folder: Path) -> Parts:
+def checkpoints_of(folder: Path) -> Checkpoints:
     """A row per photograph; other columns, such as pictures, would be another dataclass beside it."""
-    return Parts(folder / "parts", (Row,))
+    return Checkpoints(folder / "parts", (Row,))
 
 
 class BrightnessCampaign(Campaign[BrightnessTask]):
@@ -35,13 +35,13 @@ class BrightnessCampaign(Campaign[BrightnessTask]):
 
     def work(self, worker: Worker) -> None:
         """What is left of the stage; a second one would follow with another `worker.do`."""
-        worker.do(Stage(self.photographs, parts_of(self.folder), self.config.batch_size, lambda: self._measured))
+        worker.do(Stage(self.photographs, checkpoints_of(self.folder), self.config.batch_size, lambda: self._measured))
 
     @staticmethod
     def merge(folder: Path) -> str:
         """Writes `brightness.csv`, and says how many photographs are bright."""
-        rows = [row for _, _, records in parts_of(folder) for (row,) in records]
-        with whole(folder / "brightness.csv") as path:
+        rows = [row for _, _, records in checkpoints_of(folder) for (row,) in records]
+        with atomic(folder / "brightness.csv") as path:
             pd.DataFrame(map(asdict, rows)).to_csv(path, index=False)
         return f"{sum(row.bright is True for row in rows)} of {len(rows)} photographs are bright"
 

@@ -12,7 +12,7 @@ import yaml
 from percep.choices import BASELINES, OURS, ROUNDING_BASELINES
 from percep.cli.command_line import CONFIGURATION, DEFAULT_TASK, choices, chosen, groups
 
-_COLUMN, _WIDTH = 27, 120
+_COLUMN, _WIDTH = 21, 114
 """Where the template's column of descriptions begins, and where its lines end."""
 
 

@@ -127,14 +127,14 @@ def test_several_processes_end_in_order_and_one_says_so(capfd: pytest.CaptureFix
 
 
 def while_merging(rank: int) -> None:
-    from percep.runs.attack import task as campaign  # noqa: PLC0415
+    from percep.runs.attack import task  # noqa: PLC0415
 
     def forever(folder: Path) -> None:
         Path("merging").touch()
         time.sleep(60)
 
     slowly(rank)
-    campaign.AttackCampaign.merge = staticmethod(forever)
+    task.AttackCampaign.merge = staticmethod(forever)
 
 
 def test_a_second_signal_ends_the_writing_of_a_report_at_once(capfd: pytest.CaptureFixture[str]) -> None:
@@ -180,14 +180,14 @@ def test_merging_ends_in_order(capfd: pytest.CaptureFixture[str]) -> None:
     before = {path: path.stat().st_mtime_ns for path in Path("out").iterdir()}
 
     def slow(rank: int) -> None:
-        from percep.runs.attack import outputs as merge  # noqa: PLC0415
+        from percep.runs.attack import outputs  # noqa: PLC0415
 
         def write(path: Path, *_: object) -> None:
             path.touch()
             Path("begun").touch()
             time.sleep(60)
 
-        merge.save_summary = write
+        outputs.save_summary = write
 
     (process,) = start(1, "task=merge", "output=out", before=slow)
     begun([process])

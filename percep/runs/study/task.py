@@ -46,7 +46,7 @@ class StudyCampaign(Campaign[ExplainTask]):
     def __init__(self, config: ExplainTask, folder: Path) -> None:
         super().__init__(config, folder)
         require_gradcam(self.model, config.device)
-        for name in config.study.rivals:  # an attack that is not installed, or is given too few gradients
+        for name in config.study.baselines:  # an attack that is not installed, or is given too few gradients
             contender(name, self.model, config.study.gradients)
         self.variants = variants_of(config)
         self.passes = 2 * len(self.variants)

@@ -31,7 +31,7 @@ lint: .venv/installed
 docs: .venv/installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-# About three hours on two cores: solvers, the layer against cvxpylayers, attacks against every peer, the study.
+# About three hours on two cores: solvers, the layer against cvxpylayers, attacks against every baseline, the study.
 bench: study
 	$(BIN)/python -m benchmarks.startup
 	$(BIN)/python -m benchmarks.default_ball

@@ -1,10 +1,10 @@
-"""Attacks against every peer: `python -m benchmarks.attacks`, into benchmarks/results/attacks.json and attacks.png.
+"""Attacks against baselines: `python -m benchmarks.attacks`, into benchmarks/results/attacks.json and attacks.png.
 
 EfficientNet-Lite0, the correctly classified sample photographs, each image on its own and on one thread, equal
-gradients. Every answer is judged as a float image, rounded to the nearest 8-bit levels, and with percep's own
-rounding along its ray; and pulled back to an SSIM floor. Every figure in one run; `processes` attacks run beside
-each other, so the seconds of the peers are indicative and the overhead is timed alone, first. What each attack found is
-kept in `parts`: a run that was interrupted continues; remove the folder to start anew.
+gradients. Every result is evaluated as a float image, rounded to the nearest 8-bit levels, and with percep's own
+rounding along its ray; and scaled back to an SSIM floor. All figures come from one run; `processes` attacks run in
+parallel, so the seconds of the baselines are indicative, and the overhead is timed alone, first. The results of each
+attack are stored in `parts`: an interrupted run continues from there; remove the folder to start anew.
 """
 
 import json
@@ -33,7 +33,7 @@ from percep.report.comparison.tables import save_curves, summary, table
 _CONSOLE = Console()
 
 
-class Subjects:
+class Inputs:
     """The correctly classified photographs, their `places` among all, labels and random targets; and the model."""
 
     def __init__(self, most: int, seed: int) -> None:
@@ -50,42 +50,40 @@ class Subjects:
 
 
 def _job(part: Path, name: str, targeted: bool, gradients: int, floor: float, most: int, seed: int) -> list[Outcome]:
-    """One attack on every photograph; kept in `part`, so that an interrupted run goes on where it was."""
+    """One attack on every photograph; stored in `part`, from which an interrupted run continues."""
     if part.exists():
         return read(json.loads(part.read_text()))
-    subjects = Subjects(most, seed)
-    targets = subjects.targets if targeted else None
-    found = outcomes(
-        name, subjects.model, subjects.images, subjects.labels, targets, gradients, None if targeted else floor
-    )
+    inputs = Inputs(most, seed)
+    targets = inputs.targets if targeted else None
+    found = outcomes(name, inputs.model, inputs.images, inputs.labels, targets, gradients, None if targeted else floor)
     unfinished = part.with_suffix(".unfinished")
     unfinished.write_text(json.dumps([asdict(outcome) for outcome in found]))
     unfinished.rename(part)
     return found
 
 
-def overhead(subjects: Subjects, gradients: int) -> list[float]:
+def overhead(inputs: Inputs, gradients: int) -> list[float]:
     """Seconds beyond the gradients over the seconds of as many gradients, quartiles over images."""
     ratios = []
-    attack = MinimalPerturbation(subjects.model, gradients=gradients)
-    for image in range(len(subjects.images)):
+    attack = MinimalPerturbation(inputs.model, gradients=gradients)
+    for image in range(len(inputs.images)):
         one = slice(image, image + 1)
-        x, label = subjects.images[one], subjects.labels[one]
+        x, label = inputs.images[one], inputs.labels[one]
         start = time.perf_counter()
         for _ in range(gradients):
-            subjects.photographs.gradient(x, int(subjects.places[image]))
+            inputs.photographs.gradient(x, int(inputs.places[image]))
         middle = time.perf_counter()
         attack(x, label)
         ratios.append((time.perf_counter() - middle) / (middle - start) - 1)
     return list(quartiles(ratios))
 
 
-def floor_attack(subjects: Subjects, floor: float, gradients: int) -> dict[str, Any]:
-    """`FrankWolfe` at the floor with a third of the peers' gradients."""
+def floor_attack(inputs: Inputs, floor: float, gradients: int) -> dict[str, Any]:
+    """`FrankWolfe` at the floor with a third of the baselines' gradients."""
     success, calls = [], []
-    for image in range(len(subjects.images)):
+    for image in range(len(inputs.images)):
         one = slice(image, image + 1)
-        result = FrankWolfe(subjects.model, floor=floor, steps=gradients)(subjects.images[one], subjects.labels[one])
+        result = FrankWolfe(inputs.model, floor=floor, steps=gradients)(inputs.images[one], inputs.labels[one])
         success.append(bool(result.success[0]))
         calls.append(int(result.gradient_calls[0]))
     return {"floor": floor, "success": sum(success) / len(success), "gradient_calls": calls}
@@ -93,17 +91,17 @@ def floor_attack(subjects: Subjects, floor: float, gradients: int) -> dict[str, 
 
 def run(settings: DictConfig) -> dict[str, Any]:
     """Everything but the files."""
-    subjects = Subjects(settings.photographs, settings.seed)
+    inputs = Inputs(settings.photographs, settings.seed)
     result: dict[str, Any] = {
         "machine": describe(settings.seed),
-        "settings": {"gradients": settings.gradients, "photographs": len(subjects.images), "floor": settings.floor},
-        "overhead": overhead(subjects, settings.timed_gradients),
-        "floor_attack": floor_attack(subjects, settings.floor, settings.gradients // 3),
+        "settings": {"gradients": settings.gradients, "photographs": len(inputs.images), "floor": settings.floor},
+        "overhead": overhead(inputs, settings.timed_gradients),
+        "floor_attack": floor_attack(inputs, settings.floor, settings.gradients // 3),
         "untargeted": {},
         "targeted": {},
     }
     early = {
-        budget: MinimalPerturbation(subjects.model, gradients=budget)(subjects.images, subjects.labels)
+        budget: MinimalPerturbation(inputs.model, gradients=budget)(inputs.images, inputs.labels)
         for budget in settings.budgets
     }
     result["early"] = {
@@ -122,7 +120,7 @@ def run(settings: DictConfig) -> dict[str, Any]:
             result[kind][name] = [asdict(outcome) for outcome in job.result()]
             row = summary(job.result())
             _CONSOLE.print(f"{kind} {name}: {row['saved_cost']:.2g} saved, {row['resaved_cost']:.2g} resaved")
-    result["bars"] = bars.judge_attacks(result)
+    result["bars"] = bars.attack_bars(result)
     return result
 
 

@@ -1,4 +1,4 @@
-"""What the solvers are held to, and the tables that say where they stand."""
+"""The bars, targets for solvers, layer and attacks, and the tables of what was measured against each."""
 
 import math
 from statistics import median
@@ -8,7 +8,7 @@ from benchmarks.timing import Timing, fastest
 from percep.attacks.comparison import OURS
 
 
-def judge(result: dict[str, Any]) -> list[dict[str, Any]]:
+def solver_bars(result: dict[str, Any]) -> list[dict[str, Any]]:
     """One row per bar: `case`, `bar`, `measured` (text), `reached` (bool)."""
     timings = [Timing(**row) for row in result["timings"]]
     settings, figures = result["settings"], result["figures"]
@@ -51,8 +51,8 @@ def growth(scaling: list[dict[str, float]]) -> float:
     )
 
 
-def judge_layer(result: dict[str, Any]) -> list[dict[str, Any]]:
-    """One row per bar of the differentiable layer, as `judge` gives them."""
+def layer_bars(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """One row per bar of the differentiable layer, in the form of `solver_bars`."""
     rows = []
     for row in result["backward"]:
         _, ratio, _ = row["ratio"]
@@ -61,47 +61,50 @@ def judge_layer(result: dict[str, Any]) -> list[dict[str, Any]]:
         title = f"16 gray 32x32, every window, forward and backward, against cvxpylayers with {row['solver']}"
         text = f"{row['times_faster']:.3g}x ({row['ours_s'][1]:.2g} s, {row['theirs_s']:.2g} s)"
         rows.append({"case": title, "bar": ">= 50x faster", "measured": text, "reached": row["reached"]})
-    most = max(result["memory"]["gibibytes"].values())
-    rows.append(_at_most("8 photographs 224x224x3, forward and backward, peak memory in GiB", most, 2.0))
+    peak = max(result["memory"]["gibibytes"].values())
+    rows.append(_at_most("8 photographs 224x224x3, forward and backward, peak memory in GiB", peak, 2.0))
     return rows
 
 
-def judge_attacks(result: dict[str, Any]) -> list[dict[str, Any]]:
-    """One row per bar of the attacks, as `judge` gives them; `reached` is also "stretch" where that is met.
+def attack_bars(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """One row per bar of the attacks, in the form of `solver_bars`; `reached` is also "stretch" where that is met.
 
-    A peer "as published" rounds as its library does or not at all, and then counts only if every saved image is still
-    adversarial; "given our rounding" is the cheapest of everything that was done with any peer's answer.
+    A baseline "as published" rounds as its library does or not at all, and counts only if every saved image is still
+    adversarial; "given our rounding" is the least cost among the baselines' images, each rounded in all ways.
     """
     rows = []
     untargeted, targeted = ({name: _medians(found) for name, found in result[kind].items()} for kind in _KINDS)
-    mine, rivals = untargeted.pop(OURS), untargeted
-    published = min((row["saved"], name) for name, row in rivals.items() if row["survives"] == 1)
-    helped = min((min(row["saved"], row["resaved"]), name) for name, row in rivals.items())
+    ours, baselines = untargeted.pop(OURS), untargeted
+    published = min((row["saved"], name) for name, row in baselines.items() if row["survives"] == 1)
+    rounded_by_us = min((min(row["saved"], row["resaved"]), name) for name, row in baselines.items())
     title = "median 1 - MSSIM of the smallest saved adversarial image"
-    for rival, what, bar, stretch in (
+    for best, condition, bar, stretch in (
         (published, "as published, all surviving", 1 / 5, 1 / 10),
-        (helped, "given our rounding", 1 / 2, 1 / 4),
+        (rounded_by_us, "given our rounding", 1 / 2, 1 / 4),
     ):
-        rows.append(_share(f"{title}, of the best peer {what} ({rival[1]})", mine["saved"], rival[0], bar, stretch))
+        rows.append(
+            _share(f"{title}, of the best baseline {condition} ({best[1]})", ours["saved"], best[0], bar, stretch)
+        )
     costs = [(row["float_cost"], row["saved_cost"]) for row in result["untargeted"][OURS]]
-    kept = sum(saved < math.inf for _, saved in costs) / sum(found < math.inf for found, _ in costs)
-    text = f"{100 * kept:.0f}%"
-    rows.append({"case": "success after saving", "bar": "100%", "measured": text, "reached": kept == 1})
-    early = [int(budget) for budget, cost in result["early"].items() if cost <= helped[0]]
-    rows.append(_fewest("gradients to the best peer's budget, given our rounding", min(early, default=None), 40, 20))
+    survived = sum(saved < math.inf for _, saved in costs) / sum(found < math.inf for found, _ in costs)
+    text = f"{100 * survived:.0f}%"
+    rows.append({"case": "success after saving", "bar": "100%", "measured": text, "reached": survived == 1})
+    early = [int(budget) for budget, cost in result["early"].items() if cost <= rounded_by_us[0]]
+    rows.append(_fewest("gradients to the best baseline's cost, given our rounding", min(early, default=None), 40, 20))
     floor = result["floor_attack"]
-    best = max((row["floor"], name) for name, row in rivals.items())
+    best = max((row["floor"], name) for name, row in baselines.items())
     rows.append(
         {
-            "case": f"success at floor {floor['floor']}, a third of the gradients, against the best peer ({best[1]})",
+            "case": f"success at floor {floor['floor']}, a third of the gradients, "
+            f"against the best baseline ({best[1]})",
             "bar": f">= {100 * best[0]:.0f}%",
             "measured": f"{100 * floor['success']:.0f}%, at most {max(floor['gradient_calls'])} gradients",
             "reached": floor["success"] >= best[0],
         }
     )
-    mine = targeted.pop(OURS)
-    rival = min((min(row["saved"], row["resaved"]), name) for name, row in targeted.items())
-    rows.append(_share(f"targeted, {title}, of the best peer ({rival[1]})", mine["saved"], rival[0], 1 / 2, 0))
+    ours = targeted.pop(OURS)
+    best = min((min(row["saved"], row["resaved"]), name) for name, row in targeted.items())
+    rows.append(_share(f"targeted, {title}, of the best baseline ({best[1]})", ours["saved"], best[0], 1 / 2, 0))
     rows.append(_fewest("time beyond the gradients, in gradients", result["overhead"][1], 1.0, 0.3))
     return rows
 
@@ -118,23 +121,23 @@ def _medians(found: list[dict[str, Any]]) -> dict[str, float]:
     }
 
 
-def _share(title: str, mine: float, rival: float, bar: float, stretch: float) -> dict[str, Any]:
-    text = f"{mine / rival:.3f} ({mine:.2e} against {rival:.2e})"
-    return {"case": title, "bar": f"<= {bar:g}", "measured": text, "reached": _verdict(mine / rival, bar, stretch)}
+def _share(title: str, ours: float, theirs: float, bar: float, stretch: float) -> dict[str, Any]:
+    text = f"{ours / theirs:.3f} ({ours:.2e} against {theirs:.2e})"
+    return {"case": title, "bar": f"<= {bar:g}", "measured": text, "reached": _reached(ours / theirs, bar, stretch)}
 
 
 def _fewest(title: str, value: float | None, bar: float, stretch: float) -> dict[str, Any]:
     if value is None:
         return {"case": title, "bar": f"<= {bar:g}", "measured": "not reached", "reached": False}
-    return {"case": title, "bar": f"<= {bar:g}", "measured": f"{value:.3g}", "reached": _verdict(value, bar, stretch)}
+    return {"case": title, "bar": f"<= {bar:g}", "measured": f"{value:.3g}", "reached": _reached(value, bar, stretch)}
 
 
-def _verdict(value: float, bar: float, stretch: float) -> bool | str:
+def _reached(value: float, bar: float, stretch: float) -> bool | str:
     return "stretch" if value <= stretch else value <= bar
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """The rows of `judge`, in Markdown."""
+    """The rows of `solver_bars`, `layer_bars` or `attack_bars`, in Markdown."""
     lines = ["| case | bar | measured | reached |", "|---|---|---|---|"]
     for row in rows:
         lines.append(f"| {row['case']} | {row['bar']} | {row['measured']} | {_word(row['reached'])} |")
@@ -146,17 +149,17 @@ def _word(reached: bool | str) -> str:
 
 
 def _speedup(timings: list[Timing], case: str, title: str, side: int, target: float, least: float) -> dict[str, Any]:
-    mine, rival = (fastest(timings, case, side, kind, target) for kind in ("percep", "conic"))
+    ours, conic = (fastest(timings, case, side, kind, target) for kind in ("percep", "conic"))
     bar = f">= {least:g}x faster"
-    if mine is None or rival is None:
-        who = "percep" if mine is None else "no conic solver"
-        text = f"{who} {'did not reach' if mine is None else 'reached'} the gap in the time allowed"
-        if mine is not None:
-            text += f" (percep {mine.median:.2g} s)"
-        return {"case": title, "bar": bar, "measured": text, "reached": mine is not None}
-    ratio = rival.median / mine.median
-    guess = ", extrapolated" if rival.extrapolated else ""
-    text = f"{ratio:.3g}x ({mine.solver} {mine.median:.2g} s, {rival.solver} {rival.median:.2g} s{guess})"
+    if ours is None or conic is None:
+        who = "percep" if ours is None else "no conic solver"
+        text = f"{who} {'did not reach' if ours is None else 'reached'} the gap in the time allowed"
+        if ours is not None:
+            text += f" (percep {ours.median:.2g} s)"
+        return {"case": title, "bar": bar, "measured": text, "reached": ours is not None}
+    ratio = conic.median / ours.median
+    extrapolated = ", extrapolated" if conic.extrapolated else ""
+    text = f"{ratio:.3g}x ({ours.solver} {ours.median:.2g} s, {conic.solver} {conic.median:.2g} s{extrapolated})"
     return {"case": title, "bar": bar, "measured": text, "reached": ratio >= least}
 
 

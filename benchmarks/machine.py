@@ -20,7 +20,7 @@ _PACKAGES = (
     "moreau",
     "efficientnet-lite-pytorch",
 )
-_PEERS = ("foolbox", "torchattacks", "adv-lib")
+_BASELINES = ("foolbox", "torchattacks", "adv-lib")
 
 
 def describe(seed: int) -> dict[str, object]:
@@ -31,7 +31,7 @@ def describe(seed: int) -> dict[str, object]:
         "threads": torch.get_num_threads(),
         "system": platform.platform(),
         "python": platform.python_version(),
-        "versions": {name: found for name in (*_PACKAGES, *_PEERS) if (found := _version(name)) is not None},
+        "versions": {name: found for name in (*_PACKAGES, *_BASELINES) if (found := _version(name)) is not None},
         "seed": seed,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": _commit(),

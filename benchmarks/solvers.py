@@ -46,7 +46,7 @@ def run(settings: DictConfig) -> dict[str, Any]:
         "timings": [asdict(timing) for timing in timings],
         "figures": figures,
     }
-    result["bars"] = bars.judge(result)
+    result["bars"] = bars.solver_bars(result)
     return result
 
 

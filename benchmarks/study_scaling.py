@@ -26,7 +26,8 @@ from percep.explain import bootstrap_interval
 from percep.runs.engine.checkpoints import Parts
 from percep.runs.engine.manifest import claim, recorded
 from percep.runs.study.outputs import Pictured, VariantParts, merge_study
-from percep.study import Kept
+from percep.study import PhotographEvidence
+from percep.study.evidence import is_fooled
 
 _RESULTS = Path(__file__).parent / "results"
 _RESULT = _RESULTS / "study-scaling.json"
@@ -60,7 +61,7 @@ def report(found: dict[str, Any]) -> str:
     """The results as Markdown."""
     (alone, pair), sizes, merging = found["runs"], found["bytes"], found["merging"]
     lines = [
-        "| variant | look, s per photograph | examine, s per photograph | block means, bytes | part, bytes |",
+        "| variant | screening, s per photograph | measurement, s per photograph | block means, bytes | part, bytes |",
         "|---|---|---|---|---|",
     ]
     for name, times, size in zip(_VARIANTS, alone["passes"], sizes, strict=True):
@@ -104,15 +105,15 @@ def _variants(output: Path) -> list[VariantParts]:
 
 
 def _bytes(parts: VariantParts) -> dict[str, float]:
-    records = [kept for _, _, batch in parts.examination for kept, _ in batch if kept.status == "turned"]
-    maps = {sum(len(named.blocks.values) for named in kept.maps) for kept in records}
+    records = [one for _, _, batch in parts.examination for one, _ in batch if is_fooled(one.status)]
+    maps = {sum(len(named.blocks.values) for named in one.maps) for one in records}
     (size,) = maps
-    whole = sum(path.stat().st_size for path in parts.folder.rglob("*.parquet"))
-    return {"maps": size, "part": whole / len(records)}
+    stored = sum(path.stat().st_size for path in parts.folder.rglob("*.parquet"))
+    return {"maps": size, "part": stored / len(records)}
 
 
 def _merging(folder: Path) -> dict[str, float]:
-    """Seconds and bytes per photograph, from two numbers of photographs, so that what is there anyway drops out."""
+    """Seconds and bytes per photograph, the slope between two numbers of photographs, without the constant part."""
     seconds, memory = [], []
     for count in _MERGED:
         repeated = folder / f"merged{count}"
@@ -126,24 +127,24 @@ def _merging(folder: Path) -> dict[str, float]:
 
 
 def _repeat(source: Path, target: Path, count: int) -> None:
-    """A study of so many photographs, of which those that were turned are repeated, without pictures."""
+    """A study of so many photographs, of which those that were fooled are repeated, without pictures."""
     target.mkdir()
     record = recorded(source)
     claim(target, replace(record, photographs=count))
     for done in _variants(source):
         parts = VariantParts(target / done.folder.relative_to(source))
-        looked = [one for _, _, batch in done.survey for (one,) in batch]
-        kept = [one for _, _, batch in done.examination for one, _ in batch if one.status == "turned"]
-        _write(parts.survey, [(replace(looked[i % len(looked)], name=f"{i}"),) for i in range(count)])
-        _write(parts.examination, [(_renamed(kept[i % len(kept)], f"{i}"), Pictured()) for i in range(count)])
+        screened = [one for _, _, batch in done.survey for (one,) in batch]
+        fooled = [one for _, _, batch in done.examination for one, _ in batch if is_fooled(one.status)]
+        _write(parts.survey, [(replace(screened[i % len(screened)], name=f"{i}"),) for i in range(count)])
+        _write(parts.examination, [(_renamed(fooled[i % len(fooled)], f"{i}"), Pictured()) for i in range(count)])
 
 
-def _renamed(kept: Kept, name: str) -> Kept:
+def _renamed(photograph: PhotographEvidence, name: str) -> PhotographEvidence:
     return replace(
-        kept,
+        photograph,
         name=name,
-        regions=tuple(replace(row, name=name) for row in kept.regions),
-        curves=tuple(replace(row, name=name) for row in kept.curves),
+        regions=tuple(replace(row, name=name) for row in photograph.regions),
+        curves=tuple(replace(row, name=name) for row in photograph.curves),
     )
 
 

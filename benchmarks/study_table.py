@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from percep.study.criteria import words
+from percep.study.criteria import display_name
 
 Row = dict[str, Any]
-_OTHER_CHANGES = ("ablation", "contribution", "energy", "price")
+_OTHER_CHANGES = ("ablation", "contribution", "energy", "multiplier")
 _STATISTICS = ("partial_spearman", "spearman")
 
 
@@ -17,28 +17,29 @@ def study_tables(summary: Row) -> str:
 
 
 def _variants(summary: Row) -> str:
-    random = f"price_{summary['claim']['control']}"
+    control = f"multiplier_{summary['claim']['control']}"
     lines = [
-        f"| {variant['name']} | {variant['turned']} of {variant['correct']} | "
+        f"| {variant['name']} | {variant['fooled']} of {variant['correct']} | "
         + " | ".join(f"{_interval(found)}{'' if found['met'] else ', no'}" for found in variant["criteria"])
-        + f" | {_price(summary, variant['name'], 'price')} | {_price(summary, variant['name'], random)} |"
+        + f" | {_multiplier(summary, variant['name'], 'multiplier')}"
+        + f" | {_multiplier(summary, variant['name'], control)} |"
         for variant in summary["variants"]
     ]
     head = [
         "variant",
-        "turned",
+        "fooled",
         "association",
         "above the control",
         "effect above the other region",
-        "price with Grad-CAM",
-        "price of the control",
+        "multiplier with Grad-CAM",
+        "multiplier of the control",
     ]
     return _table(head, lines)
 
 
-def _price(summary: Row, variant: str, price: str) -> str:
-    """The association of the price of SSIM with Grad-CAM; a mean alone has one price everywhere."""
-    wanted = (variant, price, "gradcam", summary["claim"]["statistic"])
+def _multiplier(summary: Row, variant: str, name: str) -> str:
+    """The association of SSIM's multiplier with Grad-CAM; a mean alone has one multiplier everywhere."""
+    wanted = (variant, name, "gradcam", summary["claim"]["statistic"])
     found = [
         row
         for row in summary["associations"]
@@ -52,7 +53,7 @@ def _perturbations(summary: Row) -> str:
     names = [name for name in dict.fromkeys(row["first"] for row in rows) if name not in _OTHER_CHANGES]
     return _table(
         ["1 − SSIM of, with Grad-CAM", "partial Spearman", "Spearman"],
-        [_line("the attack" if name == "dissimilarity" else words(name), rows, "first", name) for name in names],
+        [_line("the attack" if name == "dissimilarity" else display_name(name), rows, "first", name) for name in names],
     )
 
 
@@ -61,7 +62,7 @@ def _maps(summary: Row) -> str:
     names = dict.fromkeys(row["second"] for row in rows)
     return _table(
         ["1 − SSIM of the attack, with", "partial Spearman", "Spearman"],
-        [_line(words(name), rows, "second", name) for name in names],
+        [_line(display_name(name), rows, "second", name) for name in names],
     )
 
 
@@ -72,9 +73,9 @@ def _regions(summary: Row) -> str:
     for variant in (summary["variants"][0]["name"], *([floors] if floors else [])):
         lines += _region_lines(summary, variant, share)
     head = [
-        f"variant, kept inside, {share:.0%}",
+        f"variant, restricted to, {share:.0%}",
         "1 − SSIM there",
-        "gain in margin, as it is",
+        "gain in margin, not rescaled",
         "at equal SSIM",
         "still adversarial, at equal SSIM",
     ]
@@ -83,12 +84,12 @@ def _regions(summary: Row) -> str:
 
 def _region_lines(summary: Row, variant: str, share: float) -> list[str]:
     rows = [row for row in summary["causal"] if (row["variant"], row["share"]) == (variant, share)]
-    kept = {(row["region"], row["budget"]): row for row in rows}
+    by_budget = {(row["region"], row["budget"]): row for row in rows}
     lines = []
     for region in dict.fromkeys(row["region"] for row in rows):
-        own, equal = kept[region, "own"], kept[region, "equal"]
+        own, equal = by_budget[region, "own"], by_budget[region, "equal"]
         gains = [f"{100 * row['gain']:.0f}% [{100 * row['low']:.0f}, {100 * row['high']:.0f}]" for row in (own, equal)]
-        label = "top of Grad-CAM" if region == "top" else words(region)
+        label = "top of Grad-CAM" if region == "top" else display_name(region)
         cells = [f"{variant}, {label}", f"{100 * own['mass']:.0f}%", *gains, f"{100 * equal['flipped']:.0f}%"]
         lines.append(f"| {' | '.join(cells)} |")
     return lines

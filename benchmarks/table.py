@@ -26,9 +26,9 @@ def updated(page: str, names: Sequence[str]) -> str:
 
 def _headline() -> str:
     """A row or two of every table, losses among them."""
-    judged = _result("solvers-full")["bars"]
-    judged = [*judged, *bars.judge_layer(_result("layer")), *bars.judge_attacks(_result("attacks"))]
-    return bars.table([row for row in judged if row["case"].startswith(_HEADLINE)])
+    rows = _result("solvers-full")["bars"]
+    rows = [*rows, *bars.layer_bars(_result("layer")), *bars.attack_bars(_result("attacks"))]
+    return bars.table([row for row in rows if row["case"].startswith(_HEADLINE)])
 
 
 def _solvers() -> str:
@@ -49,7 +49,7 @@ def _solvers() -> str:
 
 def _layer() -> str:
     result = _result("layer")
-    return f"{bars.table(bars.judge_layer(result))}\n\n{_where(result['machine'])}"
+    return f"{bars.table(bars.layer_bars(result))}\n\n{_where(result['machine'])}"
 
 
 def _generator() -> str:
@@ -70,7 +70,7 @@ def _attacks() -> str:
     settings, seconds = result["settings"], result["overhead"]
     found = [summary(read(rows)) for rows in result["untargeted"].values()]
     return (
-        f"{bars.table(bars.judge_attacks(result))}\n\n"
+        f"{bars.table(bars.attack_bars(result))}\n\n"
         f"{_where(result['machine'])} {settings['photographs']} photographs, {settings['gradients']} gradients; "
         f"overhead {seconds[0]:.2f} to {seconds[2]:.2f} gradients between the quartiles.\n\n"
         f"{table(found)}"
@@ -135,7 +135,7 @@ _HEADLINE = (
     "peak memory",
     "224x224x3, floor, rho 0:",
     "16 gray 32x32, every window, forward and backward, against cvxpylayers with MOREAU",
-    "median 1 - MSSIM of the smallest saved adversarial image, of the best peer as published",
+    "median 1 - MSSIM of the smallest saved adversarial image, of the best baseline as published",
     "success after saving",
     "success at floor 0.99",
 )

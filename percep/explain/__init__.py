@@ -24,7 +24,7 @@ from percep.explain.interventions.regions import (
 )
 from percep.explain.maps.allocation import allocation_maps
 from percep.explain.maps.attribution import Attribution, integrated_gradients, occlusion, zero_maps
-from percep.explain.maps.changes import ablation_maps, contribution_maps, energy_maps, price_maps
+from percep.explain.maps.changes import ablation_maps, contribution_maps, energy_maps, multiplier_maps
 from percep.explain.maps.confounds import (
     centred_gaussian,
     confound_maps,
@@ -108,6 +108,7 @@ __all__ = [
     "last_convolutional_stage",
     "local_standard_deviation",
     "matched_region",
+    "multiplier_maps",
     "occlusion",
     "paired_tests",
     "partial_spearman",
@@ -117,7 +118,6 @@ __all__ = [
     "phase_shuffled",
     "pointing_game",
     "pointing_game_shifts",
-    "price_maps",
     "random_gradient",
     "random_region",
     "randomised",

@@ -29,16 +29,17 @@ from torch import Tensor
 from percep.ball import SSIMBall
 from percep.program import Multipliers, Program
 from percep.solvers.conjugate_gradients import conjugate_gradients
-from percep.solvers.constraints import Constraints, NewtonMatrix, parts, squared_radii
-from percep.solvers.interior_point import MOST_PIXELS, Factor
+from percep.solvers.constraints import Constraints, NewtonMatrix, squared_radii
+from percep.solvers.interior_point import MAX_PIXELS, Factor
 from percep.solvers.lagrangian import NormalEquations
 from percep.solvers.quadratic import per_image
 from percep.summaries import range_of
 
 # Up to here a dense factor is as quick as conjugate gradients, and exact.
 DENSE_PIXELS = 400
-_MOST_STEPS = 1000
+_MAX_STEPS = 1000
 _REFINEMENTS = 3
+# Distance to an end of the pixel range at which a pixel is taken to be there.
 _NEAREST = 1e-9
 _TINY = 1e-30
 
@@ -79,10 +80,16 @@ class AdjointReport:
 
 @dataclass(frozen=True)
 class AdjointState:
-    """What the contraction needs: w, `D J w` and `box w`."""
+    """The solution of the adjoint system.
+
+    Attributes:
+        direction: w, `(B, C, H, W)`.
+        multipliers: `D J w`.
+        box: `box w`, `(B, C, H, W)`.
+    """
 
     direction: Tensor
-    prices: Multipliers
+    multipliers: Multipliers
     box: Tensor
 
     def contract(
@@ -96,11 +103,11 @@ class AdjointState:
     ) -> Tensor:
         """phi, a number whose derivatives in the ball's reference and levels, g, a and rho are the gradients."""
         constraints = Constraints(ball, delta)
-        moved = delta if anchor is None else delta - anchor
-        total = (self.direction * (rho * moved - linear)).sum() + (self.box * ball.reference).sum()
-        for product in parts(multipliers.join(constraints.along(self.direction), torch.mul)):
+        distance = delta if anchor is None else delta - anchor
+        total = (self.direction * (rho * distance - linear)).sum() + (self.box * ball.reference).sum()
+        for product in multipliers.join(constraints.along(self.direction), torch.mul).present():
             total = total + product.sum()
-        for product in parts(self.prices.join(constraints.values, torch.mul)):
+        for product in self.multipliers.join(constraints.values, torch.mul).present():
             total = total + product.sum()
         return -total
 
@@ -110,8 +117,8 @@ def solve_adjoint(
 ) -> tuple[AdjointState, Tensor, int]:
     """Solves `H w = cotangent` for finite programs; also the relative residuals, `(B,)` float64, and the CG steps.
 
-    Small images are treated in float64, whatever the dtype, and factored where conjugate gradients do not get
-    there. Pixels that nothing holds (rho = 0, no window, no pull) get w = 0.
+    Small images are treated in float64, whatever the dtype, and factored where conjugate gradients do not reach the
+    tolerance. Pixels whose row of H is 0 (rho = 0, no window, not at an end of the range) get w = 0.
 
     Args:
         program: of finite data.
@@ -121,34 +128,34 @@ def solve_adjoint(
         tolerance: at which conjugate gradients stop.
     """
     dtype, pixels = cotangent.dtype, cotangent[0].numel()
-    if pixels <= MOST_PIXELS:
+    if pixels <= MAX_PIXELS:
         program, delta, multipliers = program.double, delta.double(), multipliers.map(Tensor.double)
         cotangent = cotangent.double()
     # Programs and cotangents of any scale: float32 has no room for the products of small ones.
     scaled, unit = program.normalized()
     unit = torch.where(unit > 0, unit, 1.0).reshape(-1, 1, 1, 1)
-    scaled_prices = multipliers.map(lambda values: values / unit)
-    matrix = newton_matrix(scaled, delta, scaled_prices, smoothing)
-    largest = cotangent.flatten(1).abs().amax(1).reshape(-1, 1, 1, 1).clamp_min(_TINY)
-    right = torch.where(matrix.precondition.reached, cotangent / largest, 0.0)
-    direction, steps = torch.zeros_like(right), 0
+    scaled_multipliers = multipliers.map(lambda values: values / unit)
+    matrix = newton_matrix(scaled, delta, scaled_multipliers, smoothing)
+    size = cotangent.flatten(1).abs().amax(1).reshape(-1, 1, 1, 1).clamp_min(_TINY)
+    rhs = torch.where(matrix.preconditioner.reached, cotangent / size, 0.0)
+    direction, steps = torch.zeros_like(rhs), 0
     if pixels > DENSE_PIXELS:
-        free = matrix.precondition.reached
+        free = matrix.preconditioner.reached
         direction, steps = conjugate_gradients(
-            lambda values: free * matrix.product(values), matrix.precondition, right, tolerance, _MOST_STEPS
+            lambda values: free * matrix.product(values), matrix.preconditioner, rhs, tolerance, _MAX_STEPS
         )
-    residual = _relative_residual(matrix, direction, right)
-    if pixels <= MOST_PIXELS:
+    residual = _relative_residual(matrix, direction, rhs)
+    if pixels <= MAX_PIXELS:
         for image in torch.nonzero(residual > tolerance):
-            prices = scaled_prices.map(partial(torch.index_select, dim=0, index=image))
-            alone = newton_matrix(scaled.select(image), delta[image], prices, smoothing)
-            direction[image] = _factored(alone, right[image])
-        residual = _relative_residual(matrix, direction, right)
-    prices = matrix.stiffness.join(matrix.constraints.along(direction), torch.mul)
+            chosen = scaled_multipliers.map(partial(torch.index_select, dim=0, index=image))
+            image_matrix = newton_matrix(scaled.select(image), delta[image], chosen, smoothing)
+            direction[image] = _solve_dense(image_matrix, rhs[image])
+        residual = _relative_residual(matrix, direction, rhs)
+    weighted = matrix.stiffness.join(matrix.constraints.along(direction), torch.mul)
     state = AdjointState(
-        (direction * (largest / unit)).to(dtype),
-        prices.map(lambda values: (values * largest).to(dtype)),
-        (matrix.box * direction * largest).to(dtype),
+        (direction * (size / unit)).to(dtype),
+        weighted.map(lambda values: (values * size).to(dtype)),
+        (matrix.box * direction * size).to(dtype),
     )
     return state, residual, steps
 
@@ -162,7 +169,7 @@ def newton_matrix(program: Program, delta: Tensor, multipliers: Multipliers, smo
     slacks = Constraints(ball.double, delta.double()).values.join(
         squared_radii(ball.double), lambda h, squared: torch.maximum(-h, smoothing * squared)
     )
-    stiffness = multipliers.join(slacks, lambda price, slack: (price / slack).to(delta.dtype))
+    stiffness = multipliers.join(slacks, lambda multiplier, slack: (multiplier / slack).to(delta.dtype))
     equations = NormalEquations(program, multipliers)
     excess = equations.rhs - equations.product(delta)
     box = excess.clamp_min(0) / (ball.highest - delta).clamp_min(_NEAREST)
@@ -170,20 +177,20 @@ def newton_matrix(program: Program, delta: Tensor, multipliers: Multipliers, smo
     return NewtonMatrix(equations, Constraints(ball, delta), stiffness, box)
 
 
-def _factored(matrix: NewtonMatrix, right: Tensor) -> Tensor:
-    """`H^-1 v` of one image by a dense factor and refinement; 0 if rounding makes H indefinite."""
-    free = matrix.precondition.reached
-    factor = Factor.of(matrix.dense() + torch.diag((~free).to(right.dtype).flatten()))
+def _solve_dense(matrix: NewtonMatrix, rhs: Tensor) -> Tensor:
+    """`H^-1 v` of one image by a dense factor and refinement; 0 if H is not positive definite in float64."""
+    free = matrix.preconditioner.reached
+    factor = Factor.of(matrix.dense() + torch.diag((~free).to(rhs.dtype).flatten()))
     if factor is None:
-        return torch.zeros_like(right)
-    direction = free * factor.solve(right)
+        return torch.zeros_like(rhs)
+    direction = free * factor.solve(rhs)
     for _ in range(_REFINEMENTS):
-        direction = direction + free * factor.solve(right - free * matrix.product(direction))
+        direction = direction + free * factor.solve(rhs - free * matrix.product(direction))
     return direction
 
 
-def _relative_residual(matrix: NewtonMatrix, direction: Tensor, right: Tensor) -> Tensor:
+def _relative_residual(matrix: NewtonMatrix, direction: Tensor, rhs: Tensor) -> Tensor:
     """`(B,)` float64, in the norm of the preconditioner's inverse; 0 where the right-hand side is 0."""
-    left = right - matrix.precondition.reached * matrix.product(direction)
-    size, whole = (per_image(matrix.precondition(v) * v).double().flatten() for v in (left, right))
-    return torch.where(whole > 0, (size.clamp_min(0) / whole.clamp_min(_TINY)).sqrt(), 0.0)
+    residual = rhs - matrix.preconditioner.reached * matrix.product(direction)
+    squared, rhs_squared = (per_image(matrix.preconditioner(v) * v).double().flatten() for v in (residual, rhs))
+    return torch.where(rhs_squared > 0, (squared.clamp_min(0) / rhs_squared.clamp_min(_TINY)).sqrt(), 0.0)

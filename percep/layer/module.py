@@ -294,7 +294,7 @@ class _Adjoint(torch.autograd.Function):
                 for value, needed in zip(rest, wanted, strict=True)
             )
         )
-        gradients = iter(_gradients(inputs, delta, Multipliers(luminance, contrast, mean), cotangent, work))
+        gradients = iter(_gradients(inputs, delta, Multipliers.of(luminance, contrast, mean), cotangent, work))
         return tuple(next(gradients) if needed else None for needed in wanted)
 
     @staticmethod
@@ -353,12 +353,12 @@ def _gradients(
         with torch.enable_grad():
             inputs = inputs.where(finite)
         program = inputs.program(work.window)
-    healthy = torch.isfinite(cotangent).flatten(1).all(1)
-    sound = torch.where((healthy & finite).reshape(-1, 1, 1, 1), cotangent, 0.0)
-    state, residual, steps = solve_adjoint(program, delta, multipliers, sound, work.smoothing, work.tolerance)
+    finite_cotangent = torch.isfinite(cotangent).flatten(1).all(1)
+    finite_part = torch.where((finite_cotangent & finite).reshape(-1, 1, 1, 1), cotangent, 0.0)
+    state, residual, steps = solve_adjoint(program, delta, multipliers, finite_part, work.smoothing, work.tolerance)
     # A cotangent that is not finite gives gradients that are not.
-    direction = torch.where((healthy | ~finite).reshape(-1, 1, 1, 1), state.direction, torch.nan)
-    _tell(work, torch.where(healthy & finite, residual, torch.nan), steps)
+    direction = torch.where((finite_cotangent | ~finite).reshape(-1, 1, 1, 1), state.direction, torch.nan)
+    _report(work, torch.where(finite_cotangent & finite, residual, torch.nan), steps)
     with torch.enable_grad():
         contraction = replace(state, direction=direction).contract(
             inputs.attached(program), inputs.linear, inputs.anchor, inputs.rho, delta, multipliers
@@ -366,7 +366,7 @@ def _gradients(
     return torch.autograd.grad(contraction, sources, materialize_grads=True)
 
 
-def _tell(work: _Work, residual: Tensor, steps: int) -> None:
+def _report(work: _Work, residual: Tensor, steps: int) -> None:
     """Reports the adjoint, and warns where it is not accurate."""
     assert work.solution is not None
     # A cotangent mapped over by `torch.func` has the same answers once more.
@@ -374,12 +374,12 @@ def _tell(work: _Work, residual: Tensor, steps: int) -> None:
     solved = torch.tensor([state is Status.SOLVED for state in status], device=residual.device)
     report = AdjointReport(residual, work.tolerance, steps, work.smoothing, solved)
     if not bool(report.accurate.all()):
-        poor = [
+        inaccurate = [
             f"image {image}: forward {status[image]}, adjoint residual {float(residual[image]):.1e}"
             for image in torch.nonzero(~report.accurate).flatten().tolist()
         ]
         warnings.warn(
-            f"inaccurate derivative (wanted a residual of {report.tolerance:.1e}); " + "; ".join(poor),
+            f"inaccurate derivative (asked for a residual of {report.tolerance:.1e}); " + "; ".join(inaccurate),
             AdjointWarning,
             stacklevel=2,
         )

@@ -8,12 +8,13 @@ from torch import Tensor
 from percep.ball import SSIMBall
 from percep.errors import InputError
 from percep.precision import without_autocast
-from percep.program import Multipliers, Program, Solution
+from percep.program import FloorMultipliers, Multipliers, Program, Solution
 from percep.solvers.feasibility import scale_into_ball
 from percep.solvers.incumbents import Incumbents
+from percep.ssim import shifted_variance
 
 _ITERATIONS = 2000
-_MOST_PIXELS = 256
+_MAX_PIXELS = 256
 _EXPONENT = 0.8
 
 
@@ -36,8 +37,8 @@ def unrolled(
         InputError: images of more than 256 values, or data that are not finite.
     """
     pixels = linear.shape[1:].numel()
-    if pixels > _MOST_PIXELS or not bool(program.finite.all()):
-        raise InputError(f"mode 'unrolled' needs finite images of at most {_MOST_PIXELS} values, got {pixels}")
+    if pixels > _MAX_PIXELS or not bool(program.finite.all()):
+        raise InputError(f"mode 'unrolled' needs finite images of at most {_MAX_PIXELS} values, got {pixels}")
     with without_autocast():
         delta, multipliers = _iterate(ball, linear, anchor, rho)
     with torch.no_grad():
@@ -54,47 +55,55 @@ def unrolled(
 
 
 def _iterate(ball: SSIMBall, linear: Tensor, anchor: Tensor | None, rho: Tensor) -> tuple[Tensor, Multipliers]:
+    """d, `(B, C, H, W)`, and the multipliers after all iterations, in the graph."""
     batch, shape = len(linear), linear.shape[1:]
     pixels = shape.numel()
     identity = torch.eye(pixels, dtype=linear.dtype, device=linear.device)
     average = ball.window.mean(identity.reshape(-1, *shape)).reshape(pixels, -1).mT
-    x, pull = ball.reference.flatten(1), linear if anchor is None else linear + rho * anchor
-    pull, curvature, centre = pull.flatten(1), rho.reshape(-1, 1), 0.5 - x
+    linear_term = (linear if anchor is None else linear + rho * anchor).flatten(1)
+    x, curvature = ball.reference.flatten(1), rho.reshape(-1, 1)
+    centre = 0.5 - x
     mean_x, var_x = ball.reference_mean.flatten(1), ball.reference_variance.flatten(1)
-    size = pull.detach().abs().amax(1, keepdim=True)
+    start = linear_term.detach().abs().amax(1, keepdim=True)
 
-    def maps(values: Tensor) -> Tensor:
+    def per_window(values: Tensor) -> Tensor:
         return values.expand(ball.map_shape).flatten(1)
 
-    one, two = torch.ones_like(mean_x) * size, torch.ones_like(mean_x) * size
-    total, ends = size.clone(), torch.ones_like(x) * size
+    luminance, contrast = torch.ones_like(mean_x) * start, torch.ones_like(mean_x) * start
+    mean_multiplier, range_multiplier = start.clone(), torch.ones_like(x) * start
     delta = torch.zeros_like(x)
+    sets, ellipsoid = ball.floor_sets, ball.ellipsoid
     for _ in range(_ITERATIONS):
-        p, q, right = torch.zeros_like(mean_x), torch.zeros_like(mean_x), pull + 2 * ends * centre
-        if ball.luminance is not None and ball.contrast is not None:
-            p, q = one, two
-            first, second = maps(ball.luminance.k) * one, maps(ball.contrast.k) * two
-            right = right + 2 * x * (second @ average) + 2 * ((first - second) * mean_x) @ average
-        if ball.ellipsoid is not None:
-            p, q = p + total * maps(ball.ellipsoid.luminance), q + total * maps(ball.ellipsoid.contrast)
-        matrix = 2 * average.mT @ ((p - q)[:, :, None] * average)
-        matrix = matrix + torch.diag_embed(2 * q @ average + curvature + 2 * ends)
-        delta = torch.linalg.solve(matrix, right)
+        # What multiplies the squared mean and the variance of a window in the Lagrangian.
+        of_mean, of_variance = torch.zeros_like(mean_x), torch.zeros_like(mean_x)
+        rhs = linear_term + 2 * range_multiplier * centre
+        if sets is not None:
+            of_mean, of_variance = luminance, contrast
+            shifted_mean = per_window(sets.luminance.k) * luminance
+            shifted = per_window(sets.contrast.k) * contrast
+            rhs = rhs + 2 * x * (shifted @ average) + 2 * ((shifted_mean - shifted) * mean_x) @ average
+        if ellipsoid is not None:
+            of_mean = of_mean + mean_multiplier * per_window(ellipsoid.luminance)
+            of_variance = of_variance + mean_multiplier * per_window(ellipsoid.contrast)
+        matrix = 2 * average.mT @ ((of_mean - of_variance)[:, :, None] * average)
+        matrix = matrix + torch.diag_embed(2 * of_variance @ average + curvature + 2 * range_multiplier)
+        delta = torch.linalg.solve(matrix, rhs)
         mean = delta @ average.mT
-        spread = (delta * delta) @ average.mT - mean**2
-        ends = ends * (4 * (delta - centre) ** 2) ** _EXPONENT
-        if ball.luminance is not None and ball.contrast is not None:
-            k = maps(ball.contrast.k)
-            moved = spread - 2 * k * ((delta * x) @ average.mT - mean * mean_x) + k * k * var_x
-            shift = mean - maps(ball.luminance.k) * mean_x
-            one = one * (shift**2 / ball.luminance.radius.flatten(1) ** 2) ** _EXPONENT
-            two = two * (moved / ball.contrast.radius.flatten(1) ** 2) ** _EXPONENT
-        if ball.ellipsoid is not None:
-            spent = maps(ball.ellipsoid.luminance) * mean**2 + maps(ball.ellipsoid.contrast) * spread
-            total = total * (spent.sum(1, keepdim=True) / ball.ellipsoid.budget.flatten()[:, None]) ** _EXPONENT
-    prices = Multipliers(
-        None if ball.luminance is None else one.reshape(ball.map_shape),
-        None if ball.contrast is None else two.reshape(ball.map_shape),
-        None if ball.ellipsoid is None else total.reshape(-1, 1, 1, 1),
+        variance = (delta * delta) @ average.mT - mean**2
+        range_multiplier = range_multiplier * (4 * (delta - centre) ** 2) ** _EXPONENT
+        if sets is not None:
+            k = per_window(sets.contrast.k)
+            covariance = (delta * x) @ average.mT - mean * mean_x
+            distance_squared = shifted_variance(variance, covariance, k, var_x)
+            mean_distance = mean - per_window(sets.luminance.k) * mean_x
+            luminance = luminance * (mean_distance**2 / sets.luminance.radius.flatten(1) ** 2) ** _EXPONENT
+            contrast = contrast * (distance_squared / sets.contrast.radius.flatten(1) ** 2) ** _EXPONENT
+        if ellipsoid is not None:
+            spent = per_window(ellipsoid.luminance) * mean**2 + per_window(ellipsoid.contrast) * variance
+            share = spent.sum(1, keepdim=True) / ellipsoid.budget.flatten()[:, None]
+            mean_multiplier = mean_multiplier * share**_EXPONENT
+    multipliers = Multipliers(
+        None if sets is None else FloorMultipliers(luminance.reshape(ball.map_shape), contrast.reshape(ball.map_shape)),
+        None if ellipsoid is None else mean_multiplier.reshape(-1, 1, 1, 1),
     )
-    return delta.reshape(batch, *shape), prices
+    return delta.reshape(batch, *shape), multipliers

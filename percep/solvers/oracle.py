@@ -11,7 +11,7 @@ from torch import Tensor
 
 from percep.ball import SSIMBall
 from percep.errors import InputError, UnavailableError
-from percep.program import Multipliers, Program, Solution
+from percep.program import FloorMultipliers, Multipliers, Program, Solution
 from percep.solvers.feasibility import scale_into_ball
 from percep.solvers.incumbents import Incumbents
 from percep.solvers.lagrangian import feasible_multipliers
@@ -21,8 +21,8 @@ from percep.windows import Window
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-# One row per tap of every window: 128x128x3 with the default window.
-_MOST_ROWS = 3 * 128 * 128 * 121
+# Taps of all windows, one row of the matrices each: 128x128x3 with the default window.
+_MAX_TAPS = 3 * 128 * 128 * 121
 # Those of cvxpy's solvers that take second-order cones and give their multipliers.
 _BACKENDS = ("CLARABEL", "SCS", "MOREAU", "DIFFCP")
 
@@ -83,23 +83,28 @@ class Lifted:
         self.exact = program.double
         self.ball = self.exact.ball
         _, self.channels, height, width = self.ball.map_shape
-        self.windows = self.channels * height * width
+        self.num_windows = self.channels * height * width
         self.weights = np.sqrt(np.outer(self.ball.window.taps, self.ball.window.taps).ravel())
-        if self.windows * self.weights.size > _MOST_ROWS:
+        if self.num_windows * self.weights.size > _MAX_TAPS:
             raise InputError(
-                f"the oracle holds at most {_MOST_ROWS} window taps per image, "
-                f"got {self.windows * self.weights.size}: use Dual"
+                f"the oracle holds at most {_MAX_TAPS} window taps per image, "
+                f"got {self.num_windows * self.weights.size}: use Dual"
             )
-        self.x = _vector(self.ball.reference)
-        self.d = self.cp.Variable(self.x.size)
-        self.mean_d = self.cp.Variable(self.windows)
-        average, rows = window_matrices(self.ball)
-        self.rows = sp.block_diag([rows] * self.channels, format="csr")
-        patches = self._deviations(self.d, self.mean_d)
-        self.local = self._floor(patches)
-        self.spent = self._mean(patches)
-        constraints = [self.mean_d == sp.block_diag([average] * self.channels, format="csr") @ self.d]
-        constraints += [self.d >= -self.x, self.d <= 1 - self.x, *self.local, *self.spent]
+        self.reference = _vector(self.ball.reference)
+        self.delta = self.cp.Variable(self.reference.size)
+        self.delta_mean = self.cp.Variable(self.num_windows)
+        average, gather = window_matrices(self.ball)
+        self.gather = sp.block_diag([gather] * self.channels, format="csr")
+        patches = self._deviations(self.delta, self.delta_mean)
+        self.floor_constraints = self._floor(patches)
+        self.mean_constraints = self._mean(patches)
+        constraints = [self.delta_mean == sp.block_diag([average] * self.channels, format="csr") @ self.delta]
+        constraints += [
+            self.delta >= -self.reference,
+            self.delta <= 1 - self.reference,
+            *self.floor_constraints,
+            *self.mean_constraints,
+        ]
         self.problem = self.cp.Problem(self.cp.Maximize(self._objective()), constraints)
         self._data, self._chain, self._inverse = self.problem.get_problem_data(backend, solver_opts={})
 
@@ -116,53 +121,56 @@ class Lifted:
             )
             with contextlib.suppress(self.cp.error.SolverError):
                 self.problem.unpack_results(raw, self._chain, self._inverse)
-        if self.d.value is None:
+        if self.delta.value is None:
             raise InputError(f"{self.backend} gave no answer: {self.problem.status}")
 
     def answer(self) -> tuple[Tensor, Multipliers]:
         """The perturbation, not yet feasible to the last digit, and the multipliers, in the program's dtype."""
-        luminance = contrast = mean = None
-        if self.ball.luminance is not None and self.ball.contrast is not None:
-            duals = (self.local[0].dual_value, self.local[1].dual_value[0])
-            luminance, contrast = (
-                self._tensor(
-                    np.maximum(np.ravel(dual), 0) / (2 * _per_window(level.radius, self.ball)), self.ball.map_shape
+        floor = mean = None
+        if (sets := self.ball.floor_sets) is not None:
+            duals = (self.floor_constraints[0].dual_value, self.floor_constraints[1].dual_value[0])
+            floor = FloorMultipliers(
+                *(
+                    self._tensor(
+                        np.maximum(np.ravel(dual), 0) / (2 * _per_window(level.radius, self.ball)), self.ball.map_shape
+                    )
+                    for dual, level in zip(duals, (sets.luminance, sets.contrast), strict=True)
                 )
-                for dual, level in zip(duals, (self.ball.luminance, self.ball.contrast), strict=True)
             )
-        if self.spent:
-            dual = np.maximum(np.ravel(self.spent[0].dual_value), 0) / (2 * self._budget**0.5)
+        if self.mean_constraints:
+            dual = np.maximum(np.ravel(self.mean_constraints[0].dual_value), 0) / (2 * self._budget**0.5)
             mean = self._tensor(dual, (1, 1, 1, 1))
-        delta = self._tensor(self.d.value, tuple(self.program.linear.shape))
-        return delta, Multipliers(luminance, contrast, mean)
+        delta = self._tensor(self.delta.value, tuple(self.program.linear.shape))
+        return delta, Multipliers(floor, mean)
 
     def _deviations(self, values: Any, mean: Any) -> Any:
         """`(taps, windows)`: sqrt(w) (v - mean v) over each window, whose norm is the deviation."""
         cp, taps = self.cp, self.weights.size
-        weighted = cp.multiply(np.tile(self.weights, self.windows), self.rows @ values)
-        patches = cp.reshape(weighted, (taps, self.windows), "F")
-        return patches - self.weights[:, None] @ cp.reshape(mean, (1, self.windows), "F")
+        weighted = cp.multiply(np.tile(self.weights, self.num_windows), self.gather @ values)
+        patches = cp.reshape(weighted, (taps, self.num_windows), "F")
+        return patches - self.weights[:, None] @ cp.reshape(mean, (1, self.num_windows), "F")
 
     def _floor(self, patches: Any) -> list[Any]:
         ball = self.ball
-        if ball.luminance is None or ball.contrast is None:
+        if (sets := ball.floor_sets) is None:
             return []
         mean_x = _vector(ball.reference_mean)
-        x_patches = self._deviations(self.x, mean_x).value
-        k1, k2 = (_per_window(level.k, ball) for level in (ball.luminance, ball.contrast))
-        r1, r2 = (_per_window(level.radius, ball) for level in (ball.luminance, ball.contrast))
+        x_patches = self._deviations(self.reference, mean_x).value
+        luminance_k, contrast_k = (_per_window(level.k, ball) for level in (sets.luminance, sets.contrast))
+        mean_radius, deviation_radius = (_per_window(level.radius, ball) for level in (sets.luminance, sets.contrast))
         return [
-            self.cp.abs(self.mean_d - k1 * mean_x) <= r1,
-            self.cp.SOC(self.cp.Constant(r2), patches - x_patches * k2, axis=0),
+            self.cp.abs(self.delta_mean - luminance_k * mean_x) <= mean_radius,
+            self.cp.SOC(self.cp.Constant(deviation_radius), patches - x_patches * contrast_k, axis=0),
         ]
 
     def _mean(self, patches: Any) -> list[Any]:
         cp, ellipsoid = self.cp, self.ball.ellipsoid
         if ellipsoid is None:
             return []
-        root1, root2 = (_per_window(part, self.ball) ** 0.5 for part in (ellipsoid.luminance, ellipsoid.contrast))
-        deviations = cp.multiply(np.tile(root2, (self.weights.size, 1)), patches)
-        return [cp.norm(cp.hstack([cp.multiply(root1, self.mean_d), cp.vec(deviations, "F")])) <= self._budget**0.5]
+        mean_scale, scale = (_per_window(part, self.ball) ** 0.5 for part in (ellipsoid.luminance, ellipsoid.contrast))
+        deviations = cp.multiply(np.tile(scale, (self.weights.size, 1)), patches)
+        means = cp.multiply(mean_scale, self.delta_mean)
+        return [cp.norm(cp.hstack([means, cp.vec(deviations, "F")])) <= self._budget**0.5]
 
     @property
     def _budget(self) -> float:
@@ -170,12 +178,12 @@ class Lifted:
         return float(self.ball.ellipsoid.budget.flatten()[0])
 
     def _objective(self) -> Any:
-        value = _vector(self.exact.linear) @ self.d
+        value = _vector(self.exact.linear) @ self.delta
         rho = float(self.exact.rho.flatten()[0])
         if rho == 0:
             return value
         anchor = 0.0 if self.exact.anchor is None else _vector(self.exact.anchor)
-        return value - rho / 2 * self.cp.sum_squares(self.d - anchor)
+        return value - rho / 2 * self.cp.sum_squares(self.delta - anchor)
 
     def _tensor(self, values: np.ndarray, shape: tuple[int, ...]) -> Tensor:
         linear = self.program.linear
@@ -194,7 +202,7 @@ def _cvxpy(backend: str) -> Any:
 
 
 def window_matrices(ball: SSIMBall) -> "tuple[csr_matrix, csr_matrix]":
-    """Of one channel: the local mean, `(windows, pixels)`, and all patches, `(windows * taps, pixels)`."""
+    """Of one channel: the local mean, `(windows, pixels)`, and each tap's pixel, `(windows * taps, pixels)`."""
     import scipy.sparse as sp  # noqa: PLC0415  `import percep` does not wait for scipy
 
     height, width = (int(side) for side in ball.reference.shape[-2:])

@@ -17,15 +17,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from percep.ball import LocalBall, MeanBall, SSIMBall
+from percep.ball import FloorSets, MeanBall, SSIMBall
 from percep.errors import InputError
 from percep.precision import without_autocast
-from percep.program import Multipliers, Program, Solution
+from percep.program import FloorMultipliers, Multipliers, Program, Solution
 from percep.solvers.lagrangian import best_uncovered
 from percep.solvers.quadratic import per_image
 
-_LARGEST = 2 * 2**30
-_ROOT_STEPS = 30
+_MAX_BYTES = 2 * 2**30
+_MAX_NEWTON_STEPS = 30
 
 
 class Patches:
@@ -51,11 +51,11 @@ class Patches:
         return padded.unfold(2, size, stride).unfold(3, size, stride).permute(0, 1, 4, 5, 2, 3)
 
     def zeros(self) -> Tensor:
-        """Copies of nothing, to be written to."""
+        """Copies that are 0, to be written to."""
         return self.reference.new_zeros(self.shape)
 
     def about(self, k: Tensor | None, image: Tensor) -> Tensor:
-        """`K d - k K x`, the copies that a block constrains."""
+        """`K d - k K x`, the copies that a block constrains; k None is 0."""
         copies = self.gather(image)
         return copies if k is None else copies - over_copies(k) * self.gather(self.reference)
 
@@ -73,7 +73,7 @@ class Patches:
                 image = image.new_zeros(shape).index_add_(dim, origin, image)
         return image
 
-    def spread(self, values: Tensor) -> Tensor:
+    def adjoint(self, values: Tensor) -> Tensor:
         """`A' values`, per window to per pixel."""
         return self.window.adjoint(values, *self.size)
 
@@ -124,12 +124,12 @@ class Block(ABC):
         """The largest inner product, `(B,)`, of a point of the set with copies of these moments."""
 
     @abstractmethod
-    def priced(self, moments: Moments, multipliers: Multipliers) -> Multipliers:
-        """`multipliers` with this block's set to those of dual copies with these moments."""
+    def with_multipliers(self, moments: Moments, multipliers: Multipliers) -> Multipliers:
+        """`multipliers` with this block's replaced by those of dual copies with these moments."""
 
     @abstractmethod
     def dual(self, moments: Moments, multipliers: Multipliers) -> Affine:
-        """The inverse of `priced`: dual copies that point along primal ones with these moments."""
+        """The inverse of `with_multipliers`: dual copies that point along primal copies with these moments."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,8 @@ class FloorBlock(Block):
     contrast: Tensor
 
     @classmethod
-    def of(cls, ball: SSIMBall, first: LocalBall, second: LocalBall) -> "FloorBlock":
+    def of(cls, ball: SSIMBall, sets: FloorSets) -> "FloorBlock":
+        first, second = sets.luminance, sets.contrast
         return cls(second.k, (first.k - second.k) * ball.reference_mean, first.radius, second.radius)
 
     def project(self, moments: Moments, penalty: Tensor) -> Affine:
@@ -155,14 +156,14 @@ class FloorBlock(Block):
         mean = self.luminance * moments.mean.abs() + self.centre * moments.mean
         return (mean + self.contrast * moments.variance.sqrt()).flatten(1).sum(1)
 
-    def priced(self, moments: Moments, multipliers: Multipliers) -> Multipliers:
+    def with_multipliers(self, moments: Moments, multipliers: Multipliers) -> Multipliers:
         contrast = moments.variance.sqrt() / (2 * self.contrast)
-        return replace(multipliers, luminance=moments.mean.abs() / (2 * self.luminance), contrast=contrast)
+        return replace(multipliers, floor=FloorMultipliers(moments.mean.abs() / (2 * self.luminance), contrast))
 
     def dual(self, moments: Moments, multipliers: Multipliers) -> Affine:
-        assert multipliers.luminance is not None and multipliers.contrast is not None
-        factor = 2 * multipliers.contrast
-        return Affine(factor, 2 * multipliers.luminance * (moments.mean - self.centre) - factor * moments.mean)
+        assert multipliers.floor is not None
+        factor = 2 * multipliers.floor.contrast
+        return Affine(factor, 2 * multipliers.floor.luminance * (moments.mean - self.centre) - factor * moments.mean)
 
 
 @dataclass(frozen=True)
@@ -178,37 +179,40 @@ class MeanBlock(Block):
         `1 / norm` is concave in the multiplier, so the steps rise monotonically from 0 to the root, and the
         equation is close to linear.
         """
-        first, second = self.ellipsoid.luminance / penalty, self.ellipsoid.contrast / penalty
-        mean, spread = penalty * first * moments.mean**2, penalty * second * moments.variance
+        mean_weight, variance_weight = self.ellipsoid.luminance / penalty, self.ellipsoid.contrast / penalty
+        mean_norm = penalty * mean_weight * moments.mean**2
+        variance_norm = penalty * variance_weight * moments.variance
         budget = self.ellipsoid.budget
-        price = torch.zeros_like(budget.expand(len(mean), 1, 1, 1))
-        for _ in range(_ROOT_STEPS):
-            one, two = 1 / (1 + price * first), 1 / (1 + price * second)
-            spent = per_image(mean * one**2 + spread * two**2)
-            slope = per_image(mean * first * one**3 + spread * second * two**3)
+        multiplier = torch.zeros_like(budget.expand(len(mean_norm), 1, 1, 1))
+        for _ in range(_MAX_NEWTON_STEPS):
+            mean_factor, variance_factor = 1 / (1 + multiplier * mean_weight), 1 / (1 + multiplier * variance_weight)
+            spent = per_image(mean_norm * mean_factor**2 + variance_norm * variance_factor**2)
             excess = (spent / budget).sqrt() - 1
-            if not bool((excess > 8 * torch.finfo(price.dtype).eps).any()):
+            if not bool((excess > 8 * torch.finfo(multiplier.dtype).eps).any()):
                 break
-            price = (price + excess * spent / slope.clamp_min(torch.finfo(slope.dtype).tiny)).clamp_min_(0)
-        one, two = 1 / (1 + price * first), 1 / (1 + price * second)
-        return Affine(two, (one - two) * moments.mean)
+            slope = per_image(
+                mean_norm * mean_weight * mean_factor**3 + variance_norm * variance_weight * variance_factor**3
+            )
+            newton = excess * spent / slope.clamp_min(torch.finfo(slope.dtype).tiny)
+            multiplier = (multiplier + newton).clamp_min_(0)
+        mean_factor, variance_factor = 1 / (1 + multiplier * mean_weight), 1 / (1 + multiplier * variance_weight)
+        return Affine(variance_factor, (mean_factor - variance_factor) * moments.mean)
 
     def _norm(self, moments: Moments) -> Tensor:
         """Of dual copies, `(B, 1, 1, 1)`."""
-        scaled = moments.mean**2 / self.ellipsoid.luminance + moments.variance / self.ellipsoid.contrast
-        return per_image(scaled).sqrt()
+        return self.ellipsoid.squared_dual_norm(moments.mean, moments.variance).sqrt()
 
     def support(self, moments: Moments) -> Tensor:
         return (self._norm(moments) * self.ellipsoid.budget.sqrt()).flatten()
 
-    def priced(self, moments: Moments, multipliers: Multipliers) -> Multipliers:
+    def with_multipliers(self, moments: Moments, multipliers: Multipliers) -> Multipliers:
         return replace(multipliers, mean=self._norm(moments) / (2 * self.ellipsoid.budget.sqrt()))
 
     def dual(self, moments: Moments, multipliers: Multipliers) -> Affine:
         assert multipliers.mean is not None
-        first = 2 * multipliers.mean * self.ellipsoid.luminance
-        second = 2 * multipliers.mean * self.ellipsoid.contrast
-        return Affine(second, (first - second) * moments.mean)
+        mean_factor = 2 * multipliers.mean * self.ellipsoid.luminance
+        factor = 2 * multipliers.mean * self.ellipsoid.contrast
+        return Affine(factor, (mean_factor - factor) * moments.mean)
 
 
 def over_copies(values: Tensor) -> Tensor:
@@ -231,17 +235,17 @@ def earlier_duals(program: Program, solution: Solution) -> list[Tensor]:
     for block in blocks_of(ball):
         copies = patches.about(block.k, delta)
         duals.append(block.dual(patches.moments(copies), multipliers).of(copies))
-    pull = program.linear - program.rho * (delta if program.anchor is None else delta - program.anchor)
-    spread = torch.stack([patches.scatter(dual) for dual in duals]).sum(0)
-    factor = per_image(pull * spread) / per_image(spread * spread).clamp_min(torch.finfo(spread.dtype).tiny)
+    gradient = program.linear - program.rho * (delta if program.anchor is None else delta - program.anchor)
+    adjoint = torch.stack([patches.scatter(dual) for dual in duals]).sum(0)
+    factor = per_image(gradient * adjoint) / per_image(adjoint * adjoint).clamp_min(torch.finfo(adjoint.dtype).tiny)
     return [dual * over_copies(factor.clamp_min(0)) for dual in duals]
 
 
 def blocks_of(ball: SSIMBall) -> list[Block]:
     """The floor's block, the mean's or both, in this order."""
     blocks: list[Block] = []
-    if ball.luminance is not None and ball.contrast is not None:
-        blocks.append(FloorBlock.of(ball, ball.luminance, ball.contrast))
+    if ball.floor_sets is not None:
+        blocks.append(FloorBlock.of(ball, ball.floor_sets))
     if ball.ellipsoid is not None:
         blocks.append(MeanBlock(ball.ellipsoid))
     return blocks
@@ -250,9 +254,9 @@ def blocks_of(ball: SSIMBall) -> list[Block]:
 def refuse_large(ball: SSIMBall) -> None:
     """Raises `InputError` for copies of more than 2 GiB; a solver needs up to eight times their memory."""
     size = len(blocks_of(ball)) * math.prod(ball.map_shape) * ball.window.size**2 * ball.reference.element_size()
-    if size > _LARGEST:
+    if size > _MAX_BYTES:
         raise InputError(
-            f"window copies of {size / 2**30:.1f} GiB exceed {_LARGEST / 2**30:.0f} GiB: use Dual or fewer images"
+            f"window copies of {size / 2**30:.1f} GiB exceed {_MAX_BYTES / 2**30:.0f} GiB: use Dual or fewer images"
         )
 
 
@@ -274,7 +278,7 @@ def copies_bound(program: Program, duals: list[Tensor]) -> tuple[Tensor, Multipl
             product = patches.mean(dual * patches.gather(ball.reference))
             bound = bound + (block.k * product).flatten(1).sum(1)
         residual = residual - patches.scatter(dual)
-        multipliers = block.priced(moments, multipliers)
+        multipliers = block.with_multipliers(moments, multipliers)
     left = replace(program, linear=residual)
     return bound + left.objective(best_uncovered(left)), multipliers
 

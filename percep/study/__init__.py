@@ -1,10 +1,10 @@
 """The study of the paper's question: does the perturbation fall on what the classifier looks at?"""
 
 from percep.study.causal import CurveRow, RegionRow
-from percep.study.criteria import Claim, Criterion, judge, verdict
-from percep.study.evidence import BlockMap, Evidence, Kept, NamedMap, keep
-from percep.study.examination import Depth, Examined, examine
-from percep.study.findings import Findings, SweepRow, Variant, find
+from percep.study.criteria import Claim, Criterion, evaluate_criteria, verdict
+from percep.study.evidence import BlockMap, Evidence, NamedMap, PhotographEvidence, photograph_evidence
+from percep.study.findings import Findings, SweepRow, VariantResult, analyse
+from percep.study.measurement import Depth, Measurements, measure
 from percep.study.perturbations import CONTROLS, Optimum, Setting, optimum
 from percep.study.tables import AssociationRow, CausalRow, ComparisonRow, Inference
 
@@ -19,20 +19,20 @@ __all__ = [
     "CurveRow",
     "Depth",
     "Evidence",
-    "Examined",
     "Findings",
     "Inference",
-    "Kept",
+    "Measurements",
     "NamedMap",
     "Optimum",
+    "PhotographEvidence",
     "RegionRow",
     "Setting",
     "SweepRow",
-    "Variant",
-    "examine",
-    "find",
-    "judge",
-    "keep",
+    "VariantResult",
+    "analyse",
+    "evaluate_criteria",
+    "measure",
     "optimum",
+    "photograph_evidence",
     "verdict",
 ]

@@ -1,4 +1,4 @@
-"""What parts of a perturbation do: kept inside regions only, and added or taken away block by block."""
+"""The effect of parts of a perturbation: restricted to regions, and added or removed block by block."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -25,24 +25,25 @@ Model = Callable[[Tensor], Tensor]
 Budget = Literal["own", "equal"]
 
 BUDGETS: tuple[Budget, ...] = ("own", "equal")
-_DRAWN = ("matched", "shifted", "random")
+_RANDOM = ("matched", "shifted", "random")
 
 
 @dataclass(frozen=True)
 class RegionRow:
-    """The perturbation of one image kept inside one kind of region.
+    """The effect of one image's perturbation restricted to one kind of region.
 
     Attributes:
         name: the image's.
-        share: of the image that the top region covers; "outside" is the rest.
-        region: "top" of the attention map, "outside" it, "matched" in texture and outside the top, "shifted" in one
-            piece to where texture is similar, or shifted at "random".
-        budget: "own", the perturbation inside as it is, or "equal", rescaled to the mean SSIM of the whole.
-        mass: the region's share of the whole perturbation's 1 - SSIM. At the optimum of a ball of mean SSIM a region's
-            gain follows its mass, to first order, whatever the region: read the gain beside it.
-        gain: of the whole perturbation's gain in margin, the part that is kept: 0 for none, 1 for all; NaN where an
+        share: of the image that the top region covers; "outside" is the complement.
+        region: the "top" of the attention map; "outside" it; "matched" to it in texture and disjoint from it; "shifted"
+            in one piece to where the texture is similar; or shifted at "random".
+        budget: "own", the perturbation inside unchanged, or "equal", rescaled to the mean SSIM of the full
+            perturbation.
+        mass: the region's share of the full perturbation's 1 - SSIM. At the optimum of a ball of mean SSIM a region's
+            gain equals its mass to first order, whatever the region: read the two together.
+        gain: the restricted perturbation's share of the full one's gain in margin: 0 for none, 1 for all; NaN where an
             equal budget could not be spent in every draw.
-        flipped: whether the image is still adversarial; of the first draw where regions are drawn.
+        flipped: whether the image is still adversarial; of the first draw where regions are random.
         reached: whether the equal budget could be spent, in all draws.
         distance: between a matched or shifted region's distribution of texture and the top's (Kolmogorov and
             Smirnov); None for other regions.
@@ -72,7 +73,7 @@ def region_rows(
     draws: int,
     generator: torch.Generator,
 ) -> list[RegionRow]:
-    """Every image, share, region and budget; means over draws of the regions that are drawn at random.
+    """A row per image, share, region and budget; means over the draws of random regions.
 
     Args:
         names: of the images.
@@ -80,13 +81,13 @@ def region_rows(
         reference: `(B, C, H, W)` in [0, 1].
         delta: the same shape, adversarial perturbations.
         labels, targets: `(B,)` class indices.
-        attention: `(B, H, W)`, whose top regions are meant.
+        attention: `(B, H, W)`; its top regions are compared with the others.
         texture: `(B, H, W)`, `percep.explain.local_standard_deviation`.
         shares: areas of the top regions, in (0, 1/2].
         draws: of matched and of random regions.
         generator: of ties and draws.
     """
-    none, whole = (_margins(model, images, labels, targets) for images in (reference, reference + delta))
+    original, full = (_margins(model, images, labels, targets) for images in (reference, reference + delta))
     budgets: dict[Budget, Tensor | None] = {"own": None, "equal": dissimilarity(reference, delta)}
     spent = (1 - ssim_maps(reference, reference + delta)).mean(1)
     spent = spent / spent.sum((1, 2), keepdim=True)
@@ -94,13 +95,13 @@ def region_rows(
     for share in shares:
         top = top_region(attention, share, generator)
         for region in REGIONS:
-            masks, distances = _masks(region, top, texture, draws if region in _DRAWN else 1, generator)
+            masks, distances = _masks(region, top, texture, draws if region in _RANDOM else 1, generator)
             mass = torch.stack([(spent * mask).sum((1, 2)) for mask in masks]).mean(0)
             for budget, goal in budgets.items():
-                kept = [restrict(reference, delta, mask, goal) for mask in masks]
-                margins = torch.stack([_margins(model, reference + part.delta, labels, targets) for part in kept])
-                reached = torch.stack([part.reached for part in kept]).all(0)
-                gains = ((margins - none) / (whole - none)).mean(0).where(reached, torch.nan)
+                parts = [restrict(reference, delta, mask, goal) for mask in masks]
+                margins = torch.stack([_margins(model, reference + part.delta, labels, targets) for part in parts])
+                reached = torch.stack([part.reached for part in parts]).all(0)
+                gains = ((margins - original) / (full - original)).mean(0).where(reached, torch.nan)
                 for i, name in enumerate(names):
                     rows.append(
                         RegionRow(

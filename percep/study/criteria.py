@@ -1,4 +1,4 @@
-"""The claim and what would support it, fixed before the run, and the verdict in a sentence each."""
+"""The claim, the three criteria that would support it, fixed before the run, and the verdict in a sentence."""
 
 import math
 from collections.abc import Sequence
@@ -8,20 +8,20 @@ import numpy as np
 from torch import Tensor
 
 from percep.explain import Interval
-from percep.study.causal import RegionRow
+from percep.study.evidence import Evidence
 from percep.study.tables import Correlation, Inference, correlate, gains
 
 
 @dataclass(frozen=True)
 class Claim:
-    """That a perturbation falls on what the classifier looks at, in numbers.
+    """What is tested: that a perturbation falls on what the classifier looks at.
 
     Attributes:
         change: map of the perturbation.
         attention: map of the model.
         statistic: of the two.
-        control: perturbation of the same ball that must agree less.
-        region: where the perturbation must do less than in the top of the attention map, at an equal budget.
+        control: of `percep.study.CONTROLS`; its perturbation must agree less with the attention map.
+        region: where the perturbation's effect must be less than in the top of the attention map, at an equal budget.
         share: of the image that the top covers.
     """
 
@@ -37,17 +37,16 @@ class Claim:
 class Criterion:
     """One of the three conditions.
 
-    They are not independent: what is associated at all is above a random control, and at the optimum of a ball of mean
-    SSIM a region gains, to first order, what is spent in it. Under a floor, where every window is spent, the third
-    stands for itself.
+    They are not independent: a positive association usually exceeds that of a random control, and at the optimum of a
+    ball of mean SSIM a region's gain is, to first order, its share of the budget. Under a floor, where every window's
+    budget is used up, the third is independent of the first two.
 
     Attributes:
         name: "association", "control" or "causal".
-        met: the interval of the mean lies above 0, and images are enough for that to be unlikely by chance alone; None
-            where they are not.
+        met: whether the interval of the mean lies above 0; None for too few images to reject chance at this level.
         interval: over images.
         first, second: the two means whose difference the interval is of; None for the first condition.
-        sentence: what was found, for people.
+        sentence: the result in words.
     """
 
     name: str
@@ -58,42 +57,39 @@ class Criterion:
     sentence: str
 
 
-def judge(
+def evaluate_criteria(
     claim: Claim,
-    names: Sequence[str],
-    changes: dict[str, Tensor],
-    others: dict[str, Tensor],
-    attention: dict[str, Tensor],
-    confounds: dict[str, Tensor],
-    regions: Sequence[RegionRow],
+    evidence: Evidence,
     inference: Inference,
 ) -> tuple[Criterion, ...]:
-    """The three conditions over the photographs `names`; maps are `(N, h, w)` block means by name."""
+    """The three criteria over the photographs of the evidence."""
 
     def values(first_name: str, first: Tensor) -> np.ndarray:
         pair = (first_name, claim.attention)
-        return correlate(claim.statistic, first, attention[claim.attention], confounds, pair).values
+        attention = evidence.attention[claim.attention]
+        return correlate(claim.statistic, first, attention, evidence.confounds, pair).values
 
-    what = f"{words(claim.statistic)} of {words(claim.change)} with {words(claim.attention)}"
+    what = f"{display_name(claim.statistic)} of {display_name(claim.change)} with {display_name(claim.attention)}"
     associated = _criterion(
         "association",
         f"association above zero ({what})",
-        inference.interval(values(claim.change, changes[claim.change])),
+        inference.interval(values(claim.change, evidence.changes[claim.change])),
         inference.level,
     )
     controlled = _difference(
         "control",
-        f"association of the first-order perturbation above that of a {words(claim.control)} gradient in the same ball",
-        values("first_order", others["first_order"]),
-        values(claim.control, others[claim.control]),
+        f"association of the first-order perturbation above that of a {display_name(claim.control)} gradient in the "
+        "same ball",
+        values("first_order", evidence.others["first_order"]),
+        values(claim.control, evidence.others[claim.control]),
         inference,
     )
     causal = _difference(
         "causal",
-        f"effect inside the top {claim.share:.0%} of {words(claim.attention)} above that inside a "
-        f"{words(claim.region)} region of equal area and SSIM (share of the gain in margin)",
-        gains(regions, names, claim.share, "top", "equal"),
-        gains(regions, names, claim.share, claim.region, "equal"),
+        f"effect inside the top {claim.share:.0%} of {display_name(claim.attention)} above that inside a "
+        f"{display_name(claim.region)} region of equal area and SSIM (share of the gain in margin)",
+        gains(evidence.regions, evidence.names, claim.share, "top", "equal"),
+        gains(evidence.regions, evidence.names, claim.share, claim.region, "equal"),
         inference,
     )
     return associated, controlled, causal
@@ -110,20 +106,20 @@ def verdict(criteria: Sequence[Criterion]) -> str:
     return f"The perturbation {answer} on what the classifier looks at: {met} of {len(criteria)} criteria are met"
 
 
-def words(name: str) -> str:
-    """A map's, region's, perturbation's or statistic's name for people."""
+def display_name(name: str) -> str:
+    """The name of a map, region, perturbation or statistic as reports print it."""
     kind, randomised, stage = name.partition("_randomised_")
     if randomised:
-        return f"randomised model {stage}" if kind == "model" else f"{words(kind)} of randomised model {stage}"
-    return _WORDS.get(name, name.replace("_", " "))
+        return f"randomised model {stage}" if kind == "model" else f"{display_name(kind)} of randomised model {stage}"
+    return _DISPLAY_NAMES.get(name, name.replace("_", " "))
 
 
-def capital(text: str) -> str:
+def capitalised(text: str) -> str:
     """The text with a capital first letter, the others as they are."""
     return text[:1].upper() + text[1:]
 
 
-_WORDS = {
+_DISPLAY_NAMES = {
     "ablation": "the loss by ablation",
     "another_image": "another photograph's Grad-CAM",
     "contribution": "gradient times perturbation",
@@ -140,7 +136,7 @@ _WORDS = {
     "pgd_l2": "PGD-L2",
     "pgd_linf": "PGD-Linf",
     "phase_shuffled": "phase-shuffled",
-    "price": "the price of SSIM",
+    "multiplier": "the multiplier of SSIM",
     "shifted": "shifted, similarly textured",
     "sign_flipped": "sign-flipped",
     "spearman": "Spearman",
@@ -162,14 +158,14 @@ def _criterion(
     first: float | None = None,
     second: float | None = None,
 ) -> Criterion:
-    # All values being positive has a chance of 2^-images where signs are a coin's, and then every resample is positive.
+    # If signs are random, all values are positive with probability 2^-images, and then so is every resample.
     enough = 2.0**-interval.images <= (1 - level) / 2
     met = interval.low > 0 if enough else None
     answer = "too few photographs" if met is None else ("yes" if met else "no")
     means = "" if first is None or second is None else f"{first:.2f} against {second:.2f}, difference "
     missing = f", {interval.undefined} undefined" if interval.undefined else ""
     sentence = (
-        f"{capital(what)}: {answer}, {means}{interval.estimate:.2f} "
+        f"{capitalised(what)}: {answer}, {means}{interval.estimate:.2f} "
         f"[{interval.low:.2f}, {interval.high:.2f}] over {interval.images} photographs{missing}"
     )
     return Criterion(name, met, interval, first, second, sentence)

@@ -1,7 +1,7 @@
-"""What is kept of photographs that were examined: maps as block means, and rows."""
+"""What a study stores of each photograph: maps as block means, and rows; and the same of all photographs together."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -9,11 +9,18 @@ from torch import Tensor
 
 from percep.explain import block_means
 from percep.study.causal import CurveRow, RegionRow
-from percep.study.examination import Examined
+from percep.study.measurement import Measurements
 
 KINDS = ("changes", "attention", "confounds", "others")
-"""Of maps, as in `Examined`."""
+"""Of maps, as in `Measurements`."""
 _COUNTED = ("changes", "attention")
+"""Kinds whose maps that are zero everywhere are counted."""
+
+FOOLED = "fooled"
+"""The status of a photograph whose saved adversarial image reaches the attack's goal."""
+
+_FORMER_FOOLED, _FORMER_MULTIPLIER = "turned", "price"
+"""What parts of run folders written before call `FOOLED`, and the maps of multipliers."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +38,7 @@ class BlockMap:
 
     @staticmethod
     def of(values: Tensor) -> "BlockMap":
-        """Keeps `(h, w)` block means."""
+        """Of `(h, w)` block means."""
         height, width = values.shape
         return BlockMap(height, width, values.detach().float().cpu().contiguous().numpy().tobytes())
 
@@ -50,15 +57,15 @@ class NamedMap:
 
 
 @dataclass(frozen=True)
-class Kept:
-    """What is kept of one photograph.
+class PhotographEvidence:
+    """What is stored of one photograph.
 
     Attributes:
         name: of the photograph.
-        status: what came of it; nothing else is kept of one that was not "turned".
+        status: `FOOLED`, or why there is nothing but a name: "not_found", "misclassified" and so on.
         maps: of every kind.
         zero: names of the maps of change and attention that were zero everywhere.
-        regions, curves: what parts of the perturbation do.
+        regions, curves: the effect of parts of the perturbation.
     """
 
     name: str
@@ -69,35 +76,53 @@ class Kept:
     curves: tuple[CurveRow, ...] = ()
 
 
-def keep(examined: Examined, block: int) -> list[Kept]:
-    """What is kept of the photographs of a batch, `block` pixels to the side of a block."""
+def is_fooled(status: str) -> bool:
+    """Whether a status stored in a run folder, of any version, is `FOOLED`."""
+    return status in (FOOLED, _FORMER_FOOLED)
+
+
+def with_current_names(photograph: PhotographEvidence) -> PhotographEvidence:
+    """A record of a run folder of any version, under the names of this one."""
+    if photograph.status != _FORMER_FOOLED:
+        return photograph
+
+    def current(name: str) -> str:
+        prefix, separator, control = name.partition("_")
+        return f"multiplier{separator}{control}" if prefix == _FORMER_MULTIPLIER else name
+
+    maps = tuple(replace(one, name=current(one.name)) for one in photograph.maps)
+    return replace(photograph, status=FOOLED, maps=maps, zero=tuple(map(current, photograph.zero)))
+
+
+def photograph_evidence(measurements: Measurements, block: int) -> list[PhotographEvidence]:
+    """What is stored of the photographs of a batch, with blocks of `block x block` pixels."""
     blocks: dict[tuple[str, str], Tensor] = {}
     empty: dict[str, list[bool]] = {}
     for kind in KINDS:
-        maps: Mapping[str, Tensor] = getattr(examined, kind)
+        maps: Mapping[str, Tensor] = getattr(measurements, kind)
         blocks |= {(kind, name): block_means(values, block).float().cpu() for name, values in maps.items()}
         if kind in _COUNTED:
             empty |= {name: (~(values != 0).flatten(1).any(1)).tolist() for name, values in maps.items()}
     return [
-        Kept(
+        PhotographEvidence(
             name,
-            "turned",
+            FOOLED,
             tuple(NamedMap(kind, title, BlockMap.of(means[i])) for (kind, title), means in blocks.items()),
             tuple(title for title, zero in empty.items() if zero[i]),
-            tuple(row for row in examined.regions if row.name == name),
-            tuple(row for row in examined.curves if row.name == name),
+            tuple(row for row in measurements.regions if row.name == name),
+            tuple(row for row in measurements.curves if row.name == name),
         )
-        for i, name in enumerate(examined.names)
+        for i, name in enumerate(measurements.names)
     ]
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is kept of all photographs of one variant that were turned, N of them.
+    """What is stored of all photographs of one variant that were fooled, N of them.
 
     Attributes:
         names: of the photographs.
-        changes, attention, confounds, others: as in `Examined`, `(N, h, w)` float32 block means by name.
+        changes, attention, confounds, others: as in `Measurements`, `(N, h, w)` float32 block means by name.
         zero: how many maps of each kind were zero everywhere.
         regions, curves: of all photographs.
     """
@@ -112,24 +137,24 @@ class Evidence:
     curves: list[CurveRow] = field(default_factory=list)
 
     @staticmethod
-    def of(photographs: Iterable[Kept]) -> "Evidence":
-        """Gathers what was kept of photographs, one at a time; only what was turned counts."""
+    def of(photographs: Iterable[PhotographEvidence]) -> "Evidence":
+        """Gathers the evidence of photographs that were fooled, one photograph at a time."""
         evidence = Evidence()
         maps: dict[str, dict[str, list[np.ndarray]]] = {kind: {} for kind in KINDS}
-        for kept in photographs:
-            if kept.status != "turned":
+        for photograph in photographs:
+            if photograph.status != FOOLED:
                 continue
-            evidence.names.append(kept.name)
-            evidence.regions.extend(kept.regions)
-            evidence.curves.extend(kept.curves)
-            for named in kept.maps:
+            evidence.names.append(photograph.name)
+            evidence.regions.extend(photograph.regions)
+            evidence.curves.extend(photograph.curves)
+            for named in photograph.maps:
                 maps[named.kind].setdefault(named.name, []).append(named.blocks.array())
                 if named.kind in _COUNTED:
                     evidence.zero.setdefault(named.name, 0)
-            for name in kept.zero:
+            for name in photograph.zero:
                 evidence.zero[name] += 1
         for kind in KINDS:
             stacks = getattr(evidence, kind)
-            for name in list(maps[kind]):  # what was stacked is let go
+            for name in list(maps[kind]):  # arrays are released once they are stacked
                 stacks[name] = torch.from_numpy(np.stack(maps[kind].pop(name)))
         return evidence

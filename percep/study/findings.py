@@ -1,4 +1,4 @@
-"""What the evidence says: every table of a study, the criteria of each variant, and the verdict."""
+"""The results of a study: every table, the criteria of each variant, and the verdict."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,8 +7,8 @@ import numpy as np
 from torch import Tensor
 
 from percep.study.causal import BUDGETS, REGIONS, CurveRow, RegionRow
-from percep.study.criteria import Claim, Criterion, capital, judge, verdict, words
-from percep.study.evidence import Evidence
+from percep.study.criteria import Claim, Criterion, capitalised, display_name, evaluate_criteria, verdict
+from percep.study.evidence import FOOLED, Evidence
 from percep.study.tables import (
     AssociationRow,
     CausalRow,
@@ -28,23 +28,23 @@ from percep.summaries import by_status
 
 ATTRIBUTIONS = ("gradcam", "integrated_gradients", "occlusion")
 CURVES = ("insertion", "deletion")
-# A centred Gaussian and an edge map are confounds themselves: nothing is left of them when these are taken out.
+# Also without confounds: a centred Gaussian and an edge map are confounds themselves, whose residuals are noise.
 _CONTROL_STATISTICS: tuple[Correlation, ...] = ("spearman", "partial_spearman")
 
 PENDING = "pending"
-"""The status of a photograph that was not attacked yet."""
+"""The status of a photograph that has not been attacked yet."""
 
 
 @dataclass(frozen=True)
-class Variant:
-    """One setting of a study and what came of it.
+class VariantResult:
+    """What was found in one variant of a study.
 
     Attributes:
-        name: for people, what differs from the main setting.
+        name: as reports print it: what differs from the main variant.
         model: the network's name.
-        statuses: of every photograph: "turned", "not_found", "misclassified", "already_adversarial", "not_finite",
+        statuses: of every photograph: "fooled", "not_found", "misclassified", "already_adversarial", "not_finite",
             "unreadable: reason", or `PENDING` where the study was interrupted.
-        evidence: of the photographs that were turned.
+        evidence: of the photographs that were fooled.
         problem: why the variant could not be run, or None.
         complete: every photograph that was to be attacked was.
         labelled: whether a label was given, of every photograph that the network has a finite prediction of.
@@ -61,26 +61,26 @@ class Variant:
     missing: Mapping[str, int] = field(default_factory=dict)
 
     @property
-    def turned(self) -> int:
-        """How many photographs were turned."""
+    def fooled(self) -> int:
+        """How many photographs were fooled."""
         return len(self.evidence.names)
 
     @property
     def correct(self) -> int:
         """How many were classified correctly to begin with, or have no label."""
-        return sum(status in ("turned", "not_found") for status in self.statuses.values())
+        return sum(status in (FOOLED, "not_found") for status in self.statuses.values())
 
 
 @dataclass(frozen=True)
 class SweepRow:
-    """A variant by the criteria; `criteria` is empty where nothing was turned or the variant could not be run.
+    """The criteria in one variant; `criteria` is empty if no photograph was fooled or the variant could not be run.
 
     `complete` says that every photograph that was to be attacked was, or that the variant could not be run.
     """
 
     name: str
     model: str
-    turned: int
+    fooled: int
     correct: int
     criteria: tuple[Criterion, ...]
     problem: str | None
@@ -93,17 +93,17 @@ class Findings:
 
     Attributes:
         verdict: the answer in a sentence.
-        claim: what the criteria are about.
+        claim: what the criteria test.
         criteria: of the main variant.
         sweep: every variant, the main one first.
-        associations: the attack's maps with attributions, in the main variant and in the others, tested; then the main
-            variant's controls, not tested.
-        comparisons: paired, one family.
-        causal: regions, of every variant.
+        associations: the attack's maps with attributions, in the main variant and in the others, with tests; then the
+            main variant's controls, without tests.
+        comparisons: paired comparisons, corrected as one family.
+        causal: the effect of restricting the perturbation to regions, in every variant.
         regions, curves: per photograph, of the main variant.
         zero: how many maps of each kind were zero everywhere.
         statuses: of every photograph.
-        labelled, missing: as of a `Variant`, the main one.
+        labelled, missing: as in `VariantResult`, of the main variant.
     """
 
     verdict: str
@@ -131,12 +131,12 @@ class Findings:
         return sum(status != PENDING and name not in self.missing for name, status in self.statuses.items())
 
 
-def find(variants: Iterable[Variant], claim: Claim, shares: Sequence[float], inference: Inference) -> Findings:
-    """The findings of variants, the main one first; at least one photograph of it must have been turned.
+def analyse(variants: Iterable[VariantResult], claim: Claim, shares: Sequence[float], inference: Inference) -> Findings:
+    """The tables and the verdict of a study; at least one photograph of the main variant must have been fooled.
 
     Args:
-        variants: with their evidence; the first is examined in full. Of the others one at a time is held.
-        claim: what is judged.
+        variants: the main one first, which was measured in full. One of the others at a time is held in memory.
+        claim: what is tested.
         shares: of overlaps and causal tests.
         inference: of every interval and test.
     """
@@ -154,15 +154,15 @@ def find(variants: Iterable[Variant], claim: Claim, shares: Sequence[float], inf
     for variant in remaining:
         sweep.append(_sweep_row(variant, claim, inference))
         causal += causal_rows(variant.name, variant.evidence.regions, inference)
-        if variant.turned:
-            associations += _of_variant(variant, shares, inference)
-        del variant  # before the next one is read
+        if variant.fooled:
+            associations += _variant_associations(variant, shares, inference)
+        del variant  # frees it before the next one is read
     comparisons: list[Comparison] = []
     for statistic in dict.fromkeys((*_CONTROL_STATISTICS, claim.statistic)):
         rows, compared = _controls(main.name, statistic, evidence, inference)
         associations += rows
         comparisons += compared
-    comparisons += _causal(evidence, shares)
+    comparisons += _causal_comparisons(evidence, shares)
     return Findings(
         verdict=verdict(sweep[0].criteria),
         claim=claim,
@@ -180,26 +180,18 @@ def find(variants: Iterable[Variant], claim: Claim, shares: Sequence[float], inf
     )
 
 
-def _sweep_row(variant: Variant, claim: Claim, inference: Inference) -> SweepRow:
+def _sweep_row(variant: VariantResult, claim: Claim, inference: Inference) -> SweepRow:
     criteria: tuple[Criterion, ...] = ()
-    evidence = variant.evidence
-    if variant.turned:
-        criteria = judge(
-            claim,
-            evidence.names,
-            evidence.changes,
-            evidence.others,
-            evidence.attention,
-            evidence.confounds,
-            evidence.regions,
-            inference,
-        )
+    if variant.fooled:
+        criteria = evaluate_criteria(claim, variant.evidence, inference)
     complete = variant.problem is not None or variant.complete
-    return SweepRow(variant.name, variant.model, variant.turned, variant.correct, criteria, variant.problem, complete)
+    return SweepRow(variant.name, variant.model, variant.fooled, variant.correct, criteria, variant.problem, complete)
 
 
-def _of_variant(variant: Variant, shares: Sequence[float], inference: Inference) -> list[AssociationRow]:
-    """What was measured of a variant: 1 - SSIM, and the price of SSIM where there is a floor, with Grad-CAM."""
+def _variant_associations(
+    variant: VariantResult, shares: Sequence[float], inference: Inference
+) -> list[AssociationRow]:
+    """A variant's maps with Grad-CAM: 1 - SSIM, and with a floor the multiplier of SSIM."""
     evidence = variant.evidence
     attention = evidence.attention["gradcam"]
     pairs = [(change, values, "gradcam", attention) for change, values in evidence.changes.items()]
@@ -212,7 +204,7 @@ def _controls(
     evidence: Evidence,
     inference: Inference,
 ) -> tuple[list[AssociationRow], list[Comparison]]:
-    """Other perturbations with Grad-CAM, and the attack's with what stands in for Grad-CAM."""
+    """Other perturbations with Grad-CAM, and the attack's perturbation with control maps."""
     others, attention, confounds = evidence.others, evidence.attention, evidence.confounds
     rows: list[AssociationRow] = []
     values: dict[tuple[str, str], np.ndarray] = {}
@@ -229,10 +221,10 @@ def _controls(
     for name in attention:
         if name not in ATTRIBUTIONS:
             measure("dissimilarity", change, name)
-        else:  # has its row, with tests, already
+        else:  # its row is in the table already, with tests
             names = ("dissimilarity", name)
             values[names] = correlate(statistic, change, attention[name], confounds, names).values
-    label = capital(words(statistic))
+    label = capitalised(display_name(statistic))
     compared = [
         Comparison(
             f"{label} with Grad-CAM, by perturbation",
@@ -258,14 +250,14 @@ def _controls(
     return rows, compared
 
 
-def _causal(evidence: Evidence, shares: Sequence[float]) -> list[Comparison]:
+def _causal_comparisons(evidence: Evidence, shares: Sequence[float]) -> list[Comparison]:
     found = []
     for budget in BUDGETS:
         for share in shares:
             for region in REGIONS[1:]:
                 found.append(
                     Comparison(
-                        f"gain kept, {share:.0%} of the image, {budget} budget",
+                        f"share of the gain, {share:.0%} of the image, {budget} budget",
                         "top",
                         region,
                         gains(evidence.regions, evidence.names, share, "top", budget),

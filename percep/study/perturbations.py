@@ -1,4 +1,4 @@
-"""The perturbations a study compares: the attack's, and others of the same size that know less or other things."""
+"""The perturbations a study compares with the attack's: first-order optima, controls, other attacks of equal size."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ CONTROLS: Mapping[str, Callable[[Tensor, torch.Generator], Tensor]] = {
     "phase_shuffled": phase_shuffled,
     "sign_flipped": lambda gradient, _: sign_flipped(gradient),
 }
-"""What stands in for the gradient: noise, the gradient's spectrum without its places, its opposite."""
+"""Controls for the gradient: noise, its phases shuffled, its sign flipped."""
 
 UNIFORM = "uniform_ball"
 _GREY = 0.5
@@ -29,12 +29,12 @@ _GREY = 0.5
 
 @dataclass(frozen=True)
 class Setting:
-    """A ball and how it is searched.
+    """The ball and the attack in it.
 
     Attributes:
         floor, mean: least SSIM in any window and on average, in (0, 1); at least one is given.
-        window: of the ball; maps and sizes are always those of SSIM's own window.
-        steps: most gradients of the attack.
+        window: of the ball; maps and sizes are always those of SSIM's default window.
+        steps: gradients the attack may take per image.
         loss: of the attack.
         tol: certified relative gap asked of each program.
     """
@@ -85,7 +85,7 @@ class Optimum:
 
 
 def optimum(setting: Setting, images: Tensor, gradient: Tensor) -> Optimum:
-    """What the paper's program makes of a gradient: one program, and its rounding by prices.
+    """Solves one program for a gradient and rounds the solution to 8 bits by its multipliers.
 
     Args:
         setting: the ball.
@@ -94,15 +94,15 @@ def optimum(setting: Setting, images: Tensor, gradient: Tensor) -> Optimum:
     """
     ball = setting.ball(images)
     size = gradient.flatten(1).norm(dim=1).reshape(-1, 1, 1, 1)
-    pull = gradient / torch.where(size > 0, size, 1.0)
-    solution = solve(Program(ball, pull), tol=setting.tol)
+    direction = gradient / torch.where(size > 0, size, 1.0)
+    solution = solve(Program(ball, direction), tol=setting.tol)
     assert solution.multipliers is not None
-    found = lattice_optimum(ball, pull, solution.multipliers, solution.delta)
+    found = lattice_optimum(ball, direction, solution.multipliers, solution.delta)
     return Optimum(ball, solution.delta, solution.multipliers, found - images)
 
 
 def in_uniform_ball(setting: Setting, images: Tensor, gradient: Tensor, budget: Tensor) -> Tensor:
-    """The program's perturbation in a ball that allows every window the same, at a given size: `(B, C, H, W)`.
+    """The optimum in a ball with the same radius in every window, rescaled to a given size: `(B, C, H, W)`.
 
     The ball is that of a grey image, so the perturbation follows the gradient alone; it is then rescaled to spend
     `budget`, `(B,)` of 1 - mean SSIM, on the images. It is not rounded.
@@ -112,7 +112,7 @@ def in_uniform_ball(setting: Setting, images: Tensor, gradient: Tensor, budget: 
     return equal_size(images, delta.clamp(-images, 1 - images), budget)
 
 
-def rival(
+def baseline_perturbation(
     name: str,
     model: Callable[[Tensor], Tensor],
     images: Tensor,
@@ -128,7 +128,7 @@ def rival(
         model: maps `(B, C, H, W)` images in [0, 1] to `(B, K)` logits.
         images: `(B, C, H, W)` in [0, 1].
         labels, targets: `(B,)` class indices.
-        gradients: most gradients per image.
+        gradients: the attack may take per image.
         budget: `(B,)`, 1 - mean SSIM to be spent.
 
     Raises:

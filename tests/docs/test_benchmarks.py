@@ -105,8 +105,8 @@ def test_bars_take_the_fastest_that_reached_the_gap():
         timing("gray", 8, "CLARABEL", "conic", 1e-2, 4.0),
         timing("gray", 8, "MOREAU", "conic", 1e-2, 1.0, reached=False),
     ]
-    rival = fastest(rows, "gray", 8, "conic", 1e-2)
-    assert rival is not None and rival.solver == "CLARABEL"
+    conic = fastest(rows, "gray", 8, "conic", 1e-2)
+    assert conic is not None and conic.solver == "CLARABEL"
     assert rows[-1].median == math.inf
     assert fastest(rows, "gray", 8, "conic", 1e-3) is None
     assert bars.growth([{"side": 8, "seconds": 1.0}, {"side": 16, "seconds": 4.0}]) == pytest.approx(1.0)

@@ -10,7 +10,7 @@ from percep.explain import (
     ablation_maps,
     contribution_maps,
     energy_maps,
-    price_maps,
+    multiplier_maps,
     ssim_maps,
 )
 from percep.solvers import InteriorPoint
@@ -31,14 +31,14 @@ def optimum(ball: SSIMBall, gradient: Tensor):
 
 
 @pytest.mark.parametrize("window", [Window.gaussian(5), Window.uniform(4, stride=4, padding="valid")])
-def test_prices_are_derivatives_of_the_optimum_by_the_floor_of_a_window(reference, gradient, window):
+def test_multipliers_are_derivatives_of_the_optimum_by_the_floor_of_a_window(reference, gradient, window):
     reference, gradient = reference[:1, :, :8, :8], gradient[:1, :, :8, :8]
     rows, columns = window.grid(8, 8)
     floor = torch.full((1, 1, rows, columns), 0.95, dtype=torch.float64)
     ball = SSIMBall(reference, floor, window=window)
     found = optimum(ball, gradient)
-    prices = price_maps(ball, found.multipliers, found.delta)
-    assert prices.shape == (1, 8, 8)
+    maps = multiplier_maps(ball, found.multipliers, found.delta)
+    assert maps.shape == (1, 8, 8)
     step = 1e-4
     for row, column in ((0, 0), (1, 1), (rows - 1, 0)):
         optima = []
@@ -48,18 +48,18 @@ def test_prices_are_derivatives_of_the_optimum_by_the_floor_of_a_window(referenc
             optima.append(optimum(SSIMBall(reference, moved, window=window), gradient).bound)
         slope = (optima[1] - optima[0]) / (2 * step)
         if (rows, columns) == (8, 8):
-            torch.testing.assert_close(prices[:, row, column], slope, rtol=2e-3, atol=1e-5)
+            torch.testing.assert_close(maps[:, row, column], slope, rtol=2e-3, atol=1e-5)
         else:  # 4 x 4 pixels per window, resampled: corners keep their window's value
             corner = (0 if row == 0 else 7, 0 if column == 0 else 7)
-            torch.testing.assert_close(prices[:, *corner], slope, rtol=2e-3, atol=1e-5)
+            torch.testing.assert_close(maps[:, *corner], slope, rtol=2e-3, atol=1e-5)
 
 
-def test_under_a_mean_all_windows_trade_at_the_price_of_the_mean(reference, gradient):
+def test_under_a_mean_all_windows_have_the_multiplier_of_the_mean(reference, gradient):
     found = {level: optimum(SSIMBall(reference, mean=level), gradient) for level in (0.9499, 0.95, 0.9501)}
-    prices = price_maps(SSIMBall(reference, mean=0.95), found[0.95].multipliers, found[0.95].delta)
+    maps = multiplier_maps(SSIMBall(reference, mean=0.95), found[0.95].multipliers, found[0.95].delta)
     slope = (found[0.9499].bound - found[0.9501].bound) / 2e-4
-    torch.testing.assert_close(prices.flatten(1).sum(1), slope, rtol=1e-3, atol=0.0)
-    assert torch.equal(prices, prices[:, :1, :1].expand_as(prices))
+    torch.testing.assert_close(maps.flatten(1).sum(1), slope, rtol=1e-3, atol=0.0)
+    assert torch.equal(maps, maps[:, :1, :1].expand_as(maps))
 
 
 def test_energy_is_one_minus_ssim_of_a_small_perturbation():

@@ -135,8 +135,8 @@ def test_an_inaccurate_adjoint_is_not_silent(monkeypatch):
     reports: list[AdjointReport] = []
     module = SSIMBallLayer(floor=0.9, on_backward=reports.append)
     with monkeypatch.context() as patch:
-        patch.setattr("percep.layer.adjoint._MOST_STEPS", 3)
-        patch.setattr("percep.layer.adjoint.MOST_PIXELS", 0)
+        patch.setattr("percep.layer.adjoint._MAX_STEPS", 3)
+        patch.setattr("percep.layer.adjoint.MAX_PIXELS", 0)
         with pytest.warns(AdjointWarning, match="image 0: forward solved, adjoint residual"):
             module(x, g).sum().backward()
     module(x, g).sum().backward()

@@ -14,7 +14,7 @@ from percep.explain import ssim_maps
 from percep.report import Facts
 from percep.report.study.gallery import study_exhibits
 from percep.report.study.page import save_study_report
-from percep.study import Claim, Evidence, Examined, Findings, Inference, Variant, find, keep
+from percep.study import Claim, Evidence, Findings, Inference, Measurements, VariantResult, analyse, photograph_evidence
 from percep.study.causal import BUDGETS, REGIONS, CurveRow, RegionRow
 from percep.study.findings import CURVES, PENDING
 from tests.report.test_attack_page import CLASS, HOSTILE, SIDE, show, shown
@@ -29,7 +29,7 @@ GAINS = {"top": 0.7, "outside": 0.5, "matched": 0.3, "shifted": 0.25, "random": 
 NAMES = list(HOSTILE)
 
 
-def examined() -> Examined:
+def measurements() -> Measurements:
     """The flat photograph of the other reports, with planted maps."""
     truth, count = shown(), len(NAMES)
     references, saved = (image.expand(count, -1, -1, -1).contiguous() for image in (truth.original, truth.adversarial))
@@ -49,7 +49,7 @@ def examined() -> Examined:
         for budget in BUDGETS
     ]
     attention = fields[0]
-    return Examined(
+    return Measurements(
         names=NAMES,
         labels=torch.zeros(count, dtype=torch.int64),
         references=references,
@@ -60,7 +60,7 @@ def examined() -> Examined:
         changes={
             "dissimilarity": attention + 0.5 * fields[1],
             "energy": fields[2].exp(),
-            "price": torch.ones(count, SIDE, SIDE),
+            "multiplier": torch.ones(count, SIDE, SIDE),
             "contribution": fields[3],
             "ablation": torch.zeros(count, SIDE, SIDE),
         },
@@ -81,17 +81,19 @@ def examined() -> Examined:
 def findings() -> Findings:
     variants = []
     for name in ("efficientnet_lite0, mean 0.999", CLASS):
-        statuses = dict.fromkeys(NAMES, "turned") | {"blind": "not_finite", "left": PENDING}
-        variants.append(Variant(name, "efficientnet_lite0", Evidence.of(keep(examined(), 8)), statuses))
-    absent = Variant("absent", "absent", problem="no weights <script>window.harmed = 1</script>")
+        statuses = dict.fromkeys(NAMES, "fooled") | {"blind": "not_finite", "left": PENDING}
+        variants.append(
+            VariantResult(name, "efficientnet_lite0", Evidence.of(photograph_evidence(measurements(), 8)), statuses)
+        )
+    absent = VariantResult("absent", "absent", problem="no weights <script>window.harmed = 1</script>")
     claim = Claim("dissimilarity", "gradcam", "spearman", "random", "matched", 0.2)
-    return find([*variants, absent], claim, (0.2,), Inference(0, 0.95, 199))
+    return analyse([*variants, absent], claim, (0.2,), Inference(0, 0.95, 199))
 
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory, findings: Findings) -> Path:
     path = tmp_path_factory.mktemp("report") / "report.html"
-    exhibits = study_exhibits(examined(), NAMES, lambda index: ("goldfinch", CLASS)[index])
+    exhibits = study_exhibits(measurements(), NAMES, lambda index: ("goldfinch", CLASS)[index])
     save_study_report(path, FACTS, findings, exhibits)
     return path
 
@@ -143,7 +145,7 @@ def test_maps_of_every_photograph_are_there(page):
         caption.get_attribute("textContent") for caption in articles[0].find_elements(By.TAG_NAME, "figcaption")
     ]
     assert len(captions) == 2 + 2 + 4 + 3  # cuttings, difference and SSIM, of the perturbation, of the classifier
-    assert any("price" in caption and "the same everywhere" in caption for caption in captions)
+    assert any("multiplier" in caption and "the same everywhere" in caption for caption in captions)
     assert any("occlusion" in caption.lower() and "zero everywhere" in caption for caption in captions)
     heading = articles[0].find_element(By.TAG_NAME, "h3").text
     assert "goldfinch" in heading and CLASS in heading
@@ -153,8 +155,8 @@ def test_tables_sort_each_on_its_own(page):
     heading = page.find_element(By.CSS_SELECTOR, "[aria-labelledby='causal-heading'] th:nth-child(6) button")
     before = cells(page, "associations-heading", "Mean")
     heading.click()
-    kept = [float(value) for value in cells(page, "causal-heading", "Gain kept")]
-    assert kept == sorted(kept) and kept[0] < 0.25 and kept[-1] > 0.65
+    gains = [float(value) for value in cells(page, "causal-heading", "Share of the gain")]
+    assert gains == sorted(gains) and gains[0] < 0.25 and gains[-1] > 0.65
     assert cells(page, "associations-heading", "Mean") == before
 
 

@@ -101,7 +101,7 @@ def test_any_number_of_processes_gives_the_same_study(capfd: pytest.CaptureFixtu
         told = capfd.readouterr()
         assert " 28/28 " in told.err and told.err.count("explain") == 1
         assert told.out.count(f"Outputs are in out{world}") == 1
-    assert summary("out1")["photographs"] == {"turned": 6, "unreadable": 1} and summary("out1")["complete"]
+    assert summary("out1")["photographs"] == {"fooled": 6, "unreadable": 1} and summary("out1")["complete"]
     same("out2", "out1")
     same("out3", "out1")
     assert len(parts("out3")) == VARIANTS * 2 * BATCHES
@@ -125,11 +125,11 @@ def test_a_process_killed_while_it_writes_loses_nothing_finished(part: int, undi
 def test_what_a_killed_study_has_finished_is_merged_on_demand(capsys: pytest.CaptureFixture[str]) -> None:
     command = (*ARGUMENTS, "output=out")
     finish(start(1, *command, before=die_while_writing(BATCHES)))
-    assert "no photograph was turned" in complaint(capsys, "task=merge", "output=out")
+    assert "no photograph was fooled" in complaint(capsys, "task=merge", "output=out")
     finish(start(1, *command, before=die_while_writing(BATCHES)))
     assert main(["task=merge", "output=out"]) == 0
     assert capsys.readouterr().out.startswith("Undecided whether")
-    assert summary("out")["photographs"] == {"turned": 3, "unreadable": 1, "pending": 3}
+    assert summary("out")["photographs"] == {"fooled": 3, "unreadable": 1, "pending": 3}
     assert not summary("out")["complete"]
     assert "The run was interrupted: 4 of 7 photographs were done." in Path("out/report.html").read_text()
 
@@ -141,13 +141,13 @@ def test_an_interrupted_terminal(world: int, undisturbed: Path) -> None:
     def slowly(rank: int) -> None:
         from percep.runs.study import passes  # noqa: PLC0415
 
-        examined = passes.examine
+        measure = passes.measure
 
         def slow(*arguments: object) -> object:
             time.sleep(0.5)
-            return examined(*arguments)
+            return measure(*arguments)
 
-        passes.examine = slow
+        passes.measure = slow
 
     processes = start(world, *command, before=slowly)
     while len(parts("out")) <= BATCHES and all(process.is_alive() for process in processes):
@@ -208,7 +208,7 @@ def test_a_variant_that_cannot_be_run_is_reported_until_it_can(
         run(world, *command, f"output=out{world}")
     same("out2", "out1")
     main_variant, *others = summary("out2")["variants"]
-    assert main_variant["turned"] == 6
+    assert main_variant["fooled"] == 6
     problems = ["this photograph has no attention", "no weights for absent: pip install them"]
     assert [(variant["problem"], variant["criteria"]) for variant in others] == [(words, []) for words in problems]
     assert summary("out2")["complete"]
@@ -218,7 +218,7 @@ def test_a_variant_that_cannot_be_run_is_reported_until_it_can(
     run(2, *command, "output=out2")
     assert before.items() <= parts("out2").items()
     _, *others = summary("out2")["variants"]
-    assert [(variant["problem"], variant["turned"]) for variant in others] == [(None, 6)] * 2
+    assert [(variant["problem"], variant["fooled"]) for variant in others] == [(None, 6)] * 2
     run(1, *command, "output=again")
     same("out2", "again")
 
@@ -238,7 +238,7 @@ def test_several_processes_say_once_why_nothing_can_be_studied(capfd: pytest.Cap
         ((*ARGUMENTS, "output=few", "data.limit=1"), "found 1 of 1"),
         ((*ARGUMENTS, "output=out", "attack.target=9"), "targets must be class indices"),
         ((*ARGUMENTS, "output=out", "study.gradients=3"), "gradients must be at least 20"),
-        ((*ARGUMENTS, "output=none", "ball.mean=0.99999999"), "no photograph was turned"),
+        ((*ARGUMENTS, "output=none", "ball.mean=0.99999999"), "no photograph was fooled"),
     ):
         assert finish(start(2, *arguments)) == [2, 2]
         (line,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith("percep: ")]
@@ -259,4 +259,4 @@ def test_archives_share_the_gallery(monkeypatch: pytest.MonkeyPatch) -> None:
     }
     page = Path("out/report.html").read_text()
     assert page.count("<article") == 4 and "interrupted" not in page
-    assert all(f"Map of the price of SSIM of {name}," in page for name in ("0/a", "0/e", "1/b", "2/d"))
+    assert all(f"Map of the multiplier of SSIM of {name}," in page for name in ("0/a", "0/e", "1/b", "2/d"))

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from percep.solvers.roots import bracketed, least_price
+from percep.solvers.roots import bracketed, least_multiplier
 
 
 @settings(deadline=None)
@@ -30,9 +30,9 @@ def test_jumps_constants_and_roots_outside():
 
 
 @pytest.mark.parametrize("guess", [1e-3, 1.0, 1e3])
-def test_least_price_is_found_from_any_positive_guess(guess):
+def test_the_least_multiplier_is_found_from_any_positive_guess(guess):
     demand = torch.tensor([0.0, 0.5, 7.0, 400.0], dtype=torch.float64)
-    # A resource spent as demand / (1 + price) with a budget of 1.
-    price = least_price(lambda p: 1 - (1 + p) / demand, torch.full_like(demand, guess))
-    torch.testing.assert_close(price, (demand - 1).clamp_min(0), rtol=1e-14, atol=1e-14)
-    assert bool((demand / (1 + price) <= 1 + 1e-15).all())
+    # A quantity demand / (1 + multiplier) constrained to be at most 1.
+    multiplier = least_multiplier(lambda m: 1 - (1 + m) / demand, torch.full_like(demand, guess))
+    torch.testing.assert_close(multiplier, (demand - 1).clamp_min(0), rtol=1e-14, atol=1e-14)
+    assert bool((demand / (1 + multiplier) <= 1 + 1e-15).all())

@@ -21,9 +21,24 @@ from percep.explain import (
     ssim_maps,
     top_region,
 )
-from percep.study import CONTROLS, Claim, Inference, RegionRow, Setting, judge, optimum, tables, verdict
+from percep.study import (
+    CONTROLS,
+    BlockMap,
+    Claim,
+    Evidence,
+    Inference,
+    NamedMap,
+    PhotographEvidence,
+    RegionRow,
+    Setting,
+    evaluate_criteria,
+    optimum,
+    tables,
+    verdict,
+)
 from percep.study.causal import REGIONS, curve_rows, region_rows
-from percep.study.perturbations import equal_size, gradient_at, in_uniform_ball, rival
+from percep.study.evidence import FOOLED, is_fooled, with_current_names
+from percep.study.perturbations import baseline_perturbation, equal_size, gradient_at, in_uniform_ball
 from percep.study.tables import OVERLAPS, Comparison, association_rows, causal_rows, comparison_rows
 from tests.support.smooth_fields import smooth_fields
 
@@ -47,22 +62,24 @@ def regions(top: float, matched: float, seed: int = 0) -> list[RegionRow]:
     return rows
 
 
-def judged(change: Tensor, control: Tensor, attention: Tensor, texture: Tensor, rows: list[RegionRow]):
-    return judge(
-        CLAIM,
-        NAMES,
-        {"dissimilarity": change},
-        {"first_order": change, "random": control},
-        {"gradcam": attention},
-        {"texture": texture},
-        rows,
-        INFERENCE,
+def evidence_of(change: Tensor, control: Tensor, attention: Tensor, texture: Tensor, rows: list[RegionRow]) -> Evidence:
+    return Evidence(
+        names=NAMES,
+        changes={"dissimilarity": change},
+        others={"first_order": change, "random": control},
+        attention={"gradcam": attention},
+        confounds={"texture": texture},
+        regions=rows,
     )
+
+
+def evaluated(change: Tensor, control: Tensor, attention: Tensor, texture: Tensor, rows: list[RegionRow]):
+    return evaluate_criteria(CLAIM, evidence_of(change, control, attention, texture, rows), INFERENCE)
 
 
 def test_a_planted_effect_meets_every_criterion():
     attention, texture = fields(0), fields(1)
-    criteria = judged(attention + fields(2), texture + fields(3), attention, texture, regions(0.6, 0.3))
+    criteria = evaluated(attention + fields(2), texture + fields(3), attention, texture, regions(0.6, 0.3))
     assert [criterion.met for criterion in criteria] == [True, True, True]
     assert verdict(criteria) == "The perturbation falls on what the classifier looks at: 3 of 3 criteria are met"
     causal = criteria[2]
@@ -76,19 +93,14 @@ def test_a_planted_effect_meets_every_criterion():
 def test_a_confound_alone_meets_none():
     texture = fields(1)
     attention, change, control = texture + fields(0), texture + fields(2), texture + fields(3)
-    criteria = judged(change, control, attention, texture, regions(0.3, 0.3))
+    criteria = evaluated(change, control, attention, texture, regions(0.3, 0.3))
     assert [criterion.met for criterion in criteria] == [False, False, False]
     assert (
         verdict(criteria) == "The perturbation does not fall on what the classifier looks at: 0 of 3 criteria are met"
     )
-    raw = judge(
+    raw = evaluate_criteria(
         replace(CLAIM, statistic="spearman"),
-        NAMES,
-        {"dissimilarity": change},
-        {"first_order": change, "random": control},
-        {"gradcam": attention},
-        {"texture": texture},
-        regions(0.3, 0.3),
+        evidence_of(change, control, attention, texture, regions(0.3, 0.3)),
         INFERENCE,
     )
     assert raw[0].met and not raw[1].met  # the plain correlation is fooled, its difference from the control is not
@@ -97,7 +109,7 @@ def test_a_confound_alone_meets_none():
 def test_what_is_undefined_is_counted_and_meets_nothing():
     attention = fields(0)
     attention[: IMAGES - 10] = 0
-    criteria = judged(fields(0), fields(1), attention, fields(2), regions(0.3, 0.3))
+    criteria = evaluated(fields(0), fields(1), attention, fields(2), regions(0.3, 0.3))
     assert [criterion.met for criterion in criteria] == [True, True, False]
     assert criteria[0].interval.undefined == IMAGES - 10 and "10 photographs, 14 undefined" in criteria[0].sentence
     assert verdict(criteria).startswith("The perturbation falls in part on")
@@ -107,7 +119,7 @@ def test_what_is_undefined_is_counted_and_meets_nothing():
 def test_too_few_photographs_decide_nothing(defined, decided):
     attention = fields(0)
     attention[defined:] = 0
-    criteria = judged(fields(0), fields(1), attention, fields(2), regions(0.6, 0.3))
+    criteria = evaluated(fields(0), fields(1), attention, fields(2), regions(0.6, 0.3))
     assert criteria[0].met is (True if decided else None)
     assert verdict(criteria).startswith("The perturbation falls on" if decided else "Undecided whether")
 
@@ -279,7 +291,7 @@ def test_an_image_without_a_gradient_is_left_as_it_is(photographs):
     assert not delta[0].any() and delta[1].any()
 
 
-def test_rivals_and_the_uniform_ball_spend_the_same_as_the_attack(photographs):
+def test_baselines_and_the_uniform_ball_spend_the_same_as_the_attack(photographs):
     setting = Setting(None, 0.99, Window.gaussian())
     generator = torch.Generator().manual_seed(0)
     slope = torch.randn(3, SIDE, SIDE, generator=generator)
@@ -295,7 +307,7 @@ def test_rivals_and_the_uniform_ball_spend_the_same_as_the_attack(photographs):
     assert ((directions[0] * directions[1]).sum(1) > 0.99).all()
 
     offset = float((photographs * slope).flatten(1).sum(1).max()) + 0.5
-    attacked = rival("pgd_l2", _Linear(slope, offset), photographs, labels, None, 20, budget)
+    attacked = baseline_perturbation("pgd_l2", _Linear(slope, offset), photographs, labels, None, 20, budget)
     torch.testing.assert_close(dissimilarity(photographs, attacked), budget, rtol=1e-5, atol=0.0)
     assert ((attacked * slope).flatten(1).sum(1) > 0).all()
     zero = equal_size(photographs, torch.zeros_like(photographs), budget)
@@ -308,3 +320,16 @@ def test_controls_are_those_of_the_library(photographs):
     same = torch.Generator().manual_seed(3)
     assert torch.equal(CONTROLS["random"](gradient, generator), random_gradient(gradient, same))
     assert torch.equal(CONTROLS["sign_flipped"](gradient, generator), sign_flipped(gradient))
+
+
+def test_records_of_former_names_are_read_under_the_present_ones():
+    block = BlockMap.of(torch.ones(2, 2))
+    maps = (NamedMap("changes", "price", block), NamedMap("changes", "price_random", block))
+    former = PhotographEvidence("a", "turned", (*maps, NamedMap("attention", "gradcam", block)), ("price", "gradcam"))
+    present = with_current_names(former)
+    assert present.status == FOOLED and is_fooled("turned")
+    assert [named.name for named in present.maps] == ["multiplier", "multiplier_random", "gradcam"]
+    assert present.zero == ("multiplier", "gradcam")
+    assert with_current_names(present) == present
+    evidence = Evidence.of([present, PhotographEvidence("b", "not_found")])
+    assert evidence.names == ["a"] and evidence.zero == {"multiplier": 1, "multiplier_random": 0, "gradcam": 1}

@@ -95,7 +95,7 @@ OTHERS: dict[str, Asked] = {
     "percep.SSIMBall.boundary": lambda _, x: ball(x).boundary(noise(len(x))),
     "percep.SSIMBall.expand": lambda _, x: SSIMBall(x, mean=0.9).expand(small(len(x))).scale(noise(len(x))),
     "percep.explain.contribution_maps": lambda _, x: explain.contribution_maps(noise(len(x)), x),
-    "percep.explain.price_maps": lambda _, x: prices(x),
+    "percep.explain.multiplier_maps": lambda _, x: multipliers(x),
     "percep.explain.allocation_maps": lambda _, x: explain.allocation_maps(x, (SIDE, SIDE)),
     "percep.explain.block_means": lambda _, x: explain.block_means(x[:, 0], 5),
 }
@@ -180,7 +180,7 @@ def solved(x: Tensor, solver: str, window: Window = TILES) -> tuple[Tensor, ...]
     return answer.delta, answer.bound
 
 
-def prices(x: Tensor) -> Tensor:
+def multipliers(x: Tensor) -> Tensor:
     answer = solve(Program(ball(x), noise(len(x))), tol=1e-2)
     assert answer.multipliers is not None
-    return percep.explain.price_maps(ball(x), answer.multipliers, answer.delta)
+    return percep.explain.multiplier_maps(ball(x), answer.multipliers, answer.delta)

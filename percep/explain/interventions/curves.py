@@ -8,20 +8,20 @@ from torch import Tensor
 from percep.attacks.criteria import margin
 from percep.attacks.validation import check_logits
 from percep.errors import InputError
-from percep.explain.answers import Model, logits_from
-from percep.explain.statistics.similarity import block_means
+from percep.explain.logits import Model, logits_function
+from percep.explain.statistics.similarity import block_means, upsampled_blocks
 from percep.validation.class_indices import ClassIndices, as_class_indices
 from percep.validation.images import require_images
 
 
 @dataclass(frozen=True)
 class Curve:
-    """The attack's margin while blocks of the perturbation are added, or taken away.
+    """The attack's margin while blocks of the perturbation are added, or removed.
 
     Attributes:
         blocks: `(K + 1,)` float64, share of the blocks treated so far, from 0 to 1.
         energy: `(B, K + 1)` float64, share of the perturbation's squared norm in them, from 0 to 1; NaN where there is
-            no perturbation. Next to `blocks` it tells whether an order merely follows the energy.
+            no perturbation. An order that follows the energy alone is recognised by it.
         margins: `(B, K + 1)` float64, positive where the attack succeeds: best other logit minus the label's, or the
             target's minus the best other.
     """
@@ -40,25 +40,25 @@ class Curve:
     def area(self) -> Tensor:
         """`(B,)`: area under `progress` over the share of blocks, by trapezoids; 1/2 where every block counts alike.
 
-        Large where the blocks that come first carry the attack, for insertion and deletion alike: what deletion
-        loses early is gained early by insertion unless blocks stand in for each other.
+        Large where the blocks that come first have most of the effect, for insertion and deletion alike: the two differ
+        only as far as the effects of blocks do not add up.
         """
         return torch.trapezoid(self.progress, self.blocks[None], dim=1)
 
     @property
     def area_by_energy(self) -> Tensor:
-        """`(B,)`: area under `progress` over the share of energy; 1/2 where blocks do as much as their energy."""
+        """`(B,)`: area under `progress` over the share of energy; 1/2 if a block's effect is its share of energy."""
         return torch.trapezoid(self.progress, self.energy, dim=1)
 
     @property
     def flips(self) -> Tensor:
-        """`(B,)`: least share of blocks at which the margin's sign is that of the last one, and stays; NaN if never.
+        """`(B,)`: least share of blocks from which on the margin has its final sign; NaN if the sign never changes.
 
-        For insertion of a successful attack how much of it is needed, for deletion how much of it may go missing.
+        For a successful attack: how much of it insertion needs, and how much of it deletion may remove.
         """
         last = self.margins[:, -1:] > 0
-        settled = ((self.margins > 0) == last).flip(1).cumprod(1).flip(1).bool()
-        at = settled.int().argmax(1)
+        final = ((self.margins > 0) == last).flip(1).cumprod(1).flip(1).bool()
+        at = final.int().argmax(1)
         changed = (self.margins[:, 0] > 0) != last[:, 0]
         return torch.where(changed, self.blocks[at], torch.nan)
 
@@ -77,7 +77,7 @@ def insertion(
     """The margin while the perturbation is added to the reference, blocks with the greatest map values first.
 
     After the insertion metric of Petsiuk, Das, Saenko (BMVC 2018), on the perturbation in place of the image, so that
-    every image on the way is one of imperceptible changes. Forward passes only, `steps + 1` of the whole batch.
+    the changes of every image along the curve are imperceptible. Forward passes only, `steps + 1` of the whole batch.
 
     Args:
         model: maps `(B, C, H, W)` images in [0, 1] to `(B, K)` logits; any callable, in eval mode.
@@ -107,7 +107,7 @@ def deletion(
     side: int = 8,
     steps: int = 16,
 ) -> Curve:
-    """The margin while the perturbation is taken away from the adversarial image; all else as for `insertion`."""
+    """The margin while the perturbation is removed from the adversarial image; all else as for `insertion`."""
     return _curve(model, reference, delta, order, labels, targets, side, steps, add=False)
 
 
@@ -125,7 +125,7 @@ def _curve(
     add: bool,
 ) -> Curve:
     require_images(reference, "reference")
-    ask = logits_from(model)
+    logits_of = logits_function(model)
     if reference.shape != delta.shape or order.shape != (len(delta), *delta.shape[-2:]):
         shapes = ", ".join(str(tuple(tensor.shape)) for tensor in (reference, delta, order))
         raise InputError(f"reference, delta and order must be (B, C, H, W), (B, C, H, W) and (B, H, W), got {shapes}")
@@ -141,16 +141,16 @@ def _curve(
     places = torch.arange(count, device=ranked.device).expand_as(ranked)
     rank = torch.empty_like(ranked).scatter(1, ranked, places).reshape(values.shape)
     height, width = (int(length) for length in delta.shape[-2:])
-    rank = rank.repeat_interleave(side, 1)[:, :height].repeat_interleave(side, 2)[:, :, :width]
+    rank = upsampled_blocks(rank, side, (height, width))
     squared = delta.double().square().sum(1)
-    whole = squared.flatten(1).sum(1)
+    total = squared.flatten(1).sum(1)
     energy, margins, shares = [], [], []
     for step in range(steps + 1):
         treated = rank < round(step * count / steps)
-        logits = ask(reference + delta * (treated if add else ~treated)[:, None])
+        logits = logits_of(reference + delta * (treated if add else ~treated)[:, None])
         check_logits(logits, len(reference), own, goals)
         margins.append(margin(logits, own, goals).double())
-        energy.append((squared * treated).flatten(1).sum(1) / whole)
+        energy.append((squared * treated).flatten(1).sum(1) / total)
         shares.append(round(step * count / steps) / count)
     blocks = torch.tensor(shares, dtype=torch.float64, device=delta.device)
     return Curve(blocks, torch.stack(energy, 1), torch.stack(margins, 1))

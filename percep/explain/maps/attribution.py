@@ -7,7 +7,7 @@ from captum.attr import IntegratedGradients, Occlusion
 from torch import Tensor
 
 from percep.errors import InputError
-from percep.explain.answers import Model, check_targets, logits_from, with_gradients
+from percep.explain.logits import Model, check_targets, logits_function, with_gradients
 from percep.explain.maps.squares import square_and_stride
 from percep.validation.class_indices import ClassIndices
 from percep.validation.images import require_images
@@ -58,7 +58,7 @@ def integrated_gradients(model: Model, images: Tensor, targets: ClassIndices, st
     """
     require_images(images)
     Window.gaussian().grid(*images.shape[-2:])
-    logits = logits_from(model)
+    logits = logits_function(model)
     if steps < 1:
         raise InputError(f"integrated gradients need at least 1 step, got {steps}")
     if not len(images):
@@ -98,7 +98,7 @@ def occlusion(
             class, or a side, stride or number at once out of range.
     """
     require_images(images)
-    logits = logits_from(model)
+    logits = logits_function(model)
     height, width = (int(length) for length in images.shape[-2:])
     side, stride = square_and_stride("occlusion", (height, width), side, stride, at_once)
     if not len(images):

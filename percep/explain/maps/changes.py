@@ -8,7 +8,7 @@ from percep.attacks.criteria import margin
 from percep.attacks.validation import check_logits
 from percep.ball import SSIMBall
 from percep.errors import InputError
-from percep.explain.answers import Model, logits_from
+from percep.explain.logits import Model, logits_function
 from percep.explain.maps.allocation import over_channels
 from percep.explain.maps.squares import square_and_stride
 from percep.program import Multipliers
@@ -40,7 +40,7 @@ def energy_maps(reference: Tensor, delta: Tensor) -> Tensor:
     return (luminance + contrast).sum(1)
 
 
-def price_maps(ball: SSIMBall, multipliers: Multipliers, delta: Tensor) -> Tensor:
+def multiplier_maps(ball: SSIMBall, multipliers: Multipliers, delta: Tensor) -> Tensor:
     """The shadow price of quality, `(B, H, W)` float64, at least 0: what the objective gains per SSIM given up there.
 
     With a floor t it is minus the derivative of the program's optimum by the floor of each window: its multipliers
@@ -55,7 +55,7 @@ def price_maps(ball: SSIMBall, multipliers: Multipliers, delta: Tensor) -> Tenso
     """
     x, d = ball.reference.double(), delta.double()
     price = torch.zeros(ball.map_shape, dtype=torch.float64, device=delta.device)
-    if ball.floor is not None:
+    if ball.floor is not None and multipliers.floor is not None:
         window = ball.window
         mean_x, mean_y = window.mean(x), window.mean(x + d)
         squares = (
@@ -63,13 +63,12 @@ def price_maps(ball: SSIMBall, multipliers: Multipliers, delta: Tensor) -> Tenso
             variance(window, x, mean_x) + variance(window, x + d, mean_y) + C2,
         )
         shares = (ball.luminance_share, 1 - ball.luminance_share)
-        for prices, square, share in zip((multipliers.luminance, multipliers.contrast), squares, shares, strict=True):
-            assert prices is not None
+        for prices, square, share in zip(multipliers.floor, squares, shares, strict=True):
             # |stat(d - k x)|^2 - radius^2 is (|stat d|^2 - e square) / (1 - e) with 1 / (1 - e) = 1 + k, and e falls by
             # share t^share / t per unit of t, 1 - e being t^share.
             price += prices.double() * square * share / ball.floor.double()
     if multipliers.mean is not None:
-        price += multipliers.mean.double() / ball.windows
+        price += multipliers.mean.double() / ball.num_windows
     return over_channels(price, (int(delta.shape[-2]), int(delta.shape[-1])))
 
 
@@ -119,7 +118,7 @@ def ablation_maps(
     """
     require_images(reference, "reference")
     _check_same(reference, delta)
-    logits = logits_from(model)
+    logits = logits_function(model)
     height, width = (int(length) for length in delta.shape[-2:])
     side, stride = square_and_stride("ablation", (height, width), side, stride, at_once)
 

@@ -9,7 +9,7 @@ from captum.attr import LayerGradCam
 from torch import Tensor, nn
 
 from percep.errors import InputError, one_line
-from percep.explain.answers import check_targets, logits_from, with_gradients
+from percep.explain.logits import check_targets, logits_function, with_gradients
 from percep.models import Classifier
 from percep.validation.class_indices import ClassIndices
 from percep.validation.images import require_eval, require_images
@@ -53,7 +53,7 @@ def gradcam(model: nn.Module, images: Tensor, targets: ClassIndices, layer: str 
             takes no hooks, as TorchScript's do not, or whose gradients do not reach the layer.
     """
     require_images(images)
-    logits = logits_from(model)
+    logits = logits_function(model)
     if not len(images):
         return images.new_zeros(0, *images.shape[-2:])
     network = model

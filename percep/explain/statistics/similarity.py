@@ -1,6 +1,6 @@
-"""Image by image, how far two maps agree: correlations, with confounding maps taken out, and overlaps of their tops.
+"""The similarity of two maps per image: correlations, partial correlations given confounds, and overlaps of top areas.
 
-Nothing here gives a p-value: neighbouring pixels are dependent, and what varies independently is the image
+Nothing here gives a p-value: neighbouring pixels are dependent, so the image is the unit of inference
 (`percep.explain.statistics.inference`). A value that is undefined is NaN and carries its reason, so that it can be
 counted.
 """
@@ -19,14 +19,14 @@ from percep.errors import InputError
 from percep.validation.scalars import require_level
 
 SHARES = (0.1, 0.2, 0.3)
-"""The matched areas that overlaps are reported at."""
+"""The shares of the image, of equal area in both maps, that overlaps are reported for."""
 
 Scores = Literal["ranks", "normal"]
-"""What stands for the values of a map: their ranks, or the normal quantiles of their ranks."""
+"""What a map's values are replaced by: their ranks, or the normal quantiles of their ranks."""
 
-# scipy's own limit, below which a correlation is made of rounding.
+# scipy's own limit: a deviation below it, relative to the mean, is rounding error.
 _CONSTANT = float(np.finfo(np.float64).eps ** 0.75)
-# Ranks that confounds explain up to this share of their norm are explained by them.
+# Ranks whose residuals are below this share of their norm are a linear function of the confounds' ranks.
 _EXPLAINED = 1e-9
 
 
@@ -49,10 +49,10 @@ class Statistic:
 
 
 def block_means(maps: Tensor, side: int) -> Tensor:
-    """Maps averaged over `side x side` blocks, so that a statistic does not hinge on the number of pixels.
+    """Maps averaged over `side x side` blocks, so that a statistic does not depend on the number of pixels.
 
-    A block of about the SSIM window's reach (8 pixels for 11 taps of sigma 1.5, whose weights fall to a tenth
-    within 3.2 pixels) leaves values that say something of their own.
+    Blocks of about the SSIM window's size (8 pixels for 11 taps of sigma 1.5, whose weights fall to a tenth within 3.2
+    pixels) leave values that depend little on their neighbours.
 
     Args:
         maps: `(B, H, W)`.
@@ -69,19 +69,25 @@ def block_means(maps: Tensor, side: int) -> Tensor:
     return functional.avg_pool2d(maps.detach().double()[:, None], side, ceil_mode=True, count_include_pad=False)[:, 0]
 
 
+def upsampled_blocks(blocks: Tensor, side: int, size: tuple[int, int]) -> Tensor:
+    """Maps `(B, *size)` that are constant in each block of `side x side` pixels, from its values `(B, h, w)`."""
+    height, width = size
+    return blocks.repeat_interleave(side, 1)[:, :height].repeat_interleave(side, 2)[:, :, :width]
+
+
 def pearson(first: Tensor, second: Tensor, names: tuple[str, str] = ("first", "second")) -> Statistic:
     """Linear correlation of two stacks of maps `(B, H, W)`, in `[-1, 1]`; undefined where a map is constant.
 
     `names` are used in reasons. Raises `InputError` for shapes that differ.
     """
     a, b = flattened(first, second)
-    return settled(correlation(a, b), reasons({names[0]: a, names[1]: b}))
+    return masked(correlation(a, b), reasons({names[0]: a, names[1]: b}))
 
 
 def spearman(first: Tensor, second: Tensor, names: tuple[str, str] = ("first", "second")) -> Statistic:
     """Rank correlation of two stacks of maps `(B, H, W)`, in `[-1, 1]`, ties at their mean rank; see `pearson`."""
     a, b = flattened(first, second)
-    return settled(correlation(ranks(a), ranks(b)), reasons({names[0]: a, names[1]: b}))
+    return masked(correlation(ranks(a), ranks(b)), reasons({names[0]: a, names[1]: b}))
 
 
 def partial_spearman(
@@ -91,7 +97,7 @@ def partial_spearman(
     names: tuple[str, str] = ("first", "second"),
     scores: Scores = "ranks",
 ) -> Statistic:
-    """Rank correlation of what confounding maps leave unexplained, in `[-1, 1]`.
+    """Partial rank correlation given confounding maps, in `[-1, 1]`.
 
     Ranks of both maps are regressed on the ranks of all confounds by least squares, with a constant, and the residuals
     are correlated (Kendall, Biometrika 1942; Conover and Iman, The American Statistician 1981). A confound whose
@@ -117,7 +123,7 @@ def partial_spearman(
         InputError: shapes that differ, or no confounds.
     """
     residuals = partial_residuals(first, second, confounds, names, scores)
-    return settled(correlation(residuals.first, residuals.second), residuals.undefined)
+    return masked(correlation(residuals.first, residuals.second), residuals.undefined)
 
 
 def iou(first: Tensor, second: Tensor, share: float, names: tuple[str, str] = ("first", "second")) -> Statistic:
@@ -137,7 +143,7 @@ def iou(first: Tensor, second: Tensor, share: float, names: tuple[str, str] = ("
     a, b = flattened(first, second)
     top_a, top_b = top_membership(a, share), top_membership(b, share)
     ratio = np.minimum(top_a, top_b).sum(1) / np.maximum(top_a, top_b).sum(1)
-    return settled(ratio, reasons({names[0]: a, names[1]: b}))
+    return masked(ratio, reasons({names[0]: a, names[1]: b}))
 
 
 def pointing_game(
@@ -150,20 +156,20 @@ def pointing_game(
     """
     a, b = flattened(first, second)
     peak = peaks(a)
-    return settled((peak * top_membership(b, share)).sum(1), reasons({names[0]: a, names[1]: b}))
+    return masked((peak * top_membership(b, share)).sum(1), reasons({names[0]: a, names[1]: b}))
 
 
 def relevance_mass(
     first: Tensor, second: Tensor, share: float, names: tuple[str, str] = ("first", "second")
 ) -> Statistic:
-    """How much of the first map's sum lies in the top `share` of the second, in `[0, 1]`.
+    """Which share of the first map's sum lies in the top `share` of the second, in `[0, 1]`.
 
     (Arras, Osman, Samek, Information Fusion 2022: relevance mass accuracy.) With independent maps its mean is `share`,
     and so it is for a constant first map. Arguments as for `iou`; also undefined where the first map has negative
     values or is zero.
     """
     a, b = flattened(first, second)
-    return settled((masses(a) * top_membership(b, share)).sum(1), mass_reasons(a, b, names))
+    return masked((masses(a) * top_membership(b, share)).sum(1), mass_reasons(a, b, names))
 
 
 def across_images(statistic: Callable[[Tensor, Tensor], Statistic], first: Tensor, second: Tensor) -> np.ndarray:
@@ -199,7 +205,7 @@ def ranks(values: np.ndarray) -> np.ndarray:
 
 
 def correlation(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Correlation of rows of two `(B, N)` arrays, `(B,)`; NaN where a row has no spread."""
+    """Correlation of rows of two `(B, N)` arrays, `(B,)`; NaN where a row is constant."""
     return np.clip((standardised(first) * standardised(second)).sum(1), -1, 1)
 
 
@@ -213,9 +219,9 @@ def standardised(values: np.ndarray) -> np.ndarray:
 
 
 def top_membership(values: np.ndarray, share: float) -> np.ndarray:
-    """How far each value belongs to the top `share` of its row, `(B, N)` in [0, 1]; each row sums to round(share N).
+    """Each value's membership of the top `share` of its row, `(B, N)` in [0, 1]; each row sums to round(share N).
 
-    Values above the threshold belong wholly, and ties at it share what is left, so that no order of pixels is
+    The membership is 1 above the threshold. Ties at it share the remaining area equally, so that no order of pixels is
     preferred: Grad-CAM may be zero over most of an image. At least one value is taken. Raises `InputError` for a share
     outside (0, 1).
     """
@@ -223,12 +229,12 @@ def top_membership(values: np.ndarray, share: float) -> np.ndarray:
     count = max(1, round(share * values.shape[1]))
     threshold = -np.sort(-values, axis=1)[:, count - 1 : count]
     above, tied = values > threshold, values == threshold
-    left = count - above.sum(1, keepdims=True)
-    return above + tied * (left / np.maximum(tied.sum(1, keepdims=True), 1))
+    remaining = count - above.sum(1, keepdims=True)
+    return above + tied * (remaining / np.maximum(tied.sum(1, keepdims=True), 1))
 
 
 def peaks(values: np.ndarray) -> np.ndarray:
-    """The places of each row's maximum, `(B, N)`, with equal weights that sum to 1."""
+    """Where each row has its maximum, `(B, N)`: equal weights that sum to 1."""
     highest = values == values.max(1, keepdims=True)
     return highest / np.maximum(highest.sum(1, keepdims=True), 1)
 
@@ -243,7 +249,7 @@ def masses(values: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class PartialResiduals:
-    """What confounds leave of two maps' ranks.
+    """The residuals of two maps' ranks after regression on the confounds' ranks.
 
     Attributes:
         first, second: `(B, N)`, residuals of the ranks; NaN rows where undefined.
@@ -285,12 +291,12 @@ def partial_residuals(
     basis = _orthonormal(np.stack([centred(values) for values in named.values()], 2))
     residuals = []
     for name, values in zip(names, (a, b), strict=True):
-        whole = centred(values)
-        left = whole - (basis @ (basis.transpose(0, 2, 1) @ whole[..., None]))[..., 0]
-        explained = np.linalg.norm(left, axis=1) <= _EXPLAINED * np.linalg.norm(whole, axis=1)
+        scored = centred(values)
+        residual = scored - (basis @ (basis.transpose(0, 2, 1) @ scored[..., None]))[..., 0]
+        explained = np.linalg.norm(residual, axis=1) <= _EXPLAINED * np.linalg.norm(scored, axis=1)
         for i in np.flatnonzero(explained & usable[:, 0]).tolist():
             undefined[i] = undefined[i] or f"{name} is determined by the confounds"
-        residuals.append(np.where(usable & ~explained[:, None], left, np.nan))
+        residuals.append(np.where(usable & ~explained[:, None], residual, np.nan))
     return PartialResiduals(residuals[0], residuals[1], basis, tuple(undefined))
 
 
@@ -313,10 +319,10 @@ def mass_reasons(first: np.ndarray, second: np.ndarray, names: tuple[str, str]) 
     return tuple(found)
 
 
-def settled(values: np.ndarray, undefined: Sequence[str | None]) -> Statistic:
+def masked(values: np.ndarray, undefined: Sequence[str | None]) -> Statistic:
     """A `Statistic` whose values are NaN wherever there is a reason."""
-    kept = [math.nan if reason is not None else value for value, reason in zip(values, undefined, strict=True)]
-    return Statistic(np.array(kept, dtype=np.float64), tuple(undefined))
+    known = [math.nan if reason is not None else value for value, reason in zip(values, undefined, strict=True)]
+    return Statistic(np.array(known, dtype=np.float64), tuple(undefined))
 
 
 def _reason(name: str, row: np.ndarray) -> str | None:
@@ -330,5 +336,5 @@ def _reason(name: str, row: np.ndarray) -> str | None:
 def _orthonormal(columns: np.ndarray) -> np.ndarray:
     """Orthonormal bases of the columns of `(B, N, K)`, `(B, N, K)` with zeros beyond their rank."""
     vectors, sizes, _ = np.linalg.svd(columns, full_matrices=False)
-    kept = sizes > 1e-10 * np.maximum(sizes[:, :1], np.finfo(np.float64).tiny)
-    return np.asarray(vectors * kept[:, None, :])
+    independent = sizes > 1e-10 * np.maximum(sizes[:, :1], np.finfo(np.float64).tiny)
+    return np.asarray(vectors * independent[:, None, :])

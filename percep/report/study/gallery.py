@@ -1,4 +1,4 @@
-"""The pictures of a study: photographs that were turned, with the maps that were compared."""
+"""The pictures of a study: photographs that were fooled, with the maps that were compared."""
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ from torch import Tensor
 from percep.report.common.drawing import gradcam_colours
 from percep.report.common.embedded import BUDGET_SCALE, Layers, drawing, layers
 from percep.report.common.panel import Prediction
-from percep.study import Examined
-from percep.study.criteria import capital, words
+from percep.study import Measurements
+from percep.study.criteria import capitalised, display_name
 from percep.study.findings import ATTRIBUTIONS
 
 _HIGH = 0.99
@@ -46,25 +46,28 @@ class StudyExhibit(Layers):
 
 
 def study_exhibits(
-    examined: Examined, names: Collection[str], category: Callable[[int], str], without_label: Collection[str] = ()
+    measurements: Measurements,
+    names: Collection[str],
+    category: Callable[[int], str],
+    without_label: Collection[str] = (),
 ) -> dict[str, StudyExhibit]:
-    """The pictures of a batch by the names of its photographs, encoded, so that no tensor need be kept.
+    """The pictures of a batch by the names of its photographs, encoded, so that no tensor has to stay in memory.
 
     Args:
-        examined: the batch.
+        measurements: of the batch.
         names: of the photographs that are to be shown.
         category: the name of a class by its index.
         without_label: names of the photographs whose label is the network's own prediction.
     """
     return {
         name: StudyExhibit(
-            **vars(layers(examined.references[i], examined.saved[i], examined.ssim[i])),
-            label=None if name in without_label else category(int(examined.labels[i])),
-            before=_prediction(examined.logits_before[i], category),
-            after=_prediction(examined.logits_after[i], category),
-            maps=_maps(name, examined, i),
+            **vars(layers(measurements.references[i], measurements.saved[i], measurements.ssim[i])),
+            label=None if name in without_label else category(int(measurements.labels[i])),
+            before=_prediction(measurements.logits_before[i], category),
+            after=_prediction(measurements.logits_after[i], category),
+            maps=_maps(name, measurements, i),
         )
-        for i, name in enumerate(examined.names)
+        for i, name in enumerate(measurements.names)
         if name in names
     }
 
@@ -75,21 +78,21 @@ def _prediction(logits: Tensor, category: Callable[[int], str]) -> Prediction:
     return Prediction(category(best), float(probabilities[best]))
 
 
-def _maps(name: str, examined: Examined, image: int) -> tuple[DrawnMap, ...]:
-    drawn = []
-    for change, maps in examined.changes.items():
-        if change != "dissimilarity":  # drawn in colours of its own
-            drawn.append(_change(name, change, maps[image]))
+def _maps(name: str, measurements: Measurements, image: int) -> tuple[DrawnMap, ...]:
+    maps_drawn = []
+    for change, maps in measurements.changes.items():
+        if change != "dissimilarity":  # has the SSIM map
+            maps_drawn.append(_change(name, change, maps[image]))
     for attribution in ATTRIBUTIONS:
-        values = examined.attention[attribution][image]
+        values = measurements.attention[attribution][image]
         note = "" if values.any() else "zero everywhere"
         high = values.flatten().double().quantile(_HIGH).to(values)
         # A few pixels may stand out so far that the others could not be told apart.
-        colours = gradcam_colours(examined.references[image], values.clamp_max(high) if high > 0 else values)[0]
-        title = words(attribution)
+        colours = gradcam_colours(measurements.references[image], values.clamp_max(high) if high > 0 else values)[0]
+        title = display_name(attribution)
         alt = f"{title} of the original of {name}, bright where it speaks for the label"
-        drawn.append(DrawnMap(capital(title), note, drawing(colours), alt))
-    return tuple(drawn)
+        maps_drawn.append(DrawnMap(capitalised(title), note, drawing(colours), alt))
+    return tuple(maps_drawn)
 
 
 def _change(name: str, change: str, values: Tensor) -> DrawnMap:
@@ -98,6 +101,6 @@ def _change(name: str, change: str, values: Tensor) -> DrawnMap:
     shares = torch.where(mean > 0, positive / mean, 0.0)
     even = bool((positive == positive.flatten()[0]).all())
     note = "the same everywhere" if even else "in even shares"
-    title = words(change)
+    title = display_name(change)
     alt = f"Map of {title} of {name}, bright where most"
-    return DrawnMap(capital(title), note, drawing(BUDGET_SCALE.colours(shares.cpu().numpy())), alt)
+    return DrawnMap(capitalised(title), note, drawing(BUDGET_SCALE.colours(shares.cpu().numpy())), alt)

@@ -14,7 +14,8 @@ from percep.report.study.gallery import StudyExhibit
 from percep.report.study.plots import study_plots
 from percep.report.study.tables import study_accuracy
 from percep.study import Findings
-from percep.study.criteria import words as named
+from percep.study.criteria import display_name
+from percep.study.evidence import FOOLED
 
 
 def save_study_report(
@@ -30,11 +31,11 @@ def save_study_report(
         path: the file to write; the adversarial images are linked as `adversarial/NAME.png` beside it.
         facts: of the run.
         findings: of the study.
-        exhibits: the pictures of photographs that were turned, by name.
+        exhibits: the pictures of photographs that were fooled, by name.
         classes: of the network, where known.
     """
     known = study_accuracy(findings, classes)
-    turned = sum(status == "turned" for status in findings.statuses.values())
+    fooled = sum(status == FOOLED for status in findings.statuses.values())
     save_page(
         path,
         "study.html",
@@ -48,7 +49,7 @@ def save_study_report(
         variant_columns=_VARIANTS,
         plots=study_plots(findings),
         exhibits=exhibits,
-        omitted=turned - len(exhibits),
+        omitted=fooled - len(exhibits),
         legends=[
             ssim_legend(),
             replace(budget_legend(), title="Of the perturbation", note="positive part in even shares, logarithmic"),
@@ -63,16 +64,16 @@ def save_study_report(
         statuses=list(findings.statuses.items()),
         status_columns=_STATUSES,
         anchors={name: f"photograph-{place}" for place, name in enumerate(exhibits, start=1)},
-        zero={named(name): count for name, count in findings.zero.items() if count},
+        zero={display_name(name): count for name, count in findings.zero.items() if count},
         done=findings.done,
     )
 
 
 def _figures(findings: Findings) -> list[tuple[str, str]]:
     main = findings.sweep[0]
-    left_out = [(words(status).capitalize(), f"{n}") for status, n in findings.counts.items() if status != "turned"]
+    left_out = [(words(status).capitalize(), f"{n}") for status, n in findings.counts.items() if status != FOOLED]
     return [
-        ("Photographs turned", f"{main.turned} of {main.correct}"),
+        ("Photographs fooled", f"{main.fooled} of {main.correct}"),
         *[(_FIGURES[criterion.name], f"{criterion.interval.estimate:.2f}") for criterion in findings.criteria],
         *left_out,
     ]
@@ -105,7 +106,7 @@ def _column(title: str, name: str, write: Callable[..., str] = _signed) -> Colum
 
 _VARIANTS = (
     Column("Variant", lambda row: row.name),
-    Column("Turned", lambda row: row.turned, number, numeric=True),
+    Column("Fooled", lambda row: row.fooled, number, numeric=True),
     Column("Of", lambda row: row.correct, number, numeric=True),
     *_criterion("Association", "association"),
     *_criterion("Above the control", "control"),
@@ -114,41 +115,41 @@ _VARIANTS = (
 )
 _ASSOCIATIONS = (
     Column("Variant", lambda row: row.variant),
-    Column("First", lambda row: row.first, named),
-    Column("Second", lambda row: row.second, named),
-    Column("Statistic", lambda row: row.statistic, named),
+    Column("First", lambda row: row.first, display_name),
+    Column("Second", lambda row: row.second, display_name),
+    Column("Statistic", lambda row: row.statistic, display_name),
     _column("Area", "share"),
     _column("Mean", "estimate"),
     _column("Low", "low"),
     _column("High", "high"),
     _column("Chance", "chance"),
-    _column("Shifts p", "shift_p", number),
+    _column("Toroidal shift p", "shift_p", number),
     _column("Other images", "other"),
-    _column("Exchange p", "exchange_p", number),
+    _column("Permutation p", "exchange_p", number),
     _column("Images", "images", number),
     _column("Undefined", "undefined", number),
 )
 _COMPARISONS = (
     Column("Question", lambda row: row.question),
-    Column("First", lambda row: row.first, named),
-    Column("Second", lambda row: row.second, named),
+    Column("First", lambda row: row.first, display_name),
+    Column("Second", lambda row: row.second, display_name),
     _column("First mean", "first_mean"),
     _column("Second mean", "second_mean"),
     _column("Difference", "difference"),
     _column("Low", "low"),
     _column("High", "high"),
-    _column("Rank effect", "effect"),
+    _column("Effect size", "effect"),
     _column("p", "p_value", number),
     _column("p, Holm", "adjusted", number),
     _column("Undefined", "undefined", number),
 )
 _CAUSAL = (
     Column("Variant", lambda row: row.variant),
-    Column("Region", lambda row: row.region, named),
+    Column("Region", lambda row: row.region, display_name),
     _column("Area of the top", "share"),
     Column("Budget", lambda row: row.budget),
-    _column("Spent there", "mass"),
-    _column("Gain kept", "gain"),
+    _column("Share of 1 − SSIM", "mass"),
+    _column("Share of the gain", "gain"),
     _column("Low", "low"),
     _column("High", "high"),
     _column("Still adversarial", "flipped"),

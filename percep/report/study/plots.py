@@ -1,4 +1,4 @@
-"""The plots of a study: associations beside their controls, what regions keep, curves, and every variant."""
+"""The plots of a study: associations beside their controls, effects of regions, curves, and every variant."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from matplotlib.ticker import PercentFormatter
 from percep.report.common.plot import LIGHT, Plot, Theme, plot, themed
 from percep.study import AssociationRow, CausalRow, CurveRow, Findings, SweepRow
 from percep.study.causal import BUDGETS
-from percep.study.criteria import capital, words
+from percep.study.criteria import capitalised, display_name
 from percep.study.findings import CURVES
 
 _WIDTH, _ROW, _FRAME = 480, 26, 84
@@ -25,7 +25,7 @@ _ORDERS = {"gradcam": 3, "another_image": 2, "squared_perturbation": 1, "random"
 
 @dataclass(frozen=True)
 class Mark:
-    """A mean over photographs with its interval; `ours` where the claim is about it."""
+    """A mean over photographs with its interval; `ours` if the claim is about it."""
 
     label: str
     estimate: float
@@ -42,7 +42,7 @@ def study_plots(findings: Findings) -> list[Plot]:
 
 
 def save_study_plots(path: Path, findings: Findings) -> None:
-    """Writes `plots.png`: associations by perturbation and by map, and what is kept of the gain inside regions."""
+    """Writes `plots.png`: associations by perturbation and by map, and effects of regions."""
     charts = [*_associations(findings), _causal(findings, "equal")]
     heights = [_FRAME + _ROW * len(chart.marks) for chart in charts]
     with themed(LIGHT):
@@ -81,7 +81,7 @@ class Chart:
 
 def _associations(findings: Findings) -> tuple[Chart, Chart]:
     statistic = findings.claim.statistic
-    named = capital(words(statistic))
+    named = capitalised(display_name(statistic))
     own = [row for row in findings.associations if row.variant == findings.sweep[0].name]
     perturbations = [_mark(row, row.first) for row in own if _by_perturbation(row, statistic)]
     maps = [_mark(row, row.second) for row in own if _by_map(row, statistic)]
@@ -96,7 +96,7 @@ def _associations(findings: Findings) -> tuple[Chart, Chart]:
             maps,
             f"{named} with 1 − SSIM",
             "By map",
-            "attributions, and what must agree less, with the attack's 1 − SSIM",
+            "attributions, and controls that must agree less, with the attack's 1 − SSIM",
         ),
     )
 
@@ -112,7 +112,7 @@ def _by_map(row: AssociationRow, statistic: str) -> bool:
 
 
 def _mark(row: AssociationRow, name: str) -> Mark:
-    label = "the attack" if name == "dissimilarity" else words(name)
+    label = "the attack" if name == "dissimilarity" else display_name(name)
     ours = row.first == "dissimilarity" and row.second == "gradcam"
     return Mark(label, row.estimate, row.low, row.high, ours)
 
@@ -121,12 +121,12 @@ def _causal(findings: Findings, budget: str) -> Chart:
     main = findings.sweep[0].name
     rows = [row for row in findings.causal if (row.variant, row.budget) == (main, budget)]
     marks = [_region(row, findings.claim.share) for row in rows]
-    note = "rescaled to the SSIM of the whole" if budget == "equal" else "as it is"
-    return Chart(marks, "share of the gain in margin that is kept", "Kept inside a region only", note, None)
+    note = "rescaled to the SSIM of the full perturbation" if budget == "equal" else "not rescaled"
+    return Chart(marks, "share of the gain in margin", "Restricted to a region", note, None)
 
 
 def _region(row: CausalRow, share: float) -> Mark:
-    region = "top of Grad-CAM" if row.region == "top" else words(row.region)
+    region = "top of Grad-CAM" if row.region == "top" else display_name(row.region)
     ours = row.region == "top" and row.share == share
     return Mark(f"{region}, {row.share:.0%}", row.gain, row.low, row.high, ours)
 
@@ -135,7 +135,7 @@ def _sweep(rows: Sequence[SweepRow]) -> list[Chart]:
     titles = {
         "association": ("Association", "of 1 − SSIM with Grad-CAM, by variant"),
         "control": ("Above the control", "difference in association, by variant"),
-        "causal": ("Above the other region", "difference in the gain kept, by variant"),
+        "causal": ("Above the other region", "difference in the share of the gain, by variant"),
     }
     common = f"{rows[0].model}, "
     charts = []
@@ -161,12 +161,14 @@ def _plotted(chart: Chart) -> Plot:
         figure.set_layout_engine("constrained")
         chart.draw(figure.subplots(), theme)
 
-    told = "; ".join(f"{mark.label} {mark.estimate:.2f} from {mark.low:.2f} to {mark.high:.2f}" for mark in chart.marks)
+    described = "; ".join(
+        f"{mark.label} {mark.estimate:.2f} from {mark.low:.2f} to {mark.high:.2f}" for mark in chart.marks
+    )
     return plot(
         draw,
         width=_WIDTH,
         height=_FRAME + _ROW * len(chart.marks),
-        alt=f"{capital(chart.axis)}, means with intervals: {told}.",
+        alt=f"{capitalised(chart.axis)}, means with intervals: {described}.",
         title=chart.title,
         note=chart.note,
     )
@@ -180,29 +182,29 @@ def _curves(rows: Sequence[CurveRow], kind: str) -> Plot:
         axes = figure.subplots()
         axes.plot([0, 1], [0, 1], color=theme.rule, linewidth=1)
         _draw_curves(axes, means, lambda order: theme.hues[_ORDERS[order]])
-        axes.set_xlabel(f"blocks {'added' if kind == 'insertion' else 'taken away'}")
+        axes.set_xlabel(f"blocks {'added' if kind == 'insertion' else 'removed'}")
         axes.set_ylabel("change in margin" if kind == "insertion" else "loss of margin")
         for direction in (axes.xaxis, axes.yaxis):
             direction.set_major_formatter(PercentFormatter(1))
         axes.legend(frameon=False, loc="lower right")
         axes.grid(alpha=0.5)
 
-    halves = ", ".join(f"{words(order)} {np.interp(0.2, *curve):.0%}" for order, curve in means.items())
-    verb = "added" if kind == "insertion" else "taken away"
+    after_a_fifth = ", ".join(f"{display_name(order)} {np.interp(0.2, *curve):.0%}" for order, curve in means.items())
+    verb = "added" if kind == "insertion" else "removed"
     return plot(
         draw,
         width=_WIDTH,
         height=_CURVE_HEIGHT,
         alt=f"Change in margin against the share of blocks {verb}, mean over photographs. After a fifth, in the order "
-        f"of: {halves}.",
-        title=capital(kind),
+        f"of: {after_a_fifth}.",
+        title=capitalised(kind),
         note=f"blocks of the perturbation {verb}, first where the map is greatest",
     )
 
 
 def _draw_curves(axes: Axes, means: dict[str, tuple[np.ndarray, np.ndarray]], colour: Callable[[str], str]) -> None:
     for (order, (blocks, progress)), style in zip(means.items(), ("-", "--", "-.", ":"), strict=True):
-        axes.plot(blocks, progress, style, color=colour(order), label=words(order), linewidth=2)
+        axes.plot(blocks, progress, style, color=colour(order), label=display_name(order), linewidth=2)
 
 
 def _mean_progress(rows: Sequence[CurveRow], kind: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:

@@ -63,7 +63,7 @@ def summarise_study(findings: Findings, classes: int | None = None) -> dict[str,
             {
                 "name": row.name,
                 "model": row.model,
-                "turned": row.turned,
+                "fooled": row.fooled,
                 "correct": row.correct,
                 "problem": row.problem,
                 "criteria": [

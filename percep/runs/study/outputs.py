@@ -22,7 +22,8 @@ from percep.runs.engine.manifest import Record, recorded
 from percep.runs.settings import validated
 from percep.runs.study.passes import Surveyed
 from percep.runs.study.variants import Plan, claim_of, inference_of, plans_of
-from percep.study import Evidence, Findings, Kept, Variant, find
+from percep.study import Evidence, Findings, PhotographEvidence, VariantResult, analyse
+from percep.study.evidence import with_current_names
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class VariantParts:
     @property
     def examination(self) -> Parts:
         """The second pass, a row per photograph, and its pictures."""
-        return Parts(self.folder / "examination", (Kept, Pictured))
+        return Parts(self.folder / "examination", (PhotographEvidence, Pictured))
 
     @property
     def problem(self) -> Path:
@@ -76,7 +77,7 @@ def merge_study(folder: Path) -> str:
         The verdict, a sentence per criterion, and what is to be said of labels, accuracy and an interruption.
 
     Raises:
-        InputError: no study, a damaged part, or no photograph of the main variant that was turned.
+        InputError: no study, a damaged part, or no photograph of the main variant that was fooled.
         OSError: a file cannot be written.
     """
     record = recorded(folder)
@@ -84,10 +85,10 @@ def merge_study(folder: Path) -> str:
     first, *others = plans_of(config)
     exhibits: dict[str, StudyExhibit] = {}
     main = _variant(folder, first, record, exhibits)
-    if not main.turned:
-        raise InputError("no photograph was turned, so there is nothing to explain: allow more with ball.mean")
+    if not main.fooled:
+        raise InputError("no photograph was fooled, so there is nothing to explain: allow more with ball.mean")
     variants = chain([main], (_variant(folder, plan, record, exhibits) for plan in others))
-    findings = find(variants, claim_of(config), config.study.shares, inference_of(config))
+    findings = analyse(variants, claim_of(config), config.study.shares, inference_of(config))
     for path, write in _outputs(folder, record, findings, exhibits).items():
         with whole(path) as temporary:
             write(temporary)
@@ -123,11 +124,11 @@ def _outputs(
     }
 
 
-def _variant(folder: Path, plan: Plan, record: Record, exhibits: dict[str, StudyExhibit]) -> Variant:
+def _variant(folder: Path, plan: Plan, record: Record, exhibits: dict[str, StudyExhibit]) -> VariantResult:
     """A variant as far as it was run, and into `exhibits` its pictures."""
     parts = parts_of(folder, plan)
     if parts.problem.is_file():
-        return Variant(plan.name, plan.model, problem=parts.problem.read_text(encoding="utf-8"))
+        return VariantResult(plan.name, plan.model, problem=parts.problem.read_text(encoding="utf-8"))
     statuses: dict[str, str] = {}
     labelled: dict[str, bool] = {}
     missing: dict[str, int] = {}
@@ -136,9 +137,10 @@ def _variant(folder: Path, plan: Plan, record: Record, exhibits: dict[str, Study
         labelled |= {row["name"]: row["labelled"] for row in rows if row["labelled"] is not None}
         missing |= {row["name"]: row["missing"] for row in rows if row["missing"]}
 
-    def examined() -> Iterator[Kept]:
+    def examined() -> Iterator[PhotographEvidence]:
         for _, _, records in parts.examination:
-            for kept, pictured in records:
+            for stored, pictured in records:
+                kept = with_current_names(stored)
                 statuses[kept.name] = kept.status
                 if pictured.exhibit is not None:
                     exhibits[kept.name] = pictured.exhibit
@@ -146,4 +148,6 @@ def _variant(folder: Path, plan: Plan, record: Record, exhibits: dict[str, Study
 
     evidence = Evidence.of(examined())
     complete = len(parts.examination.finished().shards) == record.shards
-    return Variant(plan.name, plan.model, evidence, statuses, complete=complete, labelled=labelled, missing=missing)
+    return VariantResult(
+        plan.name, plan.model, evidence, statuses, complete=complete, labelled=labelled, missing=missing
+    )

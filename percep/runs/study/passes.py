@@ -14,9 +14,9 @@ from percep.models import Classifier
 from percep.runs.config import ExplainTask
 from percep.runs.inputs import drawn, look_at
 from percep.runs.study.variants import Plan
-from percep.study.evidence import BlockMap, Kept, keep
-from percep.study.examination import Examined, examine
+from percep.study.evidence import BlockMap, PhotographEvidence, photograph_evidence
 from percep.study.findings import PENDING
+from percep.study.measurement import Measurements, measure
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class Examination:
 
     def __call__(
         self, shard: int, number: int, photographs: Sequence[Photograph]
-    ) -> tuple[list[Kept], Examined | None]:
+    ) -> tuple[list[PhotographEvidence], Measurements | None]:
         """Examines a batch.
 
         Args:
@@ -129,7 +129,7 @@ class Examination:
             photographs: all of the batch.
 
         Returns:
-            What is kept of each photograph, and the maps of those that were turned; None where none was.
+            The evidence of each photograph, and the measurements of those that were fooled; None if none was.
 
         Raises:
             InputError: what an attack or a map says of the model.
@@ -138,7 +138,10 @@ class Examination:
         first, surveyed = self.surveyed[shard, number]
         pending = [place for place, one in enumerate(surveyed) if one.status == PENDING]
         another = dict(zip(pending, self.another[first : first + len(pending)], strict=True))
-        kept = [Kept(photograph.name, one.status) for photograph, one in zip(photographs, surveyed, strict=True)]
+        kept = [
+            PhotographEvidence(photograph.name, one.status)
+            for photograph, one in zip(photographs, surveyed, strict=True)
+        ]
         subjects = []
         for place in pending:
             if photographs[place].image is None:  # it was there a moment ago
@@ -153,18 +156,22 @@ class Examination:
             torch.stack([another[place] for place in subjects]),
             drawn(photographs[0].name, self.config.seed),
         )
-        turned = {} if examined is None else {one.name: one for one in keep(examined, self.config.study.block)}
+        fooled = (
+            {}
+            if examined is None
+            else {one.name: one for one in photograph_evidence(examined, self.config.study.block)}
+        )
         for place in subjects:
             name = photographs[place].name
-            kept[place] = turned.get(name, Kept(name, "not_found"))
+            kept[place] = fooled.get(name, PhotographEvidence(name, "not_found"))
         return kept, examined
 
     def _examined(
         self, photographs: Sequence[Photograph], known: Sequence[Surveyed], another: Tensor, seed: int
-    ) -> Examined | None:
+    ) -> Measurements | None:
         torch.manual_seed(seed)  # of other libraries' attacks
         targets = [one.target for one in known if one.target is not None]
-        return examine(
+        return measure(
             self.model,
             self.plan.setting,
             self.plan.depth,

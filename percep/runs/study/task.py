@@ -30,7 +30,8 @@ from percep.runs.study.outputs import Pictured, VariantParts, merge_study, parts
 from percep.runs.study.passes import Examination, require_gradcam, survey
 from percep.runs.study.variants import Plan, plans_of
 from percep.runs.task import Request
-from percep.study import Examined, Kept
+from percep.study import Measurements, PhotographEvidence
+from percep.study.evidence import is_fooled
 
 
 def explain(config: ExplainTask, request: Request) -> Sequence[str]:
@@ -83,7 +84,7 @@ class StudyCampaign:
             SharedError: of the main variant, a target or a network that cannot be studied, fewer than two photographs
                 that are classified correctly, or photographs that cannot be read to their end. A variant whose model
                 cannot be had, or cannot be studied, is reported with its reason.
-            InputError: no photograph of the main variant was turned.
+            InputError: no photograph of the main variant was fooled.
         """
         try:
             for plan in self.plans:
@@ -100,7 +101,7 @@ class StudyCampaign:
     def _merge_if_possible(self) -> None:
         try:
             merge_study(self.folder)
-        except (OSError, PercepError):  # a full disk, perhaps, or nothing was turned yet: what is raised says why
+        except (OSError, PercepError):  # a full disk, perhaps, or nothing was fooled yet: what is raised says why
             return
 
     def _checked_plans(self) -> list[Plan]:
@@ -196,11 +197,11 @@ class StudyCampaign:
             with network_failures(model, photographs):
                 kept, examined = examination(batch.shard, batch.number, photographs)
             pictures = {} if plan.number else self._pictures(batch, examined)
-            return [(one, pictures.get(one.name, Pictured())) for one in kept], _turned(kept)
+            return [(one, pictures.get(one.name, Pictured())) for one in kept], _fooled(kept)
 
         self._drive(photographs, parts.examination, finished, work)
 
-    def _pictures(self, batch: Batch, examined: Examined | None) -> dict[str, Pictured]:
+    def _pictures(self, batch: Batch, examined: Measurements | None) -> dict[str, Pictured]:
         """Saves the adversarial images of a batch, and encodes what the report will show of it."""
         if examined is None:
             return {}
@@ -217,7 +218,7 @@ class StudyCampaign:
     def _finished(self, parts: Parts) -> Finished:
         """What is finished of a pass, which is counted."""
         return self.processes.first(
-            lambda: count_finished(parts, self.tally, ["status"], lambda row: row["status"] == "turned")
+            lambda: count_finished(parts, self.tally, ["status"], lambda row: is_fooled(row["status"]))
         )
 
     def _drive(
@@ -232,5 +233,5 @@ class StudyCampaign:
             raise SharedError(mending(problems))
 
 
-def _turned(kept: Sequence[Kept]) -> int:
-    return sum(one.status == "turned" for one in kept)
+def _fooled(kept: Sequence[PhotographEvidence]) -> int:
+    return sum(is_fooled(one.status) for one in kept)

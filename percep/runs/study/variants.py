@@ -8,7 +8,7 @@ from percep.errors import InputError
 from percep.models import Source
 from percep.runs.config import ExplainTask, VariantConfig
 from percep.study.criteria import Claim
-from percep.study.examination import Depth
+from percep.study.measurement import Depth
 from percep.study.perturbations import Setting
 from percep.study.tables import Correlation, Inference
 from percep.windows import Window
@@ -56,7 +56,7 @@ def plans_of(config: ExplainTask) -> list[Plan]:
 
 
 def claim_of(config: ExplainTask) -> Claim:
-    """What is judged."""
+    """What is tested."""
     criteria = config.criteria
     statistic = cast(Correlation, criteria.statistic)
     return Claim(CHANGE, ATTENTION, statistic, criteria.control, criteria.region, criteria.share)
@@ -114,6 +114,6 @@ def _depth(config: ExplainTask, *, full: bool) -> Depth:
         full=full,
         steps=study.steps,
         integration=study.integration,
-        rivals=tuple(study.rivals),
+        baselines=tuple(study.rivals),
         gradients=study.gradients,
     )

@@ -15,7 +15,7 @@ Model = Callable[[Tensor], object]
 `percep.validation.logits.logits_of`."""
 
 
-def logits_from(model: Model) -> Callable[[Tensor], Tensor]:
+def logits_function(model: Model) -> Callable[[Tensor], Tensor]:
     """The logits of a model; raises `InputError` for one in train mode, and for answers that hold no logits."""
     require_eval(model)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from percep.choices import Measure
 from percep.errors import InputError
 from percep.solvers.quadratic import WindowQuadratic
-from percep.ssim import C1, C2, Losses, variance
+from percep.ssim import C1, C2, Losses, View, variance
 from percep.windows import Window
 
 # How much a window's weight changes in one update, at most, and the least share of the largest that it keeps.
@@ -25,10 +25,6 @@ def check_measure(measure: Measure) -> None:
         raise InputError(f"measure must be one of {', '.join(get_args(Measure))}, got {measure!r}")
 
 
-# Tensors with an entry per image, which a selection of images takes.
-_PER_IMAGE = ("reference", "reference_mean", "reference_variance", "weights")
-
-
 @dataclass(frozen=True)
 class Cost:
     """1 - SSIM of a batch, averaged over windows ("mean") or in the worst window ("floor").
@@ -38,40 +34,38 @@ class Cost:
     step (`reweight`), until the weighted mean is the maximum.
 
     Attributes:
-        window: the SSIM window.
+        view: of references in [0, 1], finite, in the windows.
         measure: "mean" or "floor".
-        reference: `(B, C, H, W)` in [0, 1], finite.
-        reference_mean, reference_variance: `(B, C, h, w)`, the reference's moments per window.
         weights: `(B, C, h, w)`, of the windows in the quadratic form; they add up to 1 per image.
     """
 
-    window: Window
+    view: View
     measure: Measure
-    reference: Tensor
-    reference_mean: Tensor
-    reference_variance: Tensor
     weights: Tensor
 
     @classmethod
     def of_reference(cls, reference: Tensor, window: Window, measure: Measure) -> Cost:
         """The cost of leaving a reference `(B, C, H, W)`, with all windows of the same weight."""
-        mean = window.mean(reference)
-        weights = torch.full_like(mean, 1 / math.prod(mean.shape[1:]))
-        return cls(window, measure, reference, mean, variance(window, reference, mean), weights)
+        view = View.of(window, reference)
+        windows = view.reference_mean
+        return cls(view, measure, torch.full_like(windows, 1 / math.prod(windows.shape[1:])))
+
+    @property
+    def reference(self) -> Tensor:
+        """`(B, C, H, W)`."""
+        return self.view.reference
 
     def select(self, images: Tensor) -> Cost:
         """The costs of some images, by their indices `(n,)`."""
-        return replace(self, **{name: getattr(self, name)[images] for name in _PER_IMAGE})
+        return replace(self, view=self.view.select(images), weights=self.weights[images])
 
     def losses(self, images: Tensor) -> Tensor:
         """1 - SSIM per window, `(B, C, h, w)`, of `(B, C, H, W)` images, by the formulas of `percep.ssim`."""
-        delta = images - self.reference
-        shift = self.window.mean(delta)
-        mean = self.reference_mean + shift
-        luminance = shift * shift / (self.reference_mean**2 + mean**2 + C1)
-        image_variance = variance(self.window, images, mean)
-        contrast = variance(self.window, delta, shift) / (self.reference_variance + image_variance + C2)
-        return Losses(luminance, contrast).total()
+        view, moments = self.view, self.view.moments(images - self.reference)
+        mean = view.reference_mean + moments.mean
+        luminance = moments.mean**2 / (view.reference_mean**2 + mean**2 + C1)
+        denominator = view.reference_variance + variance(view.window, images, mean) + C2
+        return Losses(luminance, moments.variance.clamp_min(0) / denominator).total()
 
     def of(self, losses: Tensor) -> Tensor:
         """The cost `(B,)` of a map of losses."""
@@ -80,14 +74,13 @@ class Cost:
 
     def quadratic(self, delta: Tensor) -> WindowQuadratic:
         """M with `<d, M d> / 2` the weighted sum of losses, exact along the ray of `delta` `(B, C, H, W)`."""
-        images = self.reference + delta
-        mean = self.window.mean(images)
-        image_variance = variance(self.window, images, mean)
+        view, images = self.view, self.reference + delta
+        mean = view.mean(images)
         return WindowQuadratic(
-            self.window,
-            (int(delta.shape[-2]), int(delta.shape[-1])),
-            self.weights / (self.reference_mean**2 + mean**2 + C1),
-            self.weights / (self.reference_variance + image_variance + C2),
+            view.window,
+            view.size,
+            self.weights / (view.reference_mean**2 + mean**2 + C1),
+            self.weights / (view.reference_variance + variance(view.window, images, mean) + C2),
         )
 
     def reweight(self, losses: Tensor) -> Cost:

@@ -48,7 +48,7 @@ class Depth:
         full: every map, control, baseline and curve; or only what the criteria need.
         steps: of insertion and deletion curves.
         integration: steps of integrated gradients, a gradient each.
-        baselines: other attacks, by their names in `percep.choices.CONTENDERS`.
+        baselines: other attacks, by their names in `percep.choices.ATTACK_NAMES`.
         gradients: of each baseline, per image.
     """
 

@@ -14,7 +14,7 @@ from percep import InputError, Multipliers, Program, SSIMBall, Window, certify, 
 from percep.attacks import AttackStatus, FrankWolfe, quantise
 from percep.attacks.cost import Cost
 from percep.attacks.criteria import achieved, loss, margin
-from percep.attacks.quantisation import descend, lattice_optimum, to_lattice, to_level
+from percep.attacks.quantisation import descend, quantise_into_ball, quantise_perturbation, quantised_optimum
 from tests.support.moods import Moods
 from tests.support.references import KINDS, photograph, random_like, reference
 
@@ -230,7 +230,7 @@ def test_lattice_optima_are_certified_whatever_the_prices(kind, seed, size, leve
         torch.rand(ball.map_shape, generator=generator) if ball.floor is not None else None,
         torch.rand(1, 1, 1, 1, generator=generator) if ball.mean is not None else None,
     )
-    images = lattice_optimum(ball, pull, prices, torch.randn(x.shape, generator=generator))
+    images = quantised_optimum(ball, pull, prices, torch.randn(x.shape, generator=generator))
     torch.testing.assert_close(images, quantise(images), rtol=0, atol=0)
     assert certify(x, images, **level).within.tolist() == [True]
     assert float((pull * (images - x)).sum()) >= 0
@@ -240,7 +240,7 @@ def test_descent_never_rises():
     x = saved(2)
     quadratic = Cost.of_reference(x, Window.gaussian(), "mean").quadratic(torch.zeros_like(x))
     pull = random_like(x, 4) * 1e-6
-    delta = to_level(0.02 * random_like(x, 5), x)
+    delta = quantise_perturbation(0.02 * random_like(x, 5), x)
 
     def value(d: Tensor) -> float:
         return float((d.double() * quadratic.product(d).double() / 2 - pull.double() * d.double()).sum())
@@ -288,7 +288,7 @@ def test_lattice_images_are_always_certified(kind, seed, size, level, magnitude)
     x = quantise(reference(kind, size, channels=3, seed=seed).float())
     generator = torch.Generator().manual_seed(seed)
     delta = 10**magnitude * torch.randn(x.shape, generator=generator)
-    images = to_lattice(SSIMBall(x, **level), delta)
+    images = quantise_into_ball(SSIMBall(x, **level), delta)
     torch.testing.assert_close(images, quantise(images), rtol=0, atol=0)
     assert certify(x, images, **level).within.tolist() == [True]
 

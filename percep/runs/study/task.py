@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from percep import models
-from percep.attacks.comparison import contender
+from percep.attacks.comparison import attack_by_name
 from percep.data.photographs import Source
 from percep.data.shards import share
 from percep.environment import code_digest, provenance, weights_digest
@@ -106,7 +106,7 @@ class StudyCampaign:
 
     def _checked_plans(self) -> list[Plan]:
         for name in self.config.study.rivals:  # an attack that is not installed, or is given too few gradients
-            contender(name, self.model, self.config.study.gradients)
+            attack_by_name(name, self.model, self.config.study.gradients)
         return plans_of(self.config)
 
     def _claim(self, request: Request) -> int | None:

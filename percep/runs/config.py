@@ -272,7 +272,7 @@ class StudyConfig:
     steps: int
     integration: int
     stages: int
-    rivals: list[str]
+    baselines: list[str]
     gradients: int
     resamples: int
     sweep: list[VariantConfig]
@@ -283,8 +283,8 @@ class StudyConfig:
         _require_at_least("study.resamples", self.resamples, 99)
         if not self.shares or not all(0 < share <= 0.5 for share in self.shares):
             raise InputError(f"study.shares must lie in (0, 1/2], got {self.shares}")
-        for name in self.rivals:
-            _require_choice("study.rivals", name, ATTACK_NAMES)
+        for name in self.baselines:
+            _require_choice("study.baselines", name, ATTACK_NAMES)
 
 
 @dataclass

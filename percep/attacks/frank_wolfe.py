@@ -217,10 +217,10 @@ class _Run:
 def _unit(gradient: Tensor) -> Tensor:
     """Gradients `(B, C, H, W)` of length 1, those too whose length a dtype's range does not hold; 0 stays 0."""
     size = gradient.flatten(1).norm(dim=1).reshape(-1, 1, 1, 1)
-    odd = (size == 0) | ~torch.isfinite(size)
-    if bool(odd.any()):
+    unknown = (size == 0) | ~torch.isfinite(size)
+    if bool(unknown.any()):
         largest = gradient.abs().flatten(1).amax(1).reshape(-1, 1, 1, 1)
-        gradient = torch.where(odd & (largest > 0), gradient / torch.where(largest > 0, largest, 1.0), gradient)
-        size = torch.where(odd, gradient.flatten(1).norm(dim=1).reshape(-1, 1, 1, 1), size)
+        gradient = torch.where(unknown & (largest > 0), gradient / torch.where(largest > 0, largest, 1.0), gradient)
+        size = torch.where(unknown, gradient.flatten(1).norm(dim=1).reshape(-1, 1, 1, 1), size)
         size = torch.where(size > 0, size, 1.0)
     return gradient / size

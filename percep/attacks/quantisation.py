@@ -119,9 +119,9 @@ def quantised_optimum(
 def quantise_into_ball(ball: SSIMBall, delta: Tensor, levels: int | None = 256) -> Tensor:
     """Images of so many levels inside the true ball, near `reference + delta`: `(B, C, H, W)`.
 
-    Rounding moves every pixel by up to half a level, which dark flat windows feel. In windows that fall below the
-    floor the pixels that add to the loss shrink; a mean that is missed shrinks all of them; then everything is
-    rounded again. With nothing left, the image is its reference, which is inside.
+    Rounding moves every pixel by up to half a level, which lowers the SSIM of dark flat windows most. In windows that
+    fall below the floor the pixels that add to the loss shrink; a mean that is missed shrinks all of them; then
+    everything is rounded again. With nothing left, the image is its reference, which is inside.
 
     Args:
         ball: the ball of references of so many levels.

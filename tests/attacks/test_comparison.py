@@ -1,4 +1,4 @@
-"""Attacks side by side: rivals saved with our rounding, pulled back to a floor, and the figures told of them."""
+"""Attacks side by side: baselines saved with our rounding, pulled back to a floor, and the figures told of them."""
 
 import math
 

@@ -71,7 +71,7 @@ class Search:
         self.run_cost = self.tracker.best_cost.clone()
         self.best_average = torch.zeros_like(self.reference)
         self.scale = None if objective.custom_gradient is None else GradientScale(self.reference, levels)
-        # Leading one class past the label says nothing of the k best, nor of a gradient of the user's.
+        # Leading one class past the label says nothing of the k best, nor of a gradient of the caller's.
         self.scans = objective.targets is None and objective.custom_gradient is None and objective.top_k == 1
         self.schedules = [Schedule(self.scans) for _ in range(batch)]
         self.bracket_ends: list[list[Tensor] | None] = [None] * batch

@@ -40,7 +40,7 @@ OURS = "percep"
 ROUNDING = "+8bit"
 """Appended to a baseline's name: the attack itself judges rounded images."""
 
-CONTENDERS = (OURS, *BASELINES, *(name + ROUNDING for name in ROUNDING_BASELINES))
+ATTACK_NAMES = (OURS, *BASELINES, *(name + ROUNDING for name in ROUNDING_BASELINES))
 """Attacks that can be compared."""
 
 CONTROL_NAMES = ("random", "phase_shuffled", "sign_flipped")

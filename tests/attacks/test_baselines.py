@@ -1,4 +1,4 @@
-"""Other libraries' attacks behind percep's interface: their strength against closed forms, and honest counts."""
+"""Other libraries' attacks behind percep's interface: their strength against closed forms, and right counts."""
 
 import sys
 from importlib.metadata import version

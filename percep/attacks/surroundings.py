@@ -80,7 +80,7 @@ class Network:
                 return
             if module.training and _has_modes(module):
                 raise InputError(
-                    f"the model calls a {type(module).__name__} in train mode, where answers change: "
+                    f"the model calls a {type(module).__name__} in train mode, where outputs vary: "
                     "call eval() on its network first"
                 )
             self._require_own_statistics(module)

@@ -39,7 +39,7 @@ def build(call: Mapping[str, object]) -> nn.Module:
     except (Exception, SystemExit) as error:  # the callable's own, or hydra's
         raise InputError(f"network {target} cannot be built: {_reason(error)}") from error
     if not isinstance(built, nn.Module):
-        raise InputError(f"network {target} answers a {type(built).__name__}, not a torch.nn.Module")
+        raise InputError(f"network {target} returns a {type(built).__name__}, not a torch.nn.Module")
     return built
 
 

@@ -92,7 +92,7 @@ def require_eval(model: Callable[..., Any]) -> None:
     for path, module in owner.named_modules():
         if module.training:
             place = f"its {type(module).__name__} {path!r}" if path else "the model"
-            raise InputError(f"{place} is in train mode, where answers change: call model.eval() first")
+            raise InputError(f"{place} is in train mode, where outputs vary: call model.eval() first")
 
 
 def _require_layout(images: Tensor, name: str) -> None:

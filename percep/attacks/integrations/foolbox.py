@@ -174,7 +174,7 @@ def _answers(model: Model) -> Callable[[Tensor], Tensor]:
             if not str(error).startswith("Unknown type"):
                 raise
             raise InputError(
-                f"the network of a foolbox.PyTorchModel must answer a tensor of logits, got {str(error)[14:]}: "
+                f"the network of a foolbox.PyTorchModel must return a tensor of logits, got {str(error)[14:]}: "
                 "wrap it in a module whose forward gives model(x).logits"
             ) from error
         return logits

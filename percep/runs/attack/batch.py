@@ -29,7 +29,7 @@ from percep.explain import (
 )
 from percep.models import Classifier
 from percep.report import ImageRow, MinimalRow, Panel, Prediction, read_image, save_image, save_panel
-from percep.report.common.worst import worst_place
+from percep.report.common.worst_place import worst_place
 from percep.runs.config import AttackTask, MinimalTask
 from percep.runs.failures import network_failures
 from percep.runs.inputs import Predictions, predict, stable_seed, targets_of

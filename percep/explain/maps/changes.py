@@ -53,20 +53,14 @@ def multiplier_maps(ball: SSIMBall, multipliers: Multipliers, delta: Tensor) -> 
         multipliers: of its solution.
         delta: `(B, C, H, W)`, its solution.
     """
-    x, d = ball.reference.double(), delta.double()
     total = torch.zeros(ball.map_shape, dtype=torch.float64, device=delta.device)
     if ball.floor is not None and multipliers.floor is not None:
-        window = ball.window
-        mean_x, mean_y = window.mean(x), window.mean(x + d)
-        squares = (
-            mean_x.square() + mean_y.square() + C1,
-            variance(window, x, mean_x) + variance(window, x + d, mean_y) + C2,
-        )
+        denominators = ball.double.view.denominators(ball.reference.double() + delta.double())
         shares = (ball.luminance_share, 1 - ball.luminance_share)
-        for multiplier, square, share in zip(multipliers.floor, squares, shares, strict=True):
-            # |stat(d - k x)|^2 - radius^2 is (|stat d|^2 - e square) / (1 - e) with 1 / (1 - e) = 1 + k, and e falls by
-            # share t^share / t per unit of t, 1 - e being t^share.
-            total += multiplier.double() * square * share / ball.floor.double()
+        for multiplier, denominator, share in zip(multipliers.floor, denominators, shares, strict=True):
+            # |stat(d - k x)|^2 - radius^2 is (|stat d|^2 - e denominator) / (1 - e) with 1 / (1 - e) = 1 + k, and e
+            # falls by share t^share / t per unit of t, 1 - e being t^share.
+            total += multiplier.double() * denominator * share / ball.floor.double()
     if multipliers.mean is not None:
         total += multipliers.mean.double() / ball.num_windows
     return over_channels(total, (int(delta.shape[-2]), int(delta.shape[-1])))

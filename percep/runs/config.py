@@ -204,7 +204,7 @@ class BatchTask(Config):
 
 
 @dataclass
-class CampaignTask(BatchTask):
+class PicturedTask(BatchTask):
     """An attack on many photographs: of how many the report has pictures."""
 
     pictures: int
@@ -215,7 +215,7 @@ class CampaignTask(BatchTask):
 
 
 @dataclass
-class AttackTask(Attacks, CampaignTask):
+class AttackTask(Attacks, PicturedTask):
     """task=attack: photographs attacked inside a ball."""
 
     ball: BallConfig
@@ -223,7 +223,7 @@ class AttackTask(Attacks, CampaignTask):
 
 
 @dataclass
-class MinimalTask(Attacks, CampaignTask):
+class MinimalTask(Attacks, PicturedTask):
     """task=minimal: photographs changed as little as the goal allows."""
 
     attack: MinimalAttackConfig

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from percep.attacks import FrankWolfe
-from percep.attacks.comparison import contender
+from percep.attacks.comparison import named_attack
 from percep.attacks.criteria import Loss, loss
 from percep.attacks.quantisation import lattice_optimum
 from percep.ball import SSIMBall
@@ -124,7 +124,7 @@ def baseline_perturbation(
     """The perturbation of another attack, rescaled to a size: `(B, C, H, W)`, not rounded; 0 where it found none.
 
     Args:
-        name: one of `percep.attacks.comparison.CONTENDERS`.
+        name: one of `percep.attacks.comparison.ATTACK_NAMES`.
         model: maps `(B, C, H, W)` images in [0, 1] to `(B, K)` logits.
         images: `(B, C, H, W)` in [0, 1].
         labels, targets: `(B,)` class indices.
@@ -135,7 +135,7 @@ def baseline_perturbation(
         InputError: an unknown name, or targets for an attack that takes none.
         UnavailableError: the attack's library is not installed.
     """
-    attack, _ = contender(name, model, gradients)
+    attack, _ = named_attack(name, model, gradients)
     return equal_size(images, attack(images, labels, targets).images - images, budget)
 
 

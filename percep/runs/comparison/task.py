@@ -7,7 +7,7 @@ import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from percep.attacks.comparison import attempt, contender
+from percep.attacks.comparison import attempt, named_attack
 from percep.data.photographs import Photograph
 from percep.errors import InputError
 from percep.models.classifier import number_of_logits
@@ -87,7 +87,7 @@ class Compare:
         self.config = config
         self.model, photographs = load_subjects(config)
         self.classes = number_of_logits(self.model)
-        attacks = [contender(name, self.model, config.compare.gradients)[0] for name in config.compare.attacks]
+        attacks = [named_attack(name, self.model, config.compare.gradients)[0] for name in config.compare.attacks]
         with network_failures(self.model):
             self.subjects = [self._subject(photograph) for photograph in photographs]
         first = next((subject for subject in self.subjects if isinstance(subject, _Subject)), None)

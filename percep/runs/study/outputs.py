@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from omegaconf import OmegaConf
 
@@ -81,7 +81,7 @@ def merge_study(folder: Path) -> str:
         OSError: a file cannot be written.
     """
     record = recorded(folder)
-    config = cast(ExplainTask, validated(OmegaConf.create(dict(record.settings))))
+    config = cast(ExplainTask, validated(OmegaConf.create(_current_settings(record.settings))))
     first, *others = plans_of(config)
     exhibits: dict[str, StudyExhibit] = {}
     main = _variant(folder, first, record, exhibits)
@@ -96,6 +96,12 @@ def merge_study(folder: Path) -> str:
     done = _progress(findings, record.photographs)
     sentences = [findings.verdict, *(criterion.sentence for criterion in findings.criteria), *remarks(known), done]
     return lines_of(sentences, warnings(known))
+
+
+def _current_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a run folder of any version: `study.baselines` was `study.rivals`."""
+    study = {"baselines" if name == "rivals" else name: value for name, value in settings.get("study", {}).items()}
+    return {**settings, "study": study}
 
 
 def _progress(findings: Findings, planned: int | None) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from percep import models
-from percep.attacks.comparison import contender
+from percep.attacks.comparison import named_attack
 from percep.data.photographs import Source
 from percep.data.shards import share
 from percep.environment import code_digest, provenance, weights_digest
@@ -105,8 +105,8 @@ class StudyCampaign:
             return
 
     def _checked_plans(self) -> list[Plan]:
-        for name in self.config.study.rivals:  # an attack that is not installed, or is given too few gradients
-            contender(name, self.model, self.config.study.gradients)
+        for name in self.config.study.baselines:  # an attack that is not installed, or is given too few gradients
+            named_attack(name, self.model, self.config.study.gradients)
         return plans_of(self.config)
 
     def _claim(self, request: Request) -> int | None:

@@ -114,6 +114,6 @@ def _depth(config: ExplainTask, *, full: bool) -> Depth:
         full=full,
         steps=study.steps,
         integration=study.integration,
-        baselines=tuple(study.rivals),
+        baselines=tuple(study.baselines),
         gradients=study.gradients,
     )

@@ -61,14 +61,14 @@ class LiftedLayer:
 
         x = ball.reference.flatten()
         values = [linear.flatten(), x]
-        if ball.luminance is not None and ball.contrast is not None:
+        if (sets := ball.floor_sets) is not None:
             patches = x[self.read].reshape(-1, len(self.root)).T
             mean = (self.root**2 * patches).sum(0)
             values += [
-                self.root * (patches - mean) * windows(ball.contrast.k),
-                windows(ball.contrast.radius),
-                windows(ball.luminance.k) * mean,
-                windows(ball.luminance.radius),
+                self.root * (patches - mean) * windows(sets.contrast.k),
+                windows(sets.contrast.radius),
+                windows(sets.luminance.k) * mean,
+                windows(sets.luminance.radius),
             ]
         if ball.ellipsoid is not None:
             roots = [windows(part).sqrt() for part in (ball.ellipsoid.luminance, ball.ellipsoid.contrast)]

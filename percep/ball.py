@@ -2,14 +2,15 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from percep.errors import InputError
-from percep.ssim import C1, C2, ssim_losses, ssim_map, variance
+from percep.ssim import C1, C2, Moments, View, ssim_losses, ssim_map, variance
 from percep.summaries import range_of, shape_of
 from percep.validation.images import require_perturbed, require_precise_images
 from percep.validation.scalars import require_level, shown
@@ -43,8 +44,20 @@ class LocalBall:
         return self.k.shape[1:] == (1, 1, 1)
 
     def select(self, images: Tensor) -> "LocalBall":
-        k = self.k[images] if self.k.shape[0] > 1 else self.k
-        return LocalBall(k, self.radius[images])
+        """The balls of some of the images."""
+        return LocalBall(_of_images(self.k, images), self.radius[images])
+
+
+@dataclass(frozen=True)
+class FloorSets:
+    """The two sets that keep a floor t in every window: `S1 >= t1` and `S2 >= t2`, with t1 t2 = t."""
+
+    luminance: LocalBall
+    contrast: LocalBall
+
+    def select(self, images: Tensor) -> "FloorSets":
+        """The sets of some of the images."""
+        return FloorSets(self.luminance.select(images), self.contrast.select(images))
 
 
 @dataclass(frozen=True)
@@ -59,12 +72,56 @@ class MeanBall:
     contrast: Tensor
     budget: Tensor
 
+    def squared_norm(self, mean: Tensor, variance: Tensor) -> Tensor:
+        """`sum_i luminance_i mean_i^2 + contrast_i variance_i` of local moments `(B, C, h, w)`: `(B, 1, 1, 1)`."""
+        return _per_image(self.luminance * mean**2 + self.contrast * variance)
+
+    def squared_dual_norm(self, mean: Tensor, variance: Tensor) -> Tensor:
+        """`sum_i mean_i^2 / luminance_i + variance_i / contrast_i`, likewise."""
+        return _per_image(mean**2 / self.luminance + variance / self.contrast)
+
     def select(self, images: Tensor) -> "MeanBall":
-        budget = self.budget[images] if self.budget.shape[0] > 1 else self.budget
-        return MeanBall(self.luminance[images], self.contrast[images], budget)
+        """The ellipsoids of some of the images."""
+        return MeanBall(self.luminance[images], self.contrast[images], _of_images(self.budget, images))
 
 
-class SSIMBall:
+@dataclass
+class _Known:
+    """What has been computed of a ball so far, None what has not.
+
+    Attributes:
+        moments: local mean and variance of the reference in float64, `(B, C, h, w)`.
+        floor_sets, ellipsoid: as in `SSIMBall`.
+    """
+
+    moments: tuple[Tensor, Tensor] | None = None
+    floor_sets: FloorSets | None = None
+    ellipsoid: MeanBall | None = None
+
+    def select(self, images: Tensor) -> "_Known":
+        return _Known(
+            None if self.moments is None else (self.moments[0][images], self.moments[1][images]),
+            None if self.floor_sets is None else self.floor_sets.select(images),
+            None if self.ellipsoid is None else self.ellipsoid.select(images),
+        )
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class _Fields:
+    """The values of an `SSIMBall`, checked and laid out: images that are not finite are 0, levels are 4-dimensional."""
+
+    reference: Tensor
+    floor: Tensor | None
+    mean: Tensor | None
+    window: Window
+    luminance_share: float
+    finite: Tensor
+    num_windows: int
+    _expansion: Tensor | None = None
+    _known: _Known = field(default_factory=_Known)
+
+
+class SSIMBall(_Fields):
     """All perturbations `d` of a batch of references whose SSIM stays above a floor, or a mean, or both.
 
     * `floor` t: S1 >= t1 and S2 >= t2 in every window and channel with t1 t2 = t, hence SSIM >= t everywhere. The ball
@@ -101,18 +158,22 @@ class SSIMBall:
         finite = require_precise_images(reference, "reference")
         if floor is None and mean is None:
             raise InputError("an SSIM ball needs a floor, a mean or both, each in (0, 1)")
-        self.luminance_share = require_level("luminance_share", luminance_share)
-        self.window = Window.gaussian() if window is None else window
+        luminance_share = require_level("luminance_share", luminance_share)
+        window = Window.gaussian() if window is None else window
         # Under inference mode too a ball is made of tensors that autograd can save.
         with torch.inference_mode(False), torch.no_grad():
-            self.finite = finite.clone()
-            self.reference = torch.where(self.finite[:, None, None, None], reference, torch.zeros_like(reference))
-        grid = self.window.grid(*reference.shape[-2:])
-        self.map_shape = (*reference.shape[:2], *grid)
-        self.floor = _level(floor, "floor", self.map_shape, reference.device)
-        self.mean = _level(mean, "mean", (reference.shape[0], 1, 1, 1), reference.device)
-        self.windows = math.prod(self.map_shape[1:])
-        self._expansion: Tensor | None = None
+            finite = finite.clone()
+            reference = torch.where(finite[:, None, None, None], reference, torch.zeros_like(reference))
+        shape = (*reference.shape[:2], *window.grid(*reference.shape[-2:]))
+        super().__init__(
+            reference,
+            _level(floor, "floor", shape, reference.device),
+            _level(mean, "mean", (reference.shape[0], 1, 1, 1), reference.device),
+            window,
+            luminance_share,
+            finite,
+            math.prod(shape[1:]),
+        )
 
     def __repr__(self) -> str:
         levels = ((name, getattr(self, name)) for name in ("floor", "mean"))
@@ -123,6 +184,12 @@ class SSIMBall:
     def batch(self) -> int:
         """Number of images."""
         return self.reference.shape[0]
+
+    @property
+    def map_shape(self) -> tuple[int, int, int, int]:
+        """Shape of the SSIM map, `(B, C, h, w)`."""
+        batch, channels, height, width = self.reference.shape
+        return (batch, channels, *self.window.grid(height, width))
 
     @property
     def lowest(self) -> Tensor:
@@ -139,7 +206,10 @@ class SSIMBall:
         """The same ball in float64, of exactly the same reference values: what certificates are computed on."""
         if self.reference.dtype == torch.float64:
             return self
-        return self._with(self.reference.double(), None if self._expansion is None else self._expansion.double())
+        expansion = None if self._expansion is None else self._expansion.double()
+        return self._derived(
+            reference=self.reference.double(), _expansion=expansion, _known=_Known(self._known.moments)
+        )
 
     @property
     def exact(self) -> Iterator[tuple[slice, "SSIMBall"]]:
@@ -154,6 +224,11 @@ class SSIMBall:
             yield slice(channel, channel + 1), self._channel(channel)
 
     @cached_property
+    def view(self) -> View:
+        """What the constraints see of the reference: what solvers ask for moments, their adjoint and the coverage."""
+        return View(self.window, self.reference, self.reference_mean, self.reference_variance)
+
+    @cached_property
     def reference_mean(self) -> Tensor:
         """Local mean of the reference, `(B, C, h, w)`."""
         return self._moments[0].to(self.reference.dtype)
@@ -163,25 +238,24 @@ class SSIMBall:
         """Local variance of the reference, `(B, C, h, w)`."""
         return self._moments[1].to(self.reference.dtype)
 
-    @cached_property
+    @property
     def _moments(self) -> tuple[Tensor, Tensor]:
-        reference = self.reference.double()
-        mean = self.window.mean(reference)
-        return mean, variance(self.window, reference, mean)
+        """Local mean and variance of the reference in float64, `(B, C, h, w)` each."""
+        if self._known.moments is None:
+            view = View.of(self.window, self.reference.double())
+            self._known.moments = view.reference_mean, view.reference_variance
+        return self._known.moments
 
-    @cached_property
-    def luminance(self) -> LocalBall | None:
-        """The exact balls `S1 >= t1`, or None without a floor."""
-        if self.floor is None:
-            return None
-        return self._local(self.floor**self.luminance_share, self._moments[0] ** 2, C1)
-
-    @cached_property
-    def contrast(self) -> LocalBall | None:
-        """The exact balls `S2 >= t2`, or None without a floor."""
-        if self.floor is None:
-            return None
-        return self._local(self.floor ** (1 - self.luminance_share), self._moments[1], C2)
+    @property
+    def floor_sets(self) -> FloorSets | None:
+        """The exact balls `S1 >= t1` and `S2 >= t2` of every window, or None without a floor."""
+        if self.floor is not None and self._known.floor_sets is None:
+            mean, variance = self._moments
+            self._known.floor_sets = FloorSets(
+                self._local(self.floor**self.luminance_share, mean**2, C1),
+                self._local(self.floor ** (1 - self.luminance_share), variance, C2),
+            )
+        return self._known.floor_sets
 
     def _local(self, level: Tensor, squared: Tensor, constant: float) -> LocalBall:
         k = (1 - level) / level
@@ -189,31 +263,36 @@ class SSIMBall:
         dtype = self.reference.dtype
         return LocalBall(k.to(dtype), radius.to(dtype))
 
-    @cached_property
+    @property
     def ellipsoid(self) -> MeanBall | None:
         """The ellipsoid of the mean constraint, or None without one.
 
         Denominators are `mean(x)^2 + mean(y)^2 + C1` and `var(x) + var(y) + C2` with, for y, the least value
         in the floor's balls (0 without a floor), or the value at the perturbation given to `expand`.
         """
-        if self.mean is None:
-            return None
+        if self.mean is not None and self._known.ellipsoid is None:
+            mean_x, var_x = self._moments
+            squared_y, var_y = self._denominators()
+            dtype = self.reference.dtype
+            self._known.ellipsoid = MeanBall(
+                (1 / (self.num_windows * (mean_x**2 + squared_y + C1))).to(dtype),
+                (1 / (self.num_windows * (var_x + var_y + C2))).to(dtype),
+                (1 - self.mean).to(dtype),
+            )
+        return self._known.ellipsoid
+
+    def _denominators(self) -> tuple[Tensor, Tensor]:
+        """What the ellipsoid takes for `mean(y)^2` and `var(y)`, `(B, C, h, w)` float64 each."""
         mean_x, var_x = self._moments
         if self._expansion is not None:
             images = self.reference.double() + self._expansion.double()
             mean_y = self.window.mean(images)
-            squared, var_y = mean_y**2, variance(self.window, images, mean_y)
-        else:
-            squared = _least_square(self.double.luminance, mean_x)
-            # Away from 0, where the square root has no derivative.
-            var_y = _least_square(self.double.contrast, var_x.clamp_min(_TINY).sqrt())
-        windows = self.windows
-        dtype = self.reference.dtype
-        return MeanBall(
-            (1 / (windows * (mean_x**2 + squared + C1))).to(dtype),
-            (1 / (windows * (var_x + var_y + C2))).to(dtype),
-            (1 - self.mean).to(dtype),
-        )
+            return mean_y**2, variance(self.window, images, mean_y)
+        sets = self.double.floor_sets
+        if sets is None:
+            return torch.zeros_like(mean_x), torch.zeros_like(var_x)
+        # Away from 0, where the square root has no derivative.
+        return _least_square(sets.luminance, mean_x), _least_square(sets.contrast, var_x.clamp_min(_TINY).sqrt())
 
     def expand(self, delta: Tensor) -> "SSIMBall":
         """This ball with the mean's denominators taken at `delta`, `(B, C, H, W)`.
@@ -223,56 +302,46 @@ class SSIMBall:
         another shape than the reference's.
         """
         self._require_like(delta, "delta")
-        return self._with(self.reference, delta.detach().to(self.reference.dtype))
+        return self._derived(_expansion=delta.detach().to(self.reference.dtype), _known=_Known(self._known.moments))
 
     def attached(self, reference: Tensor, floor: Level | None = None, mean: Level | None = None) -> "SSIMBall":
         """This ball with radii, centres and weights that autograd can differentiate in the tensors given.
 
         They must hold the values the ball was built from; a level that is None stays as it is.
         """
-        other = self._with(torch.where(self.finite[:, None, None, None], reference, 0.0), self._expansion)
-        other.__dict__.pop("_moments", None)
-        for name, level in (("floor", floor), ("mean", mean)):
-            if isinstance(level, Tensor):
-                setattr(other, name, _aligned(level.to(self.reference.device, torch.float64)))
-        return other
+        levels = {
+            name: _aligned(level.to(self.reference.device, torch.float64))
+            for name, level in (("floor", floor), ("mean", mean))
+            if isinstance(level, Tensor)
+        }
+        values = torch.where(self.finite[:, None, None, None], reference, 0.0)
+        return self._derived(reference=values, _known=_Known(), **levels)
 
     def select(self, images: Tensor) -> "SSIMBall":
         """The balls of some of the images, `images` an index or boolean tensor."""
-        expansion = None if self._expansion is None else self._expansion[images]
-        other = self._with(self.reference[images], expansion)
-        other.finite = self.finite[images]
-        other.map_shape = (other.batch, *self.map_shape[1:])
-        if self.floor is not None and self.floor.shape[0] > 1:
-            other.floor = self.floor[images]
-        if self.mean is not None and self.mean.shape[0] > 1:
-            other.mean = self.mean[images]
-        for name in ("_moments", "luminance", "contrast", "ellipsoid"):
-            if (known := self.__dict__.get(name)) is not None:
-                picked = tuple(part[images] for part in known) if name == "_moments" else known.select(images)
-                other.__dict__[name] = picked
-        return other
+        return self._derived(
+            reference=self.reference[images],
+            finite=self.finite[images],
+            floor=None if self.floor is None else _of_images(self.floor, images),
+            mean=None if self.mean is None else _of_images(self.mean, images),
+            _expansion=None if self._expansion is None else self._expansion[images],
+            _known=self._known.select(images),
+        )
 
     def _channel(self, channel: int) -> "SSIMBall":
         part = slice(channel, channel + 1)
-        expansion = None if self._expansion is None else self._expansion[:, part].double()
-        other = self._with(self.reference[:, part].double(), expansion)
-        other.map_shape = (self.map_shape[0], 1, *self.map_shape[2:])
-        if self.floor is not None and self.floor.shape[1] > 1:
-            other.floor = self.floor[:, part]
         mean, variance = self._moments
-        other.__dict__["_moments"] = (mean[:, part], variance[:, part])
-        return other
+        return self._derived(
+            reference=self.reference[:, part].double(),
+            floor=self.floor[:, part] if self.floor is not None and self.floor.shape[1] > 1 else self.floor,
+            _expansion=None if self._expansion is None else self._expansion[:, part].double(),
+            _known=_Known((mean[:, part], variance[:, part])),
+        )
 
-    def _with(self, reference: Tensor, expansion: Tensor | None) -> "SSIMBall":
-        other = object.__new__(SSIMBall)
-        other.window, other.luminance_share, other.finite = self.window, self.luminance_share, self.finite
-        other.map_shape, other.floor, other.mean = self.map_shape, self.floor, self.mean
-        other.windows = self.windows
-        other.reference, other._expansion = reference, expansion
-        if (moments := self.__dict__.get("_moments")) is not None:
-            other.__dict__["_moments"] = moments
-        return other
+    def _derived(self, **changes: Any) -> "SSIMBall":
+        """A ball of these values but for some fields, without another check."""
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        return _DerivedBall(**(values | changes))
 
     def _require_like(self, values: Tensor, name: str) -> None:
         reference = self.reference
@@ -333,21 +402,11 @@ class SSIMBall:
             finite = finite & whole
             limit = torch.where(values > 0, ball.highest, ball.reference) / values.abs().clamp_min(_TINY)
             result = torch.minimum(result, torch.where(values == 0, torch.inf, limit).flatten(1).amin(1))
-            mean_d = self.window.mean(values)
-            var_d = variance(self.window, values, mean_d)
-            if ball.luminance is not None and ball.contrast is not None:
-                mean_x, var_x = ball._moments
-                cov = self.window.mean(values * ball.reference) - mean_d * mean_x
-                for local, quadratic, linear, squared, constant in (
-                    (ball.luminance, mean_d**2, mean_d * mean_x, mean_x**2, C1),
-                    (ball.contrast, var_d, cov, var_x, C2),
-                ):
-                    # s^2 quadratic - 2 s k linear <= k (2 squared + constant): the stable root of the boundary
-                    half, slack = local.k * linear, local.k * (2 * squared + constant)
-                    root = slack / ((half * half + quadratic * slack).sqrt() - half).clamp_min(_TINY)
-                    result = torch.minimum(result, root.flatten(1).amin(1))
+            moments = ball.view.moments(values)
+            if (sets := ball.floor_sets) is not None:
+                result = torch.minimum(result, _along_ray(sets, moments).flatten(1).amin(1))
             if ball.ellipsoid is not None:
-                spent += (ball.ellipsoid.luminance * mean_d**2 + ball.ellipsoid.contrast * var_d).flatten(1).sum(1)
+                spent += ball.ellipsoid.squared_norm(moments.mean, moments.variance.clamp_min(0)).flatten()
         if self.mean is not None:
             result = torch.minimum(result, ((1 - self.mean.flatten()) / spent.clamp_min(_TINY)).sqrt())
         return torch.where(finite, (result * (1 - _ROUNDING)).clamp_max(1.0), 0.0)
@@ -370,15 +429,42 @@ class SSIMBall:
         return torch.where(finite & self.finite, inside, 0.0)
 
 
+@dataclass(frozen=True, eq=False, repr=False)
+class _DerivedBall(SSIMBall):
+    """A ball made from the values of another one, field by field."""
+
+
+def _along_ray(sets: FloorSets, moments: Moments) -> Tensor:
+    """The largest s with `s d` in both sets of a window, `(B, C, h, w)`.
+
+    `s^2 statistic(d)^2 - 2 s k statistic(d) statistic(x) <= k (2 statistic(x)^2 + C)`: the stable root of the boundary.
+    """
+    mean_x, var_x, limits = moments.view.reference_mean, moments.view.reference_variance, []
+    for k, quadratic, linear, squared, constant in (
+        (sets.luminance.k, moments.mean**2, moments.mean * mean_x, mean_x**2, C1),
+        (sets.contrast.k, moments.variance.clamp_min(0), moments.covariance, var_x, C2),
+    ):
+        half, slack = k * linear, k * (2 * squared + constant)
+        limits.append(slack / ((half * half + quadratic * slack).sqrt() - half).clamp_min(_TINY))
+    return torch.minimum(*limits)
+
+
+def _per_image(values: Tensor) -> Tensor:
+    return values.flatten(1).sum(1).reshape(-1, 1, 1, 1)
+
+
+def _of_images(values: Tensor, images: Tensor) -> Tensor:
+    """Some of the images' values; the same where one value is that of all."""
+    return values[images] if values.shape[0] > 1 else values
+
+
 def _finite(values: Tensor) -> tuple[Tensor, Tensor]:
     finite = torch.isfinite(values).flatten(1).all(1)
     return torch.where(finite[:, None, None, None], values, 0.0), finite
 
 
-def _least_square(local: LocalBall | None, statistic: Tensor) -> Tensor:
+def _least_square(local: LocalBall, statistic: Tensor) -> Tensor:
     """The least squared statistic of `x + d` over a local ball, whose centre is `(1 + k) x`."""
-    if local is None:
-        return torch.zeros_like(statistic)
     return ((1 + local.k) * statistic - local.radius).clamp_min(0) ** 2
 
 

@@ -45,7 +45,7 @@ def provenance(
 
     Args:
         model: a `percep.models.Classifier`.
-        photographs: the digest of their `percep.data.Survey`.
+        photographs: the digest of their `percep.data.Inventory`.
         device: the network's.
         network: the call that built it, where it is the user's own.
     """

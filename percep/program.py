@@ -1,9 +1,9 @@
 """The program over an SSIM ball, its answer, and the status of each image."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -85,7 +85,7 @@ class Program:
         return rho.expand(self.ball.batch).reshape(-1, 1, 1, 1)
 
     @property
-    def pull(self) -> Tensor:
+    def linear_term(self) -> Tensor:
         """`g + rho a`, the objective's gradient at d = 0, `(B, C, H, W)`."""
         return self.linear if self.anchor is None else self.linear + self.rho * self.anchor
 
@@ -118,13 +118,12 @@ class Program:
     @property
     def double(self) -> "Program":
         """The same program in float64, of exactly the same values."""
-        anchor = None if self.anchor is None else self.anchor.double()
-        return Program(self.ball.double, self.linear.double(), self.rho.double().flatten(), anchor)
+        return self._converted(self.ball.double, Tensor.double)
 
     def normalized(self) -> tuple["Program", Tensor]:
-        """The same programs in units `(B,)` of the objective in which the terms of the pull are of order 1.
+        """The same programs in units `(B,)` of the objective in which the linear terms are of order 1.
 
-        Units are powers of two, so that nothing is rounded; 0 where nothing pulls, and the program then unchanged.
+        Units are powers of two, so that nothing is rounded; 0 where g and rho a are 0, and the program then unchanged.
         """
         size = self.linear.flatten(1).abs().amax(1)
         if self.anchor is not None:
@@ -132,25 +131,37 @@ class Program:
         mantissa = torch.frexp(size).mantissa
         unit = torch.where(size > 0, size / (2 * mantissa), 0.0)
         factor = torch.where(unit > 0, unit, 1.0).reshape(-1, 1, 1, 1)
-        return Program(self.ball, self.linear / factor, (self.rho / factor).flatten(), self.anchor), unit
+        return replace(self, linear=self.linear / factor, proximal=(self.rho / factor).flatten()), unit
 
     def select(self, images: Tensor) -> "Program":
         """The programs of some of the images."""
-        anchor = None if self.anchor is None else self.anchor[images]
-        return Program(self.ball.select(images), self.linear[images], self.rho.flatten()[images], anchor)
+        return self._converted(self.ball.select(images), lambda values: values[images])
+
+    def _converted(self, ball: SSIMBall, convert: Callable[[Tensor], Tensor]) -> "Program":
+        """The program over `ball` whose tensors of images, rho as `(B, 1, 1, 1)` among them, are converted."""
+        anchor = None if self.anchor is None else convert(self.anchor)
+        return Program(ball, convert(self.linear), convert(self.rho).flatten(), anchor)
+
+
+class FloorMultipliers(NamedTuple):
+    """One number per window for each of a floor's two sets, `(B, C, h, w)`: multipliers as a rule."""
+
+    luminance: Tensor
+    contrast: Tensor
 
 
 @dataclass(frozen=True, repr=False)
 class Multipliers:
-    """Lagrange multipliers of a program, at least 0: the price of each constraint's squared radius.
+    """One number per constraint of a program: as a rule its Lagrange multipliers, at least 0.
+
+    They belong to the constraints' squares, `|statistic(d - k x)|^2 <= radius^2` in every window.
 
     Attributes:
-        luminance, contrast: `(B, C, h, w)`, of `|statistic(d - k x)|^2 <= radius^2`; None without a floor.
+        floor: of the floor's two sets; None without a floor.
         mean: `(B, 1, 1, 1)`, of the ellipsoid; None without a mean.
     """
 
-    luminance: Tensor | None = None
-    contrast: Tensor | None = None
+    floor: FloorMultipliers | None = None
     mean: Tensor | None = None
 
     def __repr__(self) -> str:
@@ -160,25 +171,53 @@ class Multipliers:
         ]
         return f"Multipliers({', '.join(parts)})"
 
+    @classmethod
+    def of(cls, luminance: Tensor | None, contrast: Tensor | None, mean: Tensor | None = None) -> "Multipliers":
+        """The inverse of `tensors`. Raises `InputError` for one of a floor's two without the other."""
+        if luminance is None and contrast is None:
+            return cls(None, mean)
+        if luminance is None or contrast is None:
+            raise InputError("a floor has multipliers of luminance and of contrast, or none of either")
+        return cls(FloorMultipliers(luminance, contrast), mean)
+
+    @property
+    def luminance(self) -> Tensor | None:
+        """Of the floor's luminance sets, `(B, C, h, w)`; None without a floor."""
+        return None if self.floor is None else self.floor.luminance
+
+    @property
+    def contrast(self) -> Tensor | None:
+        """Of the floor's contrast sets, `(B, C, h, w)`; None without a floor."""
+        return None if self.floor is None else self.floor.contrast
+
     def channels(self, channels: slice) -> "Multipliers":
         """Those of some channels' windows."""
-        luminance, contrast = (None if part is None else part[:, channels] for part in (self.luminance, self.contrast))
-        return Multipliers(luminance, contrast, self.mean)
+        floor = self.floor
+        if floor is not None:
+            floor = FloorMultipliers(floor.luminance[:, channels], floor.contrast[:, channels])
+        return Multipliers(floor, self.mean)
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "Multipliers":
         """`function` of each tensor that is there."""
-        return Multipliers(*(None if mine is None else function(mine) for mine in self.tensors()))
+        return Multipliers.of(*(None if mine is None else function(mine) for mine in self.tensors()))
 
     def join(self, other: "Multipliers", function: Callable[[Tensor, Tensor], Tensor]) -> "Multipliers":
         """`function` of each pair of tensors that are there."""
         pairs = zip(self.tensors(), other.tensors(), strict=True)
-        return Multipliers(*(None if a is None or b is None else function(a, b) for a, b in pairs))
+        return Multipliers.of(*(None if a is None or b is None else function(a, b) for a, b in pairs))
+
+    def select(self, images: Tensor) -> "Multipliers":
+        """Those of some of the images."""
+        return self.map(lambda values: values[images])
 
     def update(self, images: Tensor, other: "Multipliers") -> None:
         """Overwrites the multipliers of some images in place."""
-        for mine, new in zip(self.tensors(), other.tensors(), strict=True):
-            if mine is not None and new is not None:
-                mine[images] = new
+        for mine, new in zip(self.present(), other.present(), strict=True):
+            mine[images] = new
+
+    def present(self) -> list[Tensor]:
+        """The tensors that are there, in the order of `tensors`."""
+        return [part for part in self.tensors() if part is not None]
 
     def tensors(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """Luminance, contrast, mean."""
@@ -231,7 +270,7 @@ class Solution:
             self.gap[images],
             tuple(self.status[image] for image in images.tolist()),
             self.iterations[images],
-            None if self.multipliers is None else self.multipliers.map(lambda values: values[images]),
+            None if self.multipliers is None else self.multipliers.select(images),
         )
 
     def update(self, images: Tensor, answers: "Solution") -> None:

@@ -8,8 +8,14 @@ images (design of Brunet, Vrscay, Wang, IEEE TIP 2012):
 
 so that values close to 1 keep their digits: 1 - SSIM of 1e-7 is exact to rounding, where the usual formula
 returns noise.
+
+Every constraint on a perturbation d of a reference x is a function of a few moments per window, those of d, of x and of
+`d - k x`. Solvers, recovery, layer and attacks ask a `View` for them and for the adjoint. A view is a linear map of the
+image followed by a window; today that map is the identity, and another one is to be added there and nowhere else.
 """
 
+from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 from torch import Tensor
@@ -39,6 +45,96 @@ def variance(window: Window, values: Tensor, mean: Tensor | None = None) -> Tens
     """Local weighted variance `A(v*v) - A(v)^2` of `(..., H, W)`, clamped at 0, as `(..., h, w)`."""
     mean = window.mean(values) if mean is None else mean
     return (window.mean(values * values) - mean * mean).clamp_min_(0)
+
+
+def shifted_variance(variance: Tensor, covariance: Tensor, k: Tensor, reference_variance: Tensor) -> Tensor:
+    """`var(d - k x)` from `var(d)`, `cov(d, x)` and `var(x)`, per window; rounding may leave it below 0."""
+    return variance - 2 * k * covariance + k * k * reference_variance
+
+
+@dataclass(frozen=True)
+class View:
+    """What constraints see of a batch of references: their planes in the windows of an SSIM map.
+
+    Attributes:
+        window: the SSIM window.
+        reference: x, `(B, C, H, W)`.
+        reference_mean, reference_variance: local moments of x, `(B, C, h, w)`.
+    """
+
+    window: Window
+    reference: Tensor
+    reference_mean: Tensor
+    reference_variance: Tensor
+
+    @classmethod
+    def of(cls, window: Window, reference: Tensor) -> "View":
+        """The view of references `(B, C, H, W)`, with moments computed in their dtype."""
+        mean = window.mean(reference)
+        return cls(window, reference, mean, variance(window, reference, mean))
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the images."""
+        height, width = self.reference.shape[-2:]
+        return int(height), int(width)
+
+    @cached_property
+    def coverage(self) -> Tensor:
+        """`A'1`, `(1, 1, H, W)`: the total weight of a pixel over all windows, 0 where no window covers it."""
+        return self.adjoint(self.reference.new_ones(1, 1, *self.reference_mean.shape[-2:]))
+
+    def mean(self, values: Tensor) -> Tensor:
+        """The local mean of `(B, C, H, W)` values, `(B, C, h, w)`."""
+        return self.window.mean(values)
+
+    def adjoint(self, values: Tensor) -> Tensor:
+        """The adjoint of `mean`, `(B, C, h, w)` to `(B, C, H, W)`."""
+        return self.window.adjoint(values, *self.size)
+
+    def moments(self, delta: Tensor) -> "Moments":
+        """The local moments of perturbations `(B, C, H, W)`, computed when first asked for."""
+        return Moments(self, delta)
+
+    def select(self, images: Tensor) -> "View":
+        """The view of some of the images, an index or boolean tensor."""
+        return View(self.window, self.reference[images], self.reference_mean[images], self.reference_variance[images])
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Local moments of a perturbation d and of `d - k x`, `(B, C, h, w)` each.
+
+    Attributes:
+        view: of the references x.
+        delta: d, `(B, C, H, W)`.
+    """
+
+    view: View
+    delta: Tensor
+
+    @cached_property
+    def mean(self) -> Tensor:
+        """`mean(d)`."""
+        return self.view.mean(self.delta)
+
+    @cached_property
+    def variance(self) -> Tensor:
+        """`var(d)`; rounding may leave it below 0."""
+        return self.view.mean(self.delta * self.delta) - self.mean * self.mean
+
+    @cached_property
+    def covariance(self) -> Tensor:
+        """`cov(d, x)`."""
+        return self.view.mean(self.delta * self.view.reference) - self.mean * self.view.reference_mean
+
+    def mean_from(self, k: Tensor) -> Tensor:
+        """`mean(d - k x)`, k broadcasting to `(B, C, h, w)`."""
+        return self.mean - k * self.view.reference_mean
+
+    def variance_from(self, k: Tensor) -> Tensor:
+        """`var(d - k x)`, k broadcasting to `(B, C, h, w)`; rounding may leave it below 0."""
+        return shifted_variance(self.variance, self.covariance, k, self.view.reference_variance)
 
 
 def ssim_losses(reference: Tensor, images: Tensor, window: Window) -> Losses:

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from percep.ball import SSIMBall
 from percep.errors import InputError
-from percep.program import Multipliers
+from percep.program import FloorMultipliers, Multipliers
+from percep.solvers.lagrangian import window_weights
 from percep.solvers.quadratic import WindowQuadratic, per_image
 from percep.ssim import C1, C2, Losses, ssim_losses
 from percep.validation.scalars import as_integer, shown
@@ -88,16 +89,11 @@ def lattice_optimum(
     """
     reference, window = ball.reference, ball.window
     size = (int(delta.shape[-2]), int(delta.shape[-1]))
-    luminance, contrast, mean = prices.luminance, prices.contrast, prices.mean
     delta = to_level(delta, reference, levels)
     best, best_gain = torch.zeros_like(delta), torch.zeros_like(per_image(delta))
     for round_ in range(_BALANCING + _RAISING):
-        mean_price: Tensor | float = 0.0 if luminance is None else luminance
-        variance_price: Tensor | float = 0.0 if contrast is None else contrast
-        if mean is not None and (weights := ball.ellipsoid) is not None:
-            mean_price, variance_price = mean_price + mean * weights.luminance, variance_price + mean * weights.contrast
-        assert isinstance(mean_price, Tensor) and isinstance(variance_price, Tensor)
-        delta = descend(WindowQuadratic(window, size, mean_price, variance_price), pull, delta, reference, levels)
+        quadratic = WindowQuadratic(window, size, *window_weights(ball, prices))
+        delta = descend(quadratic, pull, delta, reference, levels)
         floor_ratio, mean_ratio = _ratios(ball, ssim_losses(reference, reference + delta, window))
         inside = torch.ones_like(best_gain, dtype=torch.bool)
         for ratio in (floor_ratio, mean_ratio):
@@ -109,11 +105,13 @@ def lattice_optimum(
         rising = round_ >= _BALANCING
         if rising and bool(inside.all()):
             break
-        if floor_ratio is not None and luminance is not None and contrast is not None:
+        floor, mean = prices.floor, prices.mean
+        if floor_ratio is not None and floor is not None:
             factor = _factor(floor_ratio, rising)
-            luminance, contrast = luminance * factor, contrast * factor
+            floor = FloorMultipliers(floor.luminance * factor, floor.contrast * factor)
         if mean_ratio is not None and mean is not None:
             mean = mean * _factor(mean_ratio, rising)
+        prices = Multipliers(floor, mean)
     retreated = to_lattice(ball, delta, levels) - reference
     return quantise(reference + torch.where(per_image(pull * retreated) > best_gain, retreated, best), levels)
 

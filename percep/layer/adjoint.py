@@ -29,7 +29,7 @@ from torch import Tensor
 from percep.ball import SSIMBall
 from percep.program import Multipliers, Program
 from percep.solvers.conjugate_gradients import conjugate_gradients
-from percep.solvers.constraints import Constraints, NewtonMatrix, parts, squared_radii
+from percep.solvers.constraints import Constraints, NewtonMatrix, squared_radii
 from percep.solvers.interior_point import MAX_PIXELS, Factor
 from percep.solvers.lagrangian import NormalEquations
 from percep.solvers.quadratic import per_image
@@ -105,9 +105,9 @@ class AdjointState:
         constraints = Constraints(ball, delta)
         distance = delta if anchor is None else delta - anchor
         total = (self.direction * (rho * distance - linear)).sum() + (self.box * ball.reference).sum()
-        for product in parts(multipliers.join(constraints.along(self.direction), torch.mul)):
+        for product in multipliers.join(constraints.along(self.direction), torch.mul).present():
             total = total + product.sum()
-        for product in parts(self.multipliers.join(constraints.values, torch.mul)):
+        for product in self.multipliers.join(constraints.values, torch.mul).present():
             total = total + product.sum()
         return -total
 
@@ -137,12 +137,12 @@ def solve_adjoint(
     scaled_multipliers = multipliers.map(lambda values: values / unit)
     matrix = newton_matrix(scaled, delta, scaled_multipliers, smoothing)
     size = cotangent.flatten(1).abs().amax(1).reshape(-1, 1, 1, 1).clamp_min(_TINY)
-    rhs = torch.where(matrix.precondition.reached, cotangent / size, 0.0)
+    rhs = torch.where(matrix.preconditioner.reached, cotangent / size, 0.0)
     direction, steps = torch.zeros_like(rhs), 0
     if pixels > DENSE_PIXELS:
-        free = matrix.precondition.reached
+        free = matrix.preconditioner.reached
         direction, steps = conjugate_gradients(
-            lambda values: free * matrix.product(values), matrix.precondition, rhs, tolerance, _MAX_STEPS
+            lambda values: free * matrix.product(values), matrix.preconditioner, rhs, tolerance, _MAX_STEPS
         )
     residual = _relative_residual(matrix, direction, rhs)
     if pixels <= MAX_PIXELS:
@@ -179,7 +179,7 @@ def newton_matrix(program: Program, delta: Tensor, multipliers: Multipliers, smo
 
 def _solve_dense(matrix: NewtonMatrix, rhs: Tensor) -> Tensor:
     """`H^-1 v` of one image by a dense factor and refinement; 0 if H is not positive definite in float64."""
-    free = matrix.precondition.reached
+    free = matrix.preconditioner.reached
     factor = Factor.of(matrix.dense() + torch.diag((~free).to(rhs.dtype).flatten()))
     if factor is None:
         return torch.zeros_like(rhs)
@@ -191,6 +191,6 @@ def _solve_dense(matrix: NewtonMatrix, rhs: Tensor) -> Tensor:
 
 def _relative_residual(matrix: NewtonMatrix, direction: Tensor, rhs: Tensor) -> Tensor:
     """`(B,)` float64, in the norm of the preconditioner's inverse; 0 where the right-hand side is 0."""
-    residual = rhs - matrix.precondition.reached * matrix.product(direction)
-    squared, rhs_squared = (per_image(matrix.precondition(v) * v).double().flatten() for v in (residual, rhs))
+    residual = rhs - matrix.preconditioner.reached * matrix.product(direction)
+    squared, rhs_squared = (per_image(matrix.preconditioner(v) * v).double().flatten() for v in (residual, rhs))
     return torch.where(rhs_squared > 0, (squared.clamp_min(0) / rhs_squared.clamp_min(_TINY)).sqrt(), 0.0)

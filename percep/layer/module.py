@@ -294,7 +294,7 @@ class _Adjoint(torch.autograd.Function):
                 for value, needed in zip(rest, wanted, strict=True)
             )
         )
-        gradients = iter(_gradients(inputs, delta, Multipliers(luminance, contrast, mean), cotangent, work))
+        gradients = iter(_gradients(inputs, delta, Multipliers.of(luminance, contrast, mean), cotangent, work))
         return tuple(next(gradients) if needed else None for needed in wanted)
 
     @staticmethod

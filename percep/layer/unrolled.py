@@ -8,9 +8,10 @@ from torch import Tensor
 from percep.ball import SSIMBall
 from percep.errors import InputError
 from percep.precision import without_autocast
-from percep.program import Multipliers, Program, Solution
+from percep.program import FloorMultipliers, Multipliers, Program, Solution
 from percep.solvers.feasibility import scale_into_ball
 from percep.solvers.incumbents import Incumbents
+from percep.ssim import shifted_variance
 
 _ITERATIONS = 2000
 _MAX_PIXELS = 256
@@ -71,38 +72,38 @@ def _iterate(ball: SSIMBall, linear: Tensor, anchor: Tensor | None, rho: Tensor)
     luminance, contrast = torch.ones_like(mean_x) * start, torch.ones_like(mean_x) * start
     mean_multiplier, range_multiplier = start.clone(), torch.ones_like(x) * start
     delta = torch.zeros_like(x)
+    sets, ellipsoid = ball.floor_sets, ball.ellipsoid
     for _ in range(_ITERATIONS):
         # What multiplies the squared mean and the variance of a window in the Lagrangian.
         of_mean, of_variance = torch.zeros_like(mean_x), torch.zeros_like(mean_x)
         rhs = linear_term + 2 * range_multiplier * centre
-        if ball.luminance is not None and ball.contrast is not None:
+        if sets is not None:
             of_mean, of_variance = luminance, contrast
-            shifted_mean = per_window(ball.luminance.k) * luminance
-            shifted = per_window(ball.contrast.k) * contrast
+            shifted_mean = per_window(sets.luminance.k) * luminance
+            shifted = per_window(sets.contrast.k) * contrast
             rhs = rhs + 2 * x * (shifted @ average) + 2 * ((shifted_mean - shifted) * mean_x) @ average
-        if ball.ellipsoid is not None:
-            of_mean = of_mean + mean_multiplier * per_window(ball.ellipsoid.luminance)
-            of_variance = of_variance + mean_multiplier * per_window(ball.ellipsoid.contrast)
+        if ellipsoid is not None:
+            of_mean = of_mean + mean_multiplier * per_window(ellipsoid.luminance)
+            of_variance = of_variance + mean_multiplier * per_window(ellipsoid.contrast)
         matrix = 2 * average.mT @ ((of_mean - of_variance)[:, :, None] * average)
         matrix = matrix + torch.diag_embed(2 * of_variance @ average + curvature + 2 * range_multiplier)
         delta = torch.linalg.solve(matrix, rhs)
         mean = delta @ average.mT
         variance = (delta * delta) @ average.mT - mean**2
         range_multiplier = range_multiplier * (4 * (delta - centre) ** 2) ** _EXPONENT
-        if ball.luminance is not None and ball.contrast is not None:
-            k = per_window(ball.contrast.k)
+        if sets is not None:
+            k = per_window(sets.contrast.k)
             covariance = (delta * x) @ average.mT - mean * mean_x
-            distance_squared = variance - 2 * k * covariance + k * k * var_x
-            mean_distance = mean - per_window(ball.luminance.k) * mean_x
-            luminance = luminance * (mean_distance**2 / ball.luminance.radius.flatten(1) ** 2) ** _EXPONENT
-            contrast = contrast * (distance_squared / ball.contrast.radius.flatten(1) ** 2) ** _EXPONENT
-        if ball.ellipsoid is not None:
-            spent = per_window(ball.ellipsoid.luminance) * mean**2 + per_window(ball.ellipsoid.contrast) * variance
-            share = spent.sum(1, keepdim=True) / ball.ellipsoid.budget.flatten()[:, None]
+            distance_squared = shifted_variance(variance, covariance, k, var_x)
+            mean_distance = mean - per_window(sets.luminance.k) * mean_x
+            luminance = luminance * (mean_distance**2 / sets.luminance.radius.flatten(1) ** 2) ** _EXPONENT
+            contrast = contrast * (distance_squared / sets.contrast.radius.flatten(1) ** 2) ** _EXPONENT
+        if ellipsoid is not None:
+            spent = per_window(ellipsoid.luminance) * mean**2 + per_window(ellipsoid.contrast) * variance
+            share = spent.sum(1, keepdim=True) / ellipsoid.budget.flatten()[:, None]
             mean_multiplier = mean_multiplier * share**_EXPONENT
     multipliers = Multipliers(
-        None if ball.luminance is None else luminance.reshape(ball.map_shape),
-        None if ball.contrast is None else contrast.reshape(ball.map_shape),
-        None if ball.ellipsoid is None else mean_multiplier.reshape(-1, 1, 1, 1),
+        None if sets is None else FloorMultipliers(luminance.reshape(ball.map_shape), contrast.reshape(ball.map_shape)),
+        None if ellipsoid is None else mean_multiplier.reshape(-1, 1, 1, 1),
     )
     return delta.reshape(batch, *shape), multipliers

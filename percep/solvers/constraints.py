@@ -4,32 +4,29 @@ Notation of `lagrangian`: `h_i(d) = |K_i d - c_i|^2 - R_i^2 <= 0` with multiplie
 A `Multipliers` holds any one number per constraint.
 """
 
+from collections.abc import Callable
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from percep.ball import SSIMBall
-from percep.program import Multipliers
+from percep.ball import FloorSets, SSIMBall
+from percep.program import FloorMultipliers, Multipliers
 from percep.solvers.lagrangian import NormalEquations
 from percep.solvers.preconditioner import Multilevel
 from percep.solvers.quadratic import per_image
+from percep.ssim import Moments
 
 _TINY = 1e-30
 
 
 def squared_radii(ball: SSIMBall) -> Multipliers:
     """`R^2` of every constraint."""
+    sets, ellipsoid = ball.floor_sets, ball.ellipsoid
     return Multipliers(
-        None if ball.luminance is None else ball.luminance.radius**2,
-        None if ball.contrast is None else ball.contrast.radius**2,
-        None if ball.ellipsoid is None else ball.ellipsoid.budget,
+        None if sets is None else FloorMultipliers(sets.luminance.radius**2, sets.contrast.radius**2),
+        None if ellipsoid is None else ellipsoid.budget,
     )
-
-
-def parts(values: Multipliers) -> list[Tensor]:
-    """The tensors that are there."""
-    return [part for part in (values.luminance, values.contrast, values.mean) if part is not None]
 
 
 class Constraints:
@@ -40,92 +37,107 @@ class Constraints:
     """
 
     def __init__(self, ball: SSIMBall, delta: Tensor) -> None:
-        self.ball, self.delta, self.window = ball, delta, ball.window
-        self.size = (int(delta.shape[-2]), int(delta.shape[-1]))
-        self.mean = ball.window.mean(delta)
-        # Where k is one number per image, the pixels and the mean of d - k x; else k and x are kept apart.
-        self.uniform = ball.contrast is None or ball.contrast.uniform
-        if ball.luminance is not None and ball.contrast is not None:
-            k = ball.contrast.k
-            self.shift = self.mean - ball.luminance.k * ball.reference_mean
-            self.mean_about = self.mean - k * ball.reference_mean
-            self.about = delta - k * ball.reference if self.uniform else delta
+        self.ball, self.delta, self.view = ball, delta, ball.view
+        self.moments = ball.view.moments(delta)
+        self.floor = None if ball.floor_sets is None else _FloorConstraints(ball.floor_sets, self.moments)
 
     @cached_property
     def row(self) -> Tensor:
-        """The mean's row of J, `(B, C, H, W)`."""
+        """The mean's row of J, `(B, C, H, W)`; 0 without a mean."""
         weights = self.ball.ellipsoid
-        assert weights is not None
-        of_mean = self._spread((weights.luminance - weights.contrast) * self.mean)
-        return 2 * of_mean + 2 * self.delta * self._spread(weights.contrast)
+        if weights is None:
+            return torch.zeros_like(self.delta)
+        of_mean = self._adjoint((weights.luminance - weights.contrast) * self.moments.mean)
+        return 2 * of_mean + 2 * self.delta * self._adjoint(weights.contrast)
 
     @property
     def values(self) -> Multipliers:
         """`h(d)`."""
-        ball, delta = self.ball, self.delta
-        luminance = contrast = mean = None
-        spread = self.window.mean(delta * delta) - self.mean**2
-        if ball.luminance is not None and ball.contrast is not None:
-            k = ball.contrast.k
-            cov = self.window.mean(delta * ball.reference) - self.mean * ball.reference_mean
-            luminance = self.shift**2 - ball.luminance.radius**2
-            contrast = spread - 2 * k * cov + k * k * ball.reference_variance - ball.contrast.radius**2
-        if ball.ellipsoid is not None:
-            spent = ball.ellipsoid.luminance * self.mean**2 + ball.ellipsoid.contrast * spread
-            mean = per_image(spent) - ball.ellipsoid.budget
-        return Multipliers(luminance, contrast, mean)
+        ellipsoid, moments = self.ball.ellipsoid, self.moments
+        return Multipliers(
+            None if self.floor is None else self.floor.values,
+            None if ellipsoid is None else ellipsoid.squared_norm(moments.mean, moments.variance) - ellipsoid.budget,
+        )
 
     def along(self, direction: Tensor, mean: Tensor | None = None) -> Multipliers:
         """`J w`; `mean` is the local mean of w where it is known."""
-        ball, window = self.ball, self.window
-        mean = window.mean(direction) if mean is None else mean
-        luminance = contrast = total = None
-        if ball.luminance is not None and ball.contrast is not None:
-            luminance = 2 * self.shift * mean
-            product = window.mean(self.about * direction) - self.mean_about * mean
-            if not self.uniform:
-                product = product - ball.contrast.k * window.mean(ball.reference * direction)
-            contrast = 2 * product
-        if ball.ellipsoid is not None:
-            total = per_image(self.row * direction)
-        return Multipliers(luminance, contrast, total)
+        mean = self.view.mean(direction) if mean is None else mean
+        return Multipliers(
+            None if self.floor is None else self.floor.along(direction, mean),
+            None if self.ball.ellipsoid is None else per_image(self.row * direction),
+        )
 
-    def pull(self, prices: Multipliers, means: Tensor | float = 0.0) -> Tensor:
-        """`J' t + A' means`."""
-        result: Tensor | float = 0.0
-        if prices.luminance is not None and prices.contrast is not None:
-            assert self.ball.contrast is not None
-            means = means + 2 * (self.shift * prices.luminance - self.mean_about * prices.contrast)
-            result = 2 * self.about * self._spread(prices.contrast)
-            if not self.uniform:
-                result = result - 2 * self.ball.reference * self._spread(self.ball.contrast.k * prices.contrast)
-        if isinstance(means, Tensor):
-            result = result + self._spread(means)
-        if prices.mean is not None:
-            result = result + self.row * prices.mean
-        assert isinstance(result, Tensor)
+    def vjp(self, multipliers: Multipliers, means: Tensor | None = None) -> Tensor:
+        """`J' t + A' means`, `(B, C, H, W)`."""
+        if self.floor is not None and multipliers.floor is not None:
+            of_mean, result = self.floor.vjp(multipliers.floor, self._adjoint)
+            means = of_mean if means is None else means + of_mean
+        else:
+            result = torch.zeros_like(self.delta)
+        if means is not None:
+            result = result + self._adjoint(means)
+        if multipliers.mean is not None:
+            result = result + self.row * multipliers.mean
         return result
 
     def squared(self, weights: Multipliers) -> Tensor:
         """The diagonal of `J' diag(D) J`, the ellipsoid's share aside: exact away from mirrored pixels."""
-        ball = self.ball
-        if weights.luminance is None or weights.contrast is None or ball.contrast is None:
+        if self.floor is None or weights.floor is None:
             return torch.zeros_like(self.delta)
+        return self.floor.squared(weights.floor)
 
-        def spread(values: Tensor) -> Tensor:
-            return self.window.squared_adjoint(values.expand(ball.map_shape), *self.size)
+    def _adjoint(self, values: Tensor) -> Tensor:
+        return self.view.adjoint(values.expand(-1, *self.ball.map_shape[1:]))
+
+
+class _FloorConstraints:
+    """A floor's part of `Constraints`: `h` and the rows of J, of `v = d - k x` the means and deviations."""
+
+    def __init__(self, sets: FloorSets, moments: Moments) -> None:
+        self.sets, self.moments, self.view = sets, moments, moments.view
+        self.k = sets.contrast.k
+        self.shift = moments.mean_from(sets.luminance.k)
+        self.mean_about = moments.mean_from(self.k)
+        # Where k is one number per image, the pixels of d - k x; else k and x are kept apart.
+        self.uniform = sets.contrast.uniform
+        self.about = moments.delta - self.k * self.view.reference if self.uniform else moments.delta
+
+    @property
+    def values(self) -> FloorMultipliers:
+        luminance, contrast = self.sets.luminance, self.sets.contrast
+        return FloorMultipliers(
+            self.shift**2 - luminance.radius**2,
+            self.moments.variance_from(contrast.k) - contrast.radius**2,
+        )
+
+    def along(self, direction: Tensor, mean: Tensor) -> FloorMultipliers:
+        product = self.view.mean(self.about * direction) - self.mean_about * mean
+        if not self.uniform:
+            product = product - self.k * self.view.mean(self.view.reference * direction)
+        return FloorMultipliers(2 * self.shift * mean, 2 * product)
+
+    def vjp(self, weights: FloorMultipliers, adjoint: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        """`J' t` as values per window, to which the adjoint is still to be applied, and values per pixel."""
+        of_mean = 2 * (self.shift * weights.luminance - self.mean_about * weights.contrast)
+        result = 2 * self.about * adjoint(weights.contrast)
+        if not self.uniform:
+            result = result - 2 * self.view.reference * adjoint(self.k * weights.contrast)
+        return of_mean, result
+
+    def squared(self, weights: FloorMultipliers) -> Tensor:
+        shape = self.view.reference_mean.shape
+
+        def adjoint(values: Tensor) -> Tensor:
+            return self.view.window.squared_adjoint(values.expand(shape), *self.view.size)
 
         weight, about = weights.contrast, self.about
-        total = about * about * spread(weight) - 2 * about * spread(weight * self.mean_about)
-        total = total + spread(weights.luminance * self.shift**2 + weight * self.mean_about**2)
+        total = about * about * adjoint(weight) - 2 * about * adjoint(weight * self.mean_about)
+        total = total + adjoint(weights.luminance * self.shift**2 + weight * self.mean_about**2)
         if not self.uniform:
-            k, x = ball.contrast.k, ball.reference
-            crossed = spread(weight * k * self.mean_about) - about * spread(weight * k)
-            total = total + x * x * spread(weight * k * k) + 2 * x * crossed
+            k, x = self.k, self.view.reference
+            crossed = adjoint(weight * k * self.mean_about) - about * adjoint(weight * k)
+            total = total + x * x * adjoint(weight * k * k) + 2 * x * crossed
         return 4 * total.clamp_min(0)
-
-    def _spread(self, values: Tensor) -> Tensor:
-        return self.window.adjoint(values.expand(-1, *self.ball.map_shape[1:]), *self.size)
 
 
 class NewtonMatrix:
@@ -149,9 +161,9 @@ class NewtonMatrix:
 
     def product(self, values: Tensor) -> Tensor:
         """`H v`."""
-        mean = self.constraints.window.mean(values)
-        prices = self.stiffness.join(self.constraints.along(values, mean), torch.mul)
-        return self.constraints.pull(prices, self.equations.inner * mean).addcmul_(self.diagonal, values)
+        mean = self.constraints.view.mean(values)
+        multipliers = self.stiffness.join(self.constraints.along(values, mean), torch.mul)
+        return self.constraints.vjp(multipliers, self.equations.inner * mean).addcmul_(self.diagonal, values)
 
     def dense(self) -> Tensor:
         """H of a single image, `(n, n)` with n its pixels times channels."""
@@ -161,7 +173,7 @@ class NewtonMatrix:
         return (columns + columns.T) / 2
 
     @cached_property
-    def precondition(self) -> "Smoother":
+    def preconditioner(self) -> "Smoother":
         """An approximate inverse of H."""
         return Smoother(self)
 
@@ -176,23 +188,22 @@ class Smoother:
 
     def __init__(self, matrix: NewtonMatrix) -> None:
         constraints, stiffness, equations = matrix.constraints, matrix.stiffness, matrix.equations
-        window, size = constraints.window, constraints.size
+        view, floor = constraints.view, constraints.floor
         inner = equations.inner.expand(-1, *constraints.ball.map_shape[1:])
         own = equations.exact_diagonal
         total = own + constraints.squared(stiffness) + matrix.box
         self.reached = total > _TINY
         self.free = (matrix.box < own) & self.reached
         # Both hold rho: where it dominates, the diagonal is enough and smooth corrections are to stay small.
-        variance_price = equations.diagonal
-        mass = equations.diagonal + window.adjoint(inner, *size) + self.free * matrix.box
-        if stiffness.luminance is not None and stiffness.contrast is not None:
-            assert constraints.ball.contrast is not None
-            share = window.squared_mean(torch.ones_like(total[:1, :1]))
-            price = 4 * stiffness.contrast * constraints.ball.contrast.radius**2 * share
-            variance_price = variance_price + window.adjoint(price, *size)
-            mass = mass + window.adjoint(4 * stiffness.luminance * constraints.shift**2, *size)
+        of_variance = equations.diagonal
+        mass = equations.diagonal + view.adjoint(inner) + self.free * matrix.box
+        if floor is not None and stiffness.floor is not None:
+            share = view.window.squared_mean(torch.ones_like(total[:1, :1]))
+            stiff = 4 * stiffness.floor.contrast * floor.sets.contrast.radius**2 * share
+            of_variance = of_variance + view.adjoint(stiff)
+            mass = mass + view.adjoint(4 * stiffness.floor.luminance * floor.shift**2)
         self.inverse = torch.where(self.reached, 1 / total.clamp_min(_TINY), 0.0)
-        self.multilevel = Multilevel(window, total, variance_price, mass)
+        self.multilevel = Multilevel(view.window, total, of_variance, mass)
 
     def __call__(self, residual: Tensor) -> Tensor:
         smooth = self.multilevel(torch.where(self.free, residual, 0.0))

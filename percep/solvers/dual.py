@@ -1,8 +1,7 @@
 """A matrix-free dual method for overlapping windows: multiplicative updates around warm-started CG."""
 
-from collections.abc import Callable
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from types import ModuleType
 
@@ -12,17 +11,15 @@ from torch import Tensor
 from percep import kernels
 from percep.kernels.arguments import Floor, no_less
 from percep.kernels.gpu.graphs import Recorded, some
-from percep.program import Multipliers, Program, Solution
-from percep.solvers.constraints import parts, squared_radii
-from percep.solvers.feasibility import restore_feasibility
-from percep.solvers.incumbents import Incumbents, unfinished
-from percep.solvers.lagrangian import NormalEquations, best_uncovered, feasible_multipliers
+from percep.program import FloorMultipliers, Multipliers, Program, Solution
+from percep.solvers.constraints import squared_radii
+from percep.solvers.iterative import Candidate, Iterate, IterativeSolver
+from percep.solvers.lagrangian import NormalEquations, best_uncovered, dual_bound, feasible_multipliers
 from percep.solvers.quadratic import per_image
-from percep.solvers.solver import Solver
 
 _TINY = 1e-30
 # Of an image's multipliers relative to its largest.
-_LEAST_PRICE = 1e-9
+_LEAST_MULTIPLIER = 1e-9
 # A gap that keeps more than this share of itself from one certificate to the next has stalled.
 _STALLED = 0.9999
 # Clamping costs a product and the conjugate directions; an excursion of a quarter of a grey level can wait.
@@ -34,7 +31,7 @@ _CLOSE = 0.75
 
 
 @dataclass(frozen=True)
-class Dual(Solver):
+class Dual(IterativeSolver):
     """Alternates a linear solve for d at fixed multipliers with a multiplicative update of the multipliers.
 
     One multiplier per constraint, `log l += eta log(|K d - c|^2 / R^2) + momentum`; eta = 1/2 without momentum
@@ -65,46 +62,80 @@ class Dual(Solver):
     certificate_steps: int = 60
     check_every: int = 10
 
-    def answer(self, program: Program, tol: float, warm_start: Solution | None) -> Solution:
-        """See `Solver.answer`."""
-        incumbents = Incumbents(program)
-        images = torch.arange(program.ball.batch, device=program.linear.device)
-        state, close = _start(program, warm_start, self.linear_steps)
-        single = program.ball.floor is None
-        iterate = self._iteration(state)
-        tightening = min(1e-3, 0.1 * tol)
-        for iteration in range(1, self.max_iterations + 1):
-            early = close and 2 * iteration == self.check_every
-            last = single or early or iteration % self.check_every == 0 or iteration == self.max_iterations
-            share = 1.0 if single else max(4 / (iteration + 3), 0.08)
-            if not last:
-                state = iterate(state, share)
-                continue
-            if single:
-                # The residual enters the objective and the bound squared, and one solve nearly suffices.
-                state.solve_linear(self.certificate_steps, 0.2 * tol**0.5)
-                state.update(self.eta, self.momentum)
-            else:
-                state.solve_linear(self.linear_steps, 1e-3, 0.1)
-                state.solve_linear(self.certificate_steps, 0.05 * tol)
-            state.include_in_average(share)
-            restored = restore_feasibility(state.program.ball, state.average, tightening)
-            before = incumbents.gap(images)
-            gap = incumbents.update(images, state.program, restored, state.delta, state.multipliers, iteration)
-            state.slow_down(gap > _STALLED * before)
-            working = len(images)
-            images, state = unfinished(images, state, gap > tol)
-            if not len(images):
-                break
-            if len(images) < working:
-                iterate = self._iteration(state)
-            if not single:
-                state.update(self.eta, self.momentum)
-        return incumbents.solution(tol)
+    def init(self, program: Program, tol: float, warm_start: Solution | None) -> "_Iterate":
+        """See `IterativeSolver.init`."""
+        state, near = _start(program, warm_start, self.linear_steps)
+        return _Iterate(self, tol, state, near)
 
-    def _iteration(self, state: "_State") -> Callable[["_State", float], "_State"]:
-        """An iteration without a certificate; on a CUDA device it is a graph, in which the host asks nothing."""
-        return _Graph(self) if state.delta.is_cuda else partial(_iterated, self, self.linear_steps)
+
+class _Iterate(Iterate):
+    """The state of an iteration, how precise each of its halves is, and how many there were.
+
+    Args:
+        settings: of the solver.
+        tol: the gap asked for.
+        state: where to begin.
+        near: some image starts near its answer, so that an early certificate may end it.
+    """
+
+    tightening = 0.1
+
+    def __init__(self, settings: Dual, tol: float, state: "_State", near: bool) -> None:
+        self.settings, self.tol, self.state, self.near = settings, tol, state, near
+        self.program = state.program
+        self.has_floor = self.program.ball.floor is not None
+        self.iteration = 0
+        self.gap = torch.full((len(state.delta),), torch.inf, dtype=torch.float64, device=state.delta.device)
+        self.graph = _Graph(settings) if state.delta.is_cuda else None
+
+    def wants_certificate(self, iteration: int) -> bool:
+        """Without a floor always: a certificate costs as much as the single multiplier's iteration."""
+        return not self.has_floor or (self.near and 2 * iteration == self.settings.check_every)
+
+    def step(self) -> None:
+        """With one short linear solve; on a CUDA device a graph, in which the host asks nothing."""
+        self.iteration += 1
+        if self.graph is not None:
+            self.state = self.graph(self.state, self.share)
+        else:
+            _iterated(self.settings, self.settings.linear_steps, self.state, self.share)
+
+    @property
+    def share(self) -> float:
+        """Of the present d in its running average."""
+        return max(4 / (self.iteration + 3), 0.08) if self.has_floor else 1.0
+
+    def maximise(self) -> None:
+        """With a linear solve tight enough for a certificate, and without a floor the multiplier's step as well."""
+        self.iteration += 1
+        settings, state = self.settings, self.state
+        if self.has_floor:
+            state.solve_linear(settings.linear_steps, 1e-3, 0.1)
+            state.solve_linear(settings.certificate_steps, 0.05 * self.tol)
+        else:
+            # The residual enters the objective and the bound squared, and one solve nearly suffices.
+            state.solve_linear(settings.certificate_steps, 0.2 * self.tol**0.5)
+            state.update(settings.eta, settings.momentum)
+        state.include_in_average(self.share)
+
+    def candidate(self) -> Candidate:
+        """The running average of d, and the bound of the multipliers at d."""
+        state = self.state
+        bound = dual_bound(self.program, state.multipliers, state.delta)
+        return Candidate(state.average, bound, state.multipliers)
+
+    def update(self, gap: Tensor | None) -> None:
+        """The multipliers' step; an image whose gap stalled goes back towards the plain one."""
+        if gap is not None:
+            self.state.slow_down(gap > _STALLED * self.gap)
+            self.gap = gap
+        if self.has_floor:
+            self.state.update(self.settings.eta, self.settings.momentum)
+
+    def select(self, images: Tensor) -> "_Iterate":
+        chosen = _Iterate(self.settings, self.tol, self.state.select(images), self.near)
+        chosen.iteration, chosen.gap = self.iteration, self.gap[images]
+        return chosen
 
 
 def _iterated(settings: Dual, steps: int, state: "_State", share: float | Tensor) -> "_State":
@@ -139,8 +170,7 @@ class _State:
         self.program = program
         self.multipliers = multipliers
         ball = program.ball
-        size = (int(delta.shape[-2]), int(delta.shape[-1]))
-        covered = ball.window.adjoint(delta.new_ones(1, 1, *ball.map_shape[2:]), *size) > 0
+        covered = ball.view.coverage > 0
         self.covered = covered.to(delta.dtype)
         self.delta = torch.where(covered, delta, best_uncovered(program))
         self.average = self.delta
@@ -150,17 +180,17 @@ class _State:
     def select(self, images: Tensor) -> "_State":
         chosen = _State(
             self.program.select(images),
-            self.multipliers.map(lambda values: values[images]),
+            self.multipliers.select(images),
             self.delta[images],
         )
         chosen.average = self.average[images]
         chosen.pace = self.pace[images]
-        chosen.last_step = self.last_step.map(lambda values: values[images])
+        chosen.last_step = self.last_step.select(images)
         return chosen
 
     def tensors(self) -> list[Tensor]:
         """What an iteration changes."""
-        return [self.delta, self.average, self.pace, *parts(self.multipliers), *parts(self.last_step)]
+        return [self.delta, self.average, self.pace, *self.multipliers.present(), *self.last_step.present()]
 
     def replaced(self, tensors: list[Tensor]) -> "_State":
         """The same state with other `tensors`."""
@@ -240,28 +270,22 @@ class _State:
         """How far |K d - c| is above R, as the multipliers weigh it: `(B, 1, 1, 1)`, 1 at an optimum."""
         limits = squared_radii(self.program.ball).join(self.multipliers, torch.mul)
         spent = limits.join(self.violations(), lambda limit, violation: limit * violation.exp())
-        above, below = (torch.stack([per_image(part) for part in parts(total)]).sum(0) for total in (spent, limits))
+        above, below = (torch.stack([per_image(part) for part in total.present()]).sum(0) for total in (spent, limits))
         return (above / below).clamp(1e-12, 1e12).sqrt()
 
     def violations(self) -> Multipliers:
         """`log(|K d - c|^2 / R^2)` of every constraint, clamped to +-10."""
         ball = self.program.ball
-        window = ball.window
-        mean_d = window.mean(self.delta)
-        second = window.mean(self.delta * self.delta)
-        luminance = contrast = mean = None
-        if ball.luminance is not None and ball.contrast is not None:
-            k = ball.contrast.k
-            cov = window.mean(self.delta * ball.reference) - mean_d * ball.reference_mean
-            moved = second - mean_d**2 - 2 * k * cov + k * k * ball.reference_variance
-            contrast = _log_ratio(moved, ball.contrast.radius**2)
-            shift = mean_d - ball.luminance.k * ball.reference_mean
-            luminance = _log_ratio(shift * shift, ball.luminance.radius**2)
-        if ball.ellipsoid is not None:
-            spread = (second - mean_d**2).clamp_min_(0)
-            spent = per_image(ball.ellipsoid.luminance * mean_d**2 + ball.ellipsoid.contrast * spread)
-            mean = _log_ratio(spent, ball.ellipsoid.budget)
-        return Multipliers(luminance, contrast, mean)
+        moments = ball.view.moments(self.delta)
+        floor = mean = None
+        if (sets := ball.floor_sets) is not None:
+            contrast = _log_ratio(moments.variance_from(sets.contrast.k), sets.contrast.radius**2)
+            shift = moments.mean_from(sets.luminance.k)
+            floor = FloorMultipliers(_log_ratio(shift * shift, sets.luminance.radius**2), contrast)
+        if (ellipsoid := ball.ellipsoid) is not None:
+            squared = ellipsoid.squared_norm(moments.mean, moments.variance.clamp_min(0))
+            mean = _log_ratio(squared, ellipsoid.budget)
+        return Multipliers(floor, mean)
 
     def update(self, eta: float, momentum: float) -> None:
         """One multiplicative step. The ellipsoid's single multiplier takes the exact exponent 1/2.
@@ -274,7 +298,7 @@ class _State:
         else:
             steps, raised = self._step(exponent, repeated)
         self.last_step, self.multipliers = steps, raised
-        if steps.contrast is None and steps.mean is not None:
+        if steps.floor is None and steps.mean is not None:
             factor = torch.where((self.program.rho > 0) | (self.covered == 0), 1.0, (-steps.mean).exp())
             self.delta = self.delta * factor
             self.delta = self.delta.clamp(self.program.ball.lowest, self.program.ball.highest)
@@ -282,50 +306,43 @@ class _State:
     def _step(self, exponent: Tensor, repeated: Tensor) -> tuple[Multipliers, Multipliers]:
         """Steps of the logarithms of the multipliers, and the multipliers they lead to."""
         violations, old, last = self.violations(), self.multipliers, self.last_step
-        steps = Multipliers(
-            _stepped(violations.luminance, last.luminance, exponent, repeated),
-            _stepped(violations.contrast, last.contrast, exponent, repeated),
-            _stepped(violations.mean, last.mean, 0.5 * torch.ones_like(exponent), torch.zeros_like(repeated)),
-        )
-        return steps, old.join(steps, lambda price, step: no_less(price * step.exp(), _LEAST_PRICE))
+        steps = violations.join(last, partial(_stepped, eta=exponent, momentum=repeated))
+        if violations.mean is not None:
+            steps = replace(steps, mean=(0.5 * violations.mean).clamp_(-3, 3))
+        return steps, old.join(steps, lambda multiplier, step: no_less(multiplier * step.exp(), _LEAST_MULTIPLIER))
 
     def _fused_step(self, launch: ModuleType, exponent: Tensor, repeated: Tensor) -> tuple[Multipliers, Multipliers]:
         """`_step` in one pass over the image."""
         ball, old, last = self.program.ball, self.multipliers, self.last_step
+        sets, ellipsoid = ball.floor_sets, ball.ellipsoid
         floor = weights = None
-        if ball.luminance is not None and ball.contrast is not None:
-            assert old.luminance is not None and old.contrast is not None
-            assert last.luminance is not None and last.contrast is not None
+        if sets is not None and old.floor is not None and last.floor is not None:
             floor = Floor(
-                (ball.luminance.k, ball.contrast.k),
-                (ball.luminance.radius, ball.contrast.radius),
-                (old.luminance, old.contrast),
-                (last.luminance, last.contrast),
-                _LEAST_PRICE,
+                (sets.luminance.k, sets.contrast.k),
+                (sets.luminance.radius, sets.contrast.radius),
+                old.floor,
+                last.floor,
+                _LEAST_MULTIPLIER,
             )
-        if ball.ellipsoid is not None:
-            weights = (ball.ellipsoid.luminance, ball.ellipsoid.contrast)
+        if ellipsoid is not None:
+            weights = (ellipsoid.luminance, ellipsoid.contrast)
         moments = (ball.reference_mean, ball.reference_variance)
         paces = (exponent.flatten(), repeated.flatten())
         updated = launch.update(self.delta, ball.reference, moments, floor, weights, paces, ball.window)
-        luminance_step = contrast_step = luminance = contrast = mean_step = mean = None
+        floor_steps = raised = mean_step = mean = None
         if floor is not None:
-            luminance_step, contrast_step = updated.steps
-            luminance, contrast = updated.multipliers
-        if ball.ellipsoid is not None:
-            assert old.mean is not None
-            mean_step = (0.5 * _log_ratio(updated.spent, ball.ellipsoid.budget)).clamp_(-3, 3)
-            mean = no_less(old.mean * mean_step.exp(), _LEAST_PRICE)
-        return Multipliers(luminance_step, contrast_step, mean_step), Multipliers(luminance, contrast, mean)
+            floor_steps, raised = FloorMultipliers(*updated.steps), FloorMultipliers(*updated.multipliers)
+        if ellipsoid is not None and old.mean is not None:
+            mean_step = (0.5 * _log_ratio(updated.spent, ellipsoid.budget)).clamp_(-3, 3)
+            mean = no_less(old.mean * mean_step.exp(), _LEAST_MULTIPLIER)
+        return Multipliers(floor_steps, mean_step), Multipliers(raised, mean)
 
 
 def _log_ratio(squared: Tensor, limit: Tensor) -> Tensor:
     return (squared / limit).clamp_min_(_TINY).log_().clamp_(-10, 10)
 
 
-def _stepped(violation: Tensor | None, last: Tensor | None, eta: Tensor, momentum: Tensor) -> Tensor | None:
-    if violation is None or last is None:
-        return None
+def _stepped(violation: Tensor, last: Tensor, eta: Tensor, momentum: Tensor) -> Tensor:
     kept = torch.where(last * violation > 0, last, 0.0).clamp_(-1.0, 0.2)
     return (eta * violation + momentum * kept).clamp_(-3, 3)
 

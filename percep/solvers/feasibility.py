@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from percep.ball import SSIMBall
+from percep.ball import FloorSets, SSIMBall
+from percep.ssim import View
 
 _NORM_EVERY = 4
 
@@ -18,8 +19,8 @@ def restore_feasibility(ball: SSIMBall, delta: Tensor, tightening: float = 1e-4,
     costs its neighbourhood and not the rest.
     """
     delta = delta.clamp(ball.lowest, ball.highest)
-    if ball.contrast is not None:
-        repair = _Repair(ball, delta, tightening)
+    if ball.floor_sets is not None:
+        repair = _Repair(ball.view, ball.floor_sets, tightening)
         for _ in range(rounds):
             step = repair.step(delta)
             if step is None:
@@ -51,55 +52,46 @@ class _Repair:
     little, and the deviation of k x is small against a d that reaches the radius.
     """
 
-    def __init__(self, ball: SSIMBall, delta: Tensor, tightening: float) -> None:
-        assert ball.luminance is not None and ball.contrast is not None
-        self.ball, self.window = ball, ball.window
-        self.luminance, self.contrast = ball.luminance, ball.contrast
-        self.size = (int(delta.shape[-2]), int(delta.shape[-1]))
-        self.tightening = tightening
-        self.weight = self.window.squared_mean(torch.ones_like(delta[:1, :1]))
+    def __init__(self, view: View, sets: FloorSets, tightening: float) -> None:
+        self.view, self.sets, self.tightening = view, sets, tightening
+        self.weight = view.window.squared_mean(torch.ones_like(view.reference[:1, :1]))
         self.norm = self.weight
         self.rounds = 0
 
     def step(self, delta: Tensor) -> Tensor | None:
         """What to subtract from `delta` in one round; None if no window exceeds its squared radius by much."""
-        window, k = self.window, self.contrast.k
-        mean_x = self.ball.reference_mean
-        mean_d = window.mean(delta)
-        cov = window.mean(delta * self.ball.reference) - mean_d * mean_x
-        var_v = window.mean(delta * delta) - mean_d * mean_d - 2 * k * cov + k * k * self.ball.reference_variance
-        squared = self.contrast.radius**2
-        shift = mean_d - self.luminance.k * mean_x
-        too_varied, too_bright = var_v > squared, shift.abs() > self.luminance.radius
-        most = 1 + self.tightening
-        exceeded = (var_v > most * squared) | (shift**2 > most * self.luminance.radius**2)
+        view, k, radius = self.view, self.sets.contrast.k, self.sets.luminance.radius
+        moments = view.moments(delta)
+        var_v, squared = moments.variance_from(k), self.sets.contrast.radius**2
+        shift = moments.mean_from(self.sets.luminance.k)
+        too_varied, too_bright = var_v > squared, shift.abs() > radius
+        allowed = 1 + self.tightening
+        exceeded = (var_v > allowed * squared) | (shift**2 > allowed * radius**2)
         # An image that needs no more repair is left alone whatever its batch mates need.
         pending = exceeded.flatten(1).any(1).reshape(-1, 1, 1, 1)
         if not bool(pending.any()):
             return None
-        mean_v = mean_d - k * mean_x
+        mean_v = moments.mean_from(k)
         if self.rounds % _NORM_EVERY == 0:
-            self.norm = self._squared_gradient(delta, mean_d)
+            self.norm = self._squared_gradient(delta, moments.mean)
         self.rounds += 1
         excess = torch.where(too_varied, var_v - (1 - self.tightening) * squared, 0.0)
-        amount = excess / (self.norm * self._crowd(too_varied)).clamp_min(torch.finfo(delta.dtype).tiny * 1e8)
-        spread = self._spread(amount)
-        pulled = k * spread if self.contrast.uniform else self._spread(k * amount)
-        step = 2 * (delta * spread - self.ball.reference * pulled - self._spread(amount * mean_v))
+        amount = excess / (self.norm * self._overlap(too_varied)).clamp_min(torch.finfo(delta.dtype).tiny * 1e8)
+        adjoint = view.adjoint(amount)
+        of_reference = k * adjoint if self.sets.contrast.uniform else view.adjoint(k * amount)
+        step = 2 * (delta * adjoint - view.reference * of_reference - view.adjoint(amount * mean_v))
         if bool(too_bright.any()):
-            target = (1 - self.tightening) * self.luminance.radius
+            target = (1 - self.tightening) * radius
             excess = torch.where(too_bright, shift - shift.clamp(-target, target), 0.0)
-            step = step + self._spread(excess / (self.weight * self._crowd(too_bright)))
+            step = step + view.adjoint(excess / (self.weight * self._overlap(too_bright)))
         return torch.where(pending, step, 0.0)
 
     def _squared_gradient(self, values: Tensor, mean: Tensor) -> Tensor:
         """`4 sum_j w_j^2 (v_j - mean v)^2` per window."""
-        first, second = self.window.squared_mean(values), self.window.squared_mean(values * values)
+        window = self.view.window
+        first, second = window.squared_mean(values), window.squared_mean(values * values)
         return 4 * (second - 2 * mean * first + mean * mean * self.weight).clamp_min_(0)
 
-    def _crowd(self, violated: Tensor) -> Tensor:
+    def _overlap(self, violated: Tensor) -> Tensor:
         """How many violated windows share a window's pixels, weighted by their taps and at least 1."""
-        return (self.window.mean(self._spread(violated.to(self.weight.dtype))) / self.weight).clamp_min_(1)
-
-    def _spread(self, values: Tensor) -> Tensor:
-        return self.window.adjoint(values, *self.size)
+        return (self.view.mean(self.view.adjoint(violated.to(self.weight.dtype))) / self.weight).clamp_min_(1)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from percep.errors import InputError
 from percep.program import Multipliers, Program, Solution
-from percep.solvers.constraints import Constraints, NewtonMatrix, parts, squared_radii
+from percep.solvers.constraints import Constraints, NewtonMatrix, squared_radii
 from percep.solvers.feasibility import scale_into_ball
 from percep.solvers.incumbents import Incumbents
 from percep.solvers.lagrangian import NormalEquations, best_uncovered
@@ -77,7 +77,7 @@ class _Step:
 
     def changes(self) -> list[Tensor]:
         """In the order of `_State.positives`."""
-        return [*parts(self.slacks), self.delta, -self.delta, *parts(self.multipliers), self.lower, self.upper]
+        return [*self.slacks.present(), self.delta, -self.delta, *self.multipliers.present(), self.lower, self.upper]
 
 
 class _State:
@@ -91,8 +91,7 @@ class _State:
 
     def __init__(self, program: Program) -> None:
         ball = program.ball
-        height, width = (int(side) for side in program.linear.shape[-2:])
-        covered = ball.window.adjoint(program.linear.new_ones(1, 1, *ball.map_shape[2:]), height, width) > 0
+        covered = ball.view.coverage > 0
         self.uncovered, self.best_uncovered = ~covered, best_uncovered(program)
         # The best value of a pixel that no window covers is known; at rho = 0 such pixels only slow down the others.
         self.program = program = replace(program, linear=program.linear * covered)
@@ -132,7 +131,7 @@ class _State:
         """The largest violation of an optimality condition, relative to a linear term of 1, radii and objective."""
         infeasibility = self.infeasibility().join(squared_radii(self.program.ball), torch.div)
         objective = float(self.program.objective(self.delta).abs().clamp_min(1e-12))
-        violations = [float(values.abs().max()) for values in (self.stationarity(), *parts(infeasibility))]
+        violations = [float(values.abs().max()) for values in (self.stationarity(), *infeasibility.present())]
         return max(0.1 * max(violations), self._complementarity() / objective)
 
     def _advance(self) -> bool:
@@ -168,7 +167,7 @@ class _State:
         """The Lagrangian's gradient in d, 0 at the optimum."""
         program = self.program
         gradient = program.rho * (self.delta - self.anchor) - program.linear
-        return gradient + self.constraints.pull(self.multipliers) - self.lower + self.upper
+        return gradient + self.constraints.vjp(self.multipliers) - self.lower + self.upper
 
     def infeasibility(self) -> Multipliers:
         """`h + s`, 0 once the slacks are those of d."""
@@ -181,7 +180,7 @@ class _State:
 
     @property
     def _num_constraints(self) -> int:
-        return 2 * self.delta.numel() + sum(values.numel() for values in parts(self.multipliers))
+        return 2 * self.delta.numel() + sum(values.numel() for values in self.multipliers.present())
 
     def _complementarity(self, step: _Step | None = None, length: float = 0.0) -> float:
         """`sum l s` over the constraints and the ends of the range, here or along a step."""
@@ -200,7 +199,7 @@ class _State:
 
     def positives(self) -> list[Tensor]:
         """What must stay positive: all slacks, then their multipliers in the same order."""
-        return [*parts(self.slacks), *self.range_slacks(), *parts(self.multipliers), self.lower, self.upper]
+        return [*self.slacks.present(), *self.range_slacks(), *self.multipliers.present(), self.lower, self.upper]
 
 
 @dataclass(frozen=True)
@@ -268,7 +267,7 @@ class _Newton:
         fixed = products.join(point.slacks, torch.div).join(point.multipliers, torch.sub)
         without_delta = fixed.join(self.stiffness.join(self.infeasibility, torch.mul), torch.add)
         rhs = lower / lower_slack - point.lower - upper / upper_slack + point.upper
-        delta = self.factor.solve(rhs - self.stationarity - constraints.pull(without_delta))
+        delta = self.factor.solve(rhs - self.stationarity - constraints.vjp(without_delta))
         slacks = self.infeasibility.join(constraints.along(delta), lambda residual, change: -residual - change)
         return _Step(
             delta,

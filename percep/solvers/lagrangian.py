@@ -4,21 +4,34 @@ Notation of the modules in this package: every constraint is `|K_i d - c_i| <= R
 square, `u_i = 2 l_i (K_i d - c_i)`; the pixel range is kept out of the multipliers and handled exactly.
 """
 
+from functools import reduce
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from percep.ball import SSIMBall
+from percep.ball import FloorSets, SSIMBall
 from percep.kernels.arguments import no_less
-from percep.program import Multipliers, Program
+from percep.program import FloorMultipliers, Multipliers, Program
 from percep.solvers.quadratic import WindowQuadratic, per_image
-from percep.ssim import variance
+from percep.ssim import Moments, shifted_variance
 
 # A pixel within this of an end of the range may leave its residual to it; one covered by less than this share of a
 # window does.
 _AT_END = 1e-4
 _BARELY_COVERED = 1e-3
+
+
+def window_weights(ball: SSIMBall, multipliers: Multipliers) -> tuple[Tensor, Tensor]:
+    """The total multipliers of each window's squared mean and of its variance, `(B, C, h, w)` each.
+
+    Those of the floor plus the mean's multiplier times its weights. Multipliers of neither make it 0.
+    """
+    floor, ellipsoid = multipliers.floor, ball.ellipsoid
+    if ellipsoid is None or multipliers.mean is None:
+        return (ball.reference.new_zeros(ball.map_shape),) * 2 if floor is None else floor
+    of_mean, of_variance = multipliers.mean * ellipsoid.luminance, multipliers.mean * ellipsoid.contrast
+    return (of_mean, of_variance) if floor is None else (floor.luminance + of_mean, floor.contrast + of_variance)
 
 
 class NormalEquations(WindowQuadratic):
@@ -27,31 +40,25 @@ class NormalEquations(WindowQuadratic):
         M = diag(2 A' q + rho) + 2 A' diag(p - q) A
         b = g + rho a + 2 k2 (A'(l2) x - A'(l2 A x)) + 2 k1 A'(l1 A x)
 
-    `p` and `q` are the total prices of a window's squared mean and of its variance: the floor's multipliers l1
-    and l2 plus the mean's multiplier times its weights. M is positive definite wherever a window or rho reaches.
+    `p` and `q` are those of `window_weights`, l1 and l2 the floor's multipliers. M is positive definite wherever a
+    window or rho reaches.
     """
 
     def __init__(self, program: Program, multipliers: Multipliers) -> None:
         ball = program.ball
-        size = (int(ball.reference.shape[-2]), int(ball.reference.shape[-1]))
-        mean_price: Tensor | float = 0.0
-        variance_price: Tensor | float = 0.0
-        if multipliers.luminance is not None and multipliers.contrast is not None:
-            mean_price, variance_price = multipliers.luminance, multipliers.contrast
-        if multipliers.mean is not None:
-            assert ball.ellipsoid is not None
-            mean_price = mean_price + multipliers.mean * ball.ellipsoid.luminance
-            variance_price = variance_price + multipliers.mean * ball.ellipsoid.contrast
-        assert isinstance(mean_price, Tensor) and isinstance(variance_price, Tensor)
-        super().__init__(ball.window, size, mean_price, variance_price, program.rho)
-        self.rhs = program.pull
-        if multipliers.luminance is not None and multipliers.contrast is not None:
-            assert ball.luminance is not None and ball.contrast is not None
-            first, second = ball.luminance.k * multipliers.luminance, ball.contrast.k * multipliers.contrast
-            spread = self.spread_variance / 2 if multipliers.mean is None else self._spread(multipliers.contrast)
-            pulled = ball.contrast.k * spread if ball.contrast.uniform else self._spread(second)
-            self.rhs = torch.addcmul(self.rhs, ball.reference, pulled, value=2)
-            self.rhs = self.rhs.add_(self._spread((first - second) * ball.reference_mean), alpha=2)
+        super().__init__(ball.window, ball.view.size, *window_weights(ball, multipliers), program.rho)
+        self.rhs = program.linear_term
+        sets, floor = ball.floor_sets, multipliers.floor
+        if sets is not None and floor is not None:
+            first, second = sets.luminance.k * floor.luminance, sets.contrast.k * floor.contrast
+            if sets.contrast.uniform:
+                same = multipliers.mean is None
+                adjoint = self.variance_adjoint / 2 if same else ball.view.adjoint(floor.contrast)
+                of_reference = sets.contrast.k * adjoint
+            else:
+                of_reference = ball.view.adjoint(second)
+            self.rhs = torch.addcmul(self.rhs, ball.reference, of_reference, value=2)
+            self.rhs = self.rhs.add_(ball.view.adjoint((first - second) * ball.reference_mean), alpha=2)
 
 
 def dual_bound(program: Program, multipliers: Multipliers, delta: Tensor) -> Tensor:
@@ -65,25 +72,23 @@ def dual_bound(program: Program, multipliers: Multipliers, delta: Tensor) -> Ten
     moved into u: `r = K'(K (r / A'1))`, since the window's means and deviations together give back A'1 times the
     image. What is kept for the pixel range is the multiplier of pixels at its ends. Evaluated in float64.
     """
-    total: _BoundTerms | None = None
-    for channels, part in program.exact:
-        prices = multipliers.channels(channels).map(Tensor.double)
-        terms = _bound_terms(part, prices, delta[:, channels].double())
-        total = terms if total is None else _BoundTerms(*(a + b for a, b in zip(total, terms, strict=True)))
-    assert total is not None
+    terms = [
+        _bound_terms(part, multipliers.channels(channels).map(Tensor.double), delta[:, channels].double())
+        for channels, part in program.exact
+    ]
+    total = _BoundTerms(*(reduce(torch.add, parts) for parts in zip(*terms, strict=True)))
     # The residual goes to the group of constraints that pays least for it.
     extra = []
     plain = total.support
     if program.ball.floor is not None:
         plain = plain + total.floor
-        extra.append(total.floor_with - total.floor)
-    if program.ball.mean is not None:
-        assert multipliers.mean is not None
-        price, budget = multipliers.mean.double().flatten(), 1 - program.ball.mean.flatten()
-        squared = 4 * price**2 * total.spent
-        with_it = (squared + 4 * price * total.aligned + total.added).clamp_min(0)
+        extra.append(total.floor_with_residual - total.floor)
+    if program.ball.mean is not None and multipliers.mean is not None:
+        multiplier, budget = multipliers.mean.double().flatten(), 1 - program.ball.mean.flatten()
+        squared = 4 * multiplier**2 * total.squared_norm
+        with_residual = squared + 4 * multiplier * total.residual_product + total.squared_residual
         plain = plain + (squared * budget).sqrt()
-        extra.append((with_it * budget).sqrt() - (squared * budget).sqrt())
+        extra.append((with_residual.clamp_min(0) * budget).sqrt() - (squared * budget).sqrt())
     return plain + torch.stack(extra).amin(0)
 
 
@@ -92,99 +97,81 @@ class _BoundTerms(NamedTuple):
 
     Attributes:
         support: of the pixel range, at the residual left to it.
-        floor, floor_with: `sum R |u| + <c, u>` over the floor's balls, without and with the residual added to u.
-        spent, aligned, added: the ellipsoid's `|K d|^2`, `<K d, residual>` and `|residual|^2` in its metric.
+        floor, floor_with_residual: `sum R |u| + <c, u>` over the floor's balls, with u as it is and with the residual
+            added to it.
+        squared_norm, residual_product, squared_residual: the ellipsoid's `|K d|^2`, `<K d, residual>` and
+            `|residual|^2` in its metric.
     """
 
     support: Tensor
     floor: Tensor
-    floor_with: Tensor
-    spent: Tensor
-    aligned: Tensor
-    added: Tensor
+    floor_with_residual: Tensor
+    squared_norm: Tensor
+    residual_product: Tensor
+    squared_residual: Tensor
 
 
 def _bound_terms(program: Program, multipliers: Multipliers, delta: Tensor) -> _BoundTerms:
-    ball, window = program.ball, program.ball.window
-    size = (int(delta.shape[-2]), int(delta.shape[-1]))
-    rho = program.rho
+    ball, view = program.ball, program.ball.view
     anchor = torch.zeros_like(delta) if program.anchor is None else program.anchor
-    coverage = window.adjoint(delta.new_ones(1, 1, *ball.map_shape[2:]), *size)
-    local = _LocalMoments(delta, window.mean(delta), ball)
-
-    residual = program.linear
-    if multipliers.luminance is not None and multipliers.contrast is not None:
-        assert ball.luminance is not None and ball.contrast is not None
-        price, k, mean_x = 2 * multipliers.contrast, ball.contrast.k, ball.reference_mean
-        of_mean = price * (local.mean - k * mean_x) - 2 * multipliers.luminance * (
-            local.mean - ball.luminance.k * mean_x
-        )
-        spread = window.adjoint(price, *size)
-        pulled = k * spread if ball.contrast.uniform else window.adjoint(k * price, *size)
-        residual = residual - delta * spread + ball.reference * pulled + window.adjoint(of_mean, *size)
-    if multipliers.mean is not None:
-        assert ball.ellipsoid is not None
-        price = 2 * multipliers.mean * ball.ellipsoid.contrast
-        of_mean = (price - 2 * multipliers.mean * ball.ellipsoid.luminance) * local.mean
-        residual = residual - delta * window.adjoint(price, *size) + window.adjoint(of_mean, *size)
-
-    excess = residual - rho * (delta - anchor)
+    moments = view.moments(delta)
+    residual = _residual(program, multipliers, moments)
+    excess = residual - program.rho * (delta - anchor)
     at_end = ((delta >= ball.highest - _AT_END) & (excess > 0)) | ((delta <= ball.lowest + _AT_END) & (excess < 0))
+    coverage = view.coverage
     moved = torch.where(at_end | (coverage < _BARELY_COVERED), 0.0, excess / coverage.clamp_min(_BARELY_COVERED))
-    support = _box_support(ball, residual - coverage * moved, rho, anchor)
-    mean_r = window.mean(moved)
-    added = _Added(moved, mean_r, variance(window, moved, mean_r))
-    floor = floor_with = spent = aligned = extra = torch.zeros_like(support)
-    if ball.floor is not None:
-        floor, floor_with = _floor_costs(ball, multipliers, local, added)
-    if (weights := ball.ellipsoid) is not None:
-        spent = per_image(weights.luminance * local.mean**2 + weights.contrast * local.variance).flatten()
-        aligned = per_image(delta * coverage * moved).flatten()
-        extra = per_image(added.mean**2 / weights.luminance + added.variance / weights.contrast).flatten()
-    return _BoundTerms(support, floor, floor_with, spent, aligned, extra)
+    support = _box_support(ball, residual - coverage * moved, program.rho, anchor)
+    added = view.moments(moved)
+    floor = floor_with_residual = squared = product = squared_residual = torch.zeros_like(support)
+    if ball.floor_sets is not None and multipliers.floor is not None:
+        floor, floor_with_residual = _floor_costs(ball.floor_sets, multipliers.floor, moments, added)
+    if (ellipsoid := ball.ellipsoid) is not None:
+        squared = ellipsoid.squared_norm(moments.mean, moments.variance.clamp_min(0)).flatten()
+        product = per_image(delta * coverage * moved).flatten()
+        squared_residual = ellipsoid.squared_dual_norm(added.mean, added.variance.clamp_min(0)).flatten()
+    return _BoundTerms(support, floor, floor_with_residual, squared, product, squared_residual)
 
 
-class _LocalMoments:
-    """Mean, variance and covariance with the reference of a perturbation, per window."""
-
-    def __init__(self, delta: Tensor, mean: Tensor, ball: SSIMBall) -> None:
-        self.delta, self.mean = delta, mean
-        self.variance = variance(ball.window, delta, mean)
-        if ball.floor is not None:
-            self.covariance = ball.window.mean(delta * ball.reference) - mean * ball.reference_mean
-
-
-class _Added(NamedTuple):
-    """A residual on its way into the constraints, `r / A'1`, with its local mean and variance."""
-
-    moved: Tensor
-    mean: Tensor
-    variance: Tensor
+def _residual(program: Program, multipliers: Multipliers, moments: Moments) -> Tensor:
+    """`g - K'u` with `u_i = 2 l_i (K_i d - c_i)`, `(B, C, H, W)`."""
+    ball, view, delta = program.ball, program.ball.view, moments.delta
+    residual = program.linear
+    if (sets := ball.floor_sets) is not None and (floor := multipliers.floor) is not None:
+        weight, k = 2 * floor.contrast, sets.contrast.k
+        of_mean = weight * moments.mean_from(k) - 2 * floor.luminance * moments.mean_from(sets.luminance.k)
+        adjoint = view.adjoint(weight)
+        of_reference = k * adjoint if sets.contrast.uniform else view.adjoint(k * weight)
+        residual = residual - delta * adjoint + ball.reference * of_reference + view.adjoint(of_mean)
+    if (ellipsoid := ball.ellipsoid) is not None and multipliers.mean is not None:
+        weight = 2 * multipliers.mean * ellipsoid.contrast
+        of_mean = (weight - 2 * multipliers.mean * ellipsoid.luminance) * moments.mean
+        residual = residual - delta * view.adjoint(weight) + view.adjoint(of_mean)
+    return residual
 
 
 def _floor_costs(
-    ball: SSIMBall, multipliers: Multipliers, local: _LocalMoments, added: _Added
+    sets: FloorSets, multipliers: FloorMultipliers, moments: Moments, added: Moments
 ) -> tuple[Tensor, Tensor]:
-    """`sum R |u| + <c, u>` over the floor's balls, without and with the added residual, `(B,)` each."""
-    assert ball.luminance is not None and ball.contrast is not None
-    assert multipliers.luminance is not None and multipliers.contrast is not None
-    window, k, mean_x, var_x = ball.window, ball.contrast.k, ball.reference_mean, ball.reference_variance
-    mean_u = 2 * multipliers.luminance * (local.mean - ball.luminance.k * mean_x)
-    price = 2 * multipliers.contrast
-    variance_v = (local.variance - 2 * k * local.covariance + k * k * var_x).clamp_min(0)
-    cov_vx = local.covariance - k * var_x
-    cov_rx = window.mean(added.moved * ball.reference) - added.mean * mean_x
-    cov_vr = window.mean(local.delta * added.moved) - local.mean * added.mean - k * cov_rx
-    squared = (price**2 * variance_v + 2 * price * cov_vr + added.variance).clamp_min(0)
+    """`sum R |u| + <c, u>` over the floor's balls, with u as it is and with the residual added to it, `(B,)` each.
 
-    luminance, contrast = ball.luminance, ball.contrast
+    `added` are the moments of `r / A'1`, which is how a residual r enters the constraints.
+    """
+    luminance, contrast, k = sets.luminance, sets.contrast, sets.contrast.k
+    view = moments.view
+    mean_x, var_x = view.reference_mean, view.reference_variance
+    mean_u = 2 * multipliers.luminance * moments.mean_from(luminance.k)
+    weight = 2 * multipliers.contrast
+    variance_v = shifted_variance(moments.variance.clamp_min(0), moments.covariance, k, var_x).clamp_min(0)
+    cov_vx = moments.covariance - k * var_x
+    cov_vr = view.mean(moments.delta * added.delta) - moments.mean * added.mean - k * added.covariance
+    squared = (weight**2 * variance_v + 2 * weight * cov_vr + added.variance.clamp_min(0)).clamp_min(0)
 
-    def cost(mean_u: Tensor, deviation_u: Tensor, aligned: Tensor) -> Tensor:
+    def cost(mean_u: Tensor, deviation_u: Tensor, product: Tensor) -> Tensor:
         of_mean = luminance.radius * mean_u.abs() + luminance.k * mean_x * mean_u
-        return (of_mean + contrast.radius * deviation_u + k * aligned).flatten(1).sum(1)
+        return (of_mean + contrast.radius * deviation_u + k * product).flatten(1).sum(1)
 
-    without = cost(mean_u, price * variance_v.sqrt(), price * cov_vx)
-    return without, cost(mean_u + added.mean, squared.sqrt(), price * cov_vx + cov_rx)
+    without = cost(mean_u, weight * variance_v.sqrt(), weight * cov_vx)
+    return without, cost(mean_u + added.mean, squared.sqrt(), weight * cov_vx + added.covariance)
 
 
 def _box_support(ball: SSIMBall, residual: Tensor, rho: Tensor, anchor: Tensor) -> Tensor:
@@ -193,9 +180,9 @@ def _box_support(ball: SSIMBall, residual: Tensor, rho: Tensor, anchor: Tensor) 
     return (residual * best - rho / 2 * (best - anchor) ** 2).flatten(1).sum(1)
 
 
-def _box_argmax(ball: SSIMBall, pull: Tensor, rho: Tensor, anchor: Tensor | float) -> Tensor:
-    inner = anchor + pull / torch.where(rho > 0, rho, 1.0)
-    vertex = torch.where(pull > 0, ball.highest, ball.lowest)
+def _box_argmax(ball: SSIMBall, linear: Tensor, rho: Tensor, anchor: Tensor | float) -> Tensor:
+    inner = anchor + linear / torch.where(rho > 0, rho, 1.0)
+    vertex = torch.where(linear > 0, ball.highest, ball.lowest)
     return torch.where(rho > 0, inner, vertex).clamp(ball.lowest, ball.highest)
 
 
@@ -210,18 +197,17 @@ def feasible_multipliers(program: Program) -> Multipliers:
 
     For tiles away from the pixel range and rho = 0 they are optimal. None is 0.
     """
-    ball, window = program.ball, program.ball.window
-    height, width = (int(side) for side in ball.reference.shape[-2:])
-    coverage = window.adjoint(program.linear.new_ones(1, 1, *ball.map_shape[2:]), height, width)
-    pull = program.pull / coverage.clamp_min(1e-3)
-    mean_g = window.mean(pull)
-    variance_g = variance(window, pull, mean_g)
-    share = 1.0 if ball.ellipsoid is None or ball.contrast is None else 0.5
-    luminance = contrast = mean = None
-    if ball.luminance is not None and ball.contrast is not None:
-        luminance = no_less(share * mean_g.abs() / (2 * ball.luminance.radius), 1e-6)
-        contrast = no_less(share * variance_g.sqrt() / (2 * ball.contrast.radius), 1e-6)
-    if ball.ellipsoid is not None:
-        squared = per_image(mean_g**2 / ball.ellipsoid.luminance + variance_g / ball.ellipsoid.contrast)
-        mean = share * (squared / ball.ellipsoid.budget).sqrt() / 2
-    return Multipliers(luminance, contrast, mean)
+    ball = program.ball
+    moments = ball.view.moments(program.linear_term / ball.view.coverage.clamp_min(1e-3))
+    mean, variance = moments.mean, moments.variance.clamp_min(0)
+    sets, ellipsoid = ball.floor_sets, ball.ellipsoid
+    share = 1.0 if sets is None or ellipsoid is None else 0.5
+    of_floor = of_mean = None
+    if sets is not None:
+        of_floor = FloorMultipliers(
+            no_less(share * mean.abs() / (2 * sets.luminance.radius), 1e-6),
+            no_less(share * variance.sqrt() / (2 * sets.contrast.radius), 1e-6),
+        )
+    if ellipsoid is not None:
+        of_mean = share * (ellipsoid.squared_dual_norm(mean, variance) / ellipsoid.budget).sqrt() / 2
+    return Multipliers(of_floor, of_mean)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from percep.ball import SSIMBall
 from percep.errors import InputError, UnavailableError
-from percep.program import Multipliers, Program, Solution
+from percep.program import FloorMultipliers, Multipliers, Program, Solution
 from percep.solvers.feasibility import scale_into_ball
 from percep.solvers.incumbents import Incumbents
 from percep.solvers.lagrangian import feasible_multipliers
@@ -126,20 +126,22 @@ class Lifted:
 
     def answer(self) -> tuple[Tensor, Multipliers]:
         """The perturbation, not yet feasible to the last digit, and the multipliers, in the program's dtype."""
-        luminance = contrast = mean = None
-        if self.ball.luminance is not None and self.ball.contrast is not None:
+        floor = mean = None
+        if (sets := self.ball.floor_sets) is not None:
             duals = (self.floor_constraints[0].dual_value, self.floor_constraints[1].dual_value[0])
-            luminance, contrast = (
-                self._tensor(
-                    np.maximum(np.ravel(dual), 0) / (2 * _per_window(level.radius, self.ball)), self.ball.map_shape
+            floor = FloorMultipliers(
+                *(
+                    self._tensor(
+                        np.maximum(np.ravel(dual), 0) / (2 * _per_window(level.radius, self.ball)), self.ball.map_shape
+                    )
+                    for dual, level in zip(duals, (sets.luminance, sets.contrast), strict=True)
                 )
-                for dual, level in zip(duals, (self.ball.luminance, self.ball.contrast), strict=True)
             )
         if self.mean_constraints:
             dual = np.maximum(np.ravel(self.mean_constraints[0].dual_value), 0) / (2 * self._budget**0.5)
             mean = self._tensor(dual, (1, 1, 1, 1))
         delta = self._tensor(self.delta.value, tuple(self.program.linear.shape))
-        return delta, Multipliers(luminance, contrast, mean)
+        return delta, Multipliers(floor, mean)
 
     def _deviations(self, values: Any, mean: Any) -> Any:
         """`(taps, windows)`: sqrt(w) (v - mean v) over each window, whose norm is the deviation."""
@@ -150,12 +152,12 @@ class Lifted:
 
     def _floor(self, patches: Any) -> list[Any]:
         ball = self.ball
-        if ball.luminance is None or ball.contrast is None:
+        if (sets := ball.floor_sets) is None:
             return []
         mean_x = _vector(ball.reference_mean)
         x_patches = self._deviations(self.reference, mean_x).value
-        luminance_k, contrast_k = (_per_window(level.k, ball) for level in (ball.luminance, ball.contrast))
-        mean_radius, deviation_radius = (_per_window(level.radius, ball) for level in (ball.luminance, ball.contrast))
+        luminance_k, contrast_k = (_per_window(level.k, ball) for level in (sets.luminance, sets.contrast))
+        mean_radius, deviation_radius = (_per_window(level.radius, ball) for level in (sets.luminance, sets.contrast))
         return [
             self.cp.abs(self.delta_mean - luminance_k * mean_x) <= mean_radius,
             self.cp.SOC(self.cp.Constant(deviation_radius), patches - x_patches * contrast_k, axis=0),

@@ -17,10 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from percep.ball import LocalBall, MeanBall, SSIMBall
+from percep.ball import FloorSets, MeanBall, SSIMBall
 from percep.errors import InputError
 from percep.precision import without_autocast
-from percep.program import Multipliers, Program, Solution
+from percep.program import FloorMultipliers, Multipliers, Program, Solution
 from percep.solvers.lagrangian import best_uncovered
 from percep.solvers.quadratic import per_image
 
@@ -142,7 +142,8 @@ class FloorBlock(Block):
     contrast: Tensor
 
     @classmethod
-    def of(cls, ball: SSIMBall, first: LocalBall, second: LocalBall) -> "FloorBlock":
+    def of(cls, ball: SSIMBall, sets: FloorSets) -> "FloorBlock":
+        first, second = sets.luminance, sets.contrast
         return cls(second.k, (first.k - second.k) * ball.reference_mean, first.radius, second.radius)
 
     def project(self, moments: Moments, penalty: Tensor) -> Affine:
@@ -157,12 +158,12 @@ class FloorBlock(Block):
 
     def with_multipliers(self, moments: Moments, multipliers: Multipliers) -> Multipliers:
         contrast = moments.variance.sqrt() / (2 * self.contrast)
-        return replace(multipliers, luminance=moments.mean.abs() / (2 * self.luminance), contrast=contrast)
+        return replace(multipliers, floor=FloorMultipliers(moments.mean.abs() / (2 * self.luminance), contrast))
 
     def dual(self, moments: Moments, multipliers: Multipliers) -> Affine:
-        assert multipliers.luminance is not None and multipliers.contrast is not None
-        factor = 2 * multipliers.contrast
-        return Affine(factor, 2 * multipliers.luminance * (moments.mean - self.centre) - factor * moments.mean)
+        assert multipliers.floor is not None
+        factor = 2 * multipliers.floor.contrast
+        return Affine(factor, 2 * multipliers.floor.luminance * (moments.mean - self.centre) - factor * moments.mean)
 
 
 @dataclass(frozen=True)
@@ -199,8 +200,7 @@ class MeanBlock(Block):
 
     def _norm(self, moments: Moments) -> Tensor:
         """Of dual copies, `(B, 1, 1, 1)`."""
-        scaled = moments.mean**2 / self.ellipsoid.luminance + moments.variance / self.ellipsoid.contrast
-        return per_image(scaled).sqrt()
+        return self.ellipsoid.squared_dual_norm(moments.mean, moments.variance).sqrt()
 
     def support(self, moments: Moments) -> Tensor:
         return (self._norm(moments) * self.ellipsoid.budget.sqrt()).flatten()
@@ -244,8 +244,8 @@ def earlier_duals(program: Program, solution: Solution) -> list[Tensor]:
 def blocks_of(ball: SSIMBall) -> list[Block]:
     """The floor's block, the mean's or both, in this order."""
     blocks: list[Block] = []
-    if ball.luminance is not None and ball.contrast is not None:
-        blocks.append(FloorBlock.of(ball, ball.luminance, ball.contrast))
+    if ball.floor_sets is not None:
+        blocks.append(FloorBlock.of(ball, ball.floor_sets))
     if ball.ellipsoid is not None:
         blocks.append(MeanBlock(ball.ellipsoid))
     return blocks

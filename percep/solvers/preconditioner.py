@@ -20,23 +20,23 @@ class Multilevel:
     On detail finer than a window, M is close to its diagonal. On anything smoother, a window's variance is its
     own second moment times the squared gradient, so `<d, M d>` is close to the integral of
     `2 q s^2 |grad d|^2 + (2 p + rho) d^2`: a diffusion with a small mass term, on which Jacobi scaling alone
-    needs hundreds of steps because the price p of a window's mean is far below the price q of its variance.
+    needs hundreds of steps because the weight p of a window's mean is far below the weight q of its variance.
     Bilinear hats on grids of spacing h, 2h, 4h, ... scaled by the diagonal of that form repair it, and their
     transfers cost less than one product with M.
 
     Args:
         window: the window of M.
         diagonal: `(B, C, H, W)`, the diagonal of M.
-        variance_price: `(B, C, H, W)`, `2 A' q`.
+        of_variance: `(B, C, H, W)`, `2 A' q`.
         mass: `(B, C, H, W)`, `2 A' p + rho`.
     """
 
-    def __init__(self, window: Window, diagonal: Tensor, variance_price: Tensor, mass: Tensor) -> None:
+    def __init__(self, window: Window, diagonal: Tensor, of_variance: Tensor, mass: Tensor) -> None:
         self.inverse_diagonal = _inverse(diagonal)
         second_moment = window.second_moment
         spacing = max(2, math.ceil(2.5 * math.sqrt(second_moment)))
         height, width = size = (int(diagonal.shape[-2]), int(diagonal.shape[-1]))
-        stiffness, inertia = variance_price, mass
+        stiffness, inertia = of_variance, mass
         self._levels: list[tuple[tuple[int, int], tuple[int, int], Tensor]] = []
         while max(size) > 2:
             coarse = (math.ceil(height / spacing), math.ceil(width / spacing))

@@ -23,8 +23,8 @@ class WindowQuadratic:
     Args:
         window: whose means and variances are meant.
         size: height and width of the image.
-        mean_price: p, `(B, C, h, w)`, at least 0.
-        variance_price: q, likewise.
+        of_mean: p, `(B, C, h, w)`, at least 0.
+        of_variance: q, likewise.
         rho: `(B, 1, 1, 1)` or a number, at least 0.
     """
 
@@ -32,20 +32,20 @@ class WindowQuadratic:
         self,
         window: Window,
         size: tuple[int, int],
-        mean_price: Tensor,
-        variance_price: Tensor,
+        of_mean: Tensor,
+        of_variance: Tensor,
         rho: Tensor | float = 0.0,
     ) -> None:
         self.window, self.size = window, size
-        self._prices, self._rho = (mean_price, variance_price), rho
-        self.inner = 2 * (mean_price - variance_price)
-        self.spread_variance = 2 * self._spread(variance_price)
-        self.diagonal = self.spread_variance + rho
+        self._weights, self._rho = (of_mean, of_variance), rho
+        self.inner = 2 * (of_mean - of_variance)
+        self.variance_adjoint = 2 * self._adjoint(of_variance)
+        self.diagonal = self.variance_adjoint + rho
 
     @cached_property
     def majorizer(self) -> Tensor:
         """The diagonal of a diagonal matrix above M, `(B, C, H, W)`: `p mean^2 + q var <= max(p, q) A(d^2)`."""
-        return 2 * self._spread(torch.maximum(*self._prices)) + self._rho
+        return 2 * self._adjoint(torch.maximum(*self._weights)) + self._rho
 
     @cached_property
     def exact_diagonal(self) -> Tensor:
@@ -56,14 +56,14 @@ class WindowQuadratic:
     @cached_property
     def preconditioner(self) -> Multilevel:
         """An approximation of `M^-1`."""
-        mass = self.diagonal + self._spread(self.inner)
-        return Multilevel(self.window, self.exact_diagonal, self.spread_variance, mass)
+        mass = self.diagonal + self._adjoint(self.inner)
+        return Multilevel(self.window, self.exact_diagonal, self.variance_adjoint, mass)
 
     def product(self, values: Tensor) -> Tensor:
         """`M v`, one local mean and one adjoint."""
         if kernels.fusing(values, self.window, self.diagonal, self.inner):
             return self.curved(values)[0]
-        return self._spread(self.inner * self.window.mean(values)).addcmul_(self.diagonal, values)
+        return self._adjoint(self.inner * self.window.mean(values)).addcmul_(self.diagonal, values)
 
     def curved(self, values: Tensor, active: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """`M v` and `<v, M v>`, `(B, 1, 1, 1)`; of images that are not `active`, `(B, 1, 1, 1)`, they may be 0."""
@@ -74,5 +74,5 @@ class WindowQuadratic:
         product = self.product(values)
         return product, per_image(values * product)
 
-    def _spread(self, values: Tensor) -> Tensor:
+    def _adjoint(self, values: Tensor) -> Tensor:
         return self.window.adjoint(values, *self.size)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from percep.errors import InputError
-from percep.program import Multipliers, Program, Solution, Status
+from percep.program import FloorMultipliers, Multipliers, Program, Solution, Status
 from percep.validation.scalars import require_positive
 
 # Values of a batch that a CPU works on at a time: its tensors then stay in the cache of one core.
@@ -90,7 +90,7 @@ def _usable(warm_start: Solution) -> Tensor:
     usable = torch.isfinite(warm_start.delta).flatten(1).all(1)
     total = torch.zeros_like(warm_start.objective)
     if warm_start.multipliers is not None:
-        for values in (part for part in warm_start.multipliers.tensors() if part is not None):
+        for values in warm_start.multipliers.present():
             usable = usable & ((values >= 0) & torch.isfinite(values)).flatten(1).all(1)
             total = total + values.flatten(1).sum(1)
     return usable & (total > 0)
@@ -126,9 +126,7 @@ def _in_units(answer: Solution, program: Program, unit: Tensor) -> Solution:
 
 def _zero_multipliers(program: Program) -> Multipliers:
     ball, zeros = program.ball, program.linear.new_zeros
-    windows = None if ball.floor is None else zeros(ball.map_shape)
     return Multipliers(
-        windows,
-        None if windows is None else windows.clone(),
+        None if ball.floor is None else FloorMultipliers(zeros(ball.map_shape), zeros(ball.map_shape)),
         None if ball.mean is None else zeros(ball.batch, 1, 1, 1),
     )

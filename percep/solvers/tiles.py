@@ -9,11 +9,10 @@ from torch import Tensor
 
 from percep.ball import MeanBall, SSIMBall
 from percep.errors import InputError
-from percep.program import Multipliers, Program, Solution
+from percep.program import FloorMultipliers, Multipliers, Program, Solution
 from percep.solvers.feasibility import restore_feasibility, scale_into_ball
 from percep.solvers.incumbents import Incumbents
 from percep.solvers.lagrangian import best_uncovered, feasible_multipliers
-from percep.solvers.quadratic import per_image
 from percep.solvers.roots import bracketed, least_multiplier
 from percep.solvers.solver import Solver
 from percep.windows import Window
@@ -50,7 +49,7 @@ class Tiles(Solver):
         ball = _tiled(program.ball) if window.overlaps else program.ball
         delta, multipliers = _Tiling(program, ball).solve()
         if window.overlaps:
-            inside = torch.where(_covered(ball), delta, 0.0)
+            inside = torch.where(ball.view.coverage > 0, delta, 0.0)
             restored = restore_feasibility(program.ball, inside)
             incumbents.update(images, program, restored, inside, feasible_multipliers(program), 1)
         else:
@@ -87,8 +86,8 @@ class _Tiling:
         """Perturbation `(B, C, H, W)` and multipliers, in the program's dtype."""
         ellipsoid = self.ball.double.ellipsoid
         mean = None if ellipsoid is None else self._mean_multiplier(ellipsoid)
-        pixels, luminance, contrast = self._solve_given_mean(mean)
-        multipliers = Multipliers(luminance, contrast, mean).map(lambda values: values.to(self.program.linear.dtype))
+        pixels, floor = self._solve_given_mean(mean)
+        multipliers = Multipliers(floor, mean).map(lambda values: values.to(self.program.linear.dtype))
         return self._scatter(pixels), multipliers
 
     def _mean_multiplier(self, ellipsoid: MeanBall) -> Tensor:
@@ -96,28 +95,28 @@ class _Tiling:
 
         def excess(multiplier: Tensor) -> Tensor:
             mean, variance = self._moments(self._solve_given_mean(multiplier)[0])
-            return _excess(per_image(ellipsoid.luminance * mean**2 + ellipsoid.contrast * variance), ellipsoid.budget)
+            return _excess(ellipsoid.squared_norm(mean, variance), ellipsoid.budget)
 
         mean, variance = self._moments(self.linear_over_weight)
-        squared = per_image(mean**2 / ellipsoid.luminance + variance / ellipsoid.contrast)
+        squared = ellipsoid.squared_dual_norm(mean, variance)
         # Exact where no other constraint is active and rho = 0.
         return least_multiplier(excess, (squared / ellipsoid.budget).sqrt() / 2)
 
-    def _solve_given_mean(self, multiplier: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    def _solve_given_mean(self, multiplier: Tensor | None) -> tuple[Tensor, FloorMultipliers | None]:
         """Pixels and the floor's multipliers, exact for a given multiplier of the mean ball."""
         ball = self.ball.double
         curvature = self._curvature(multiplier, ball.ellipsoid)
-        if ball.luminance is None or ball.contrast is None:
+        if (sets := ball.floor_sets) is None:
             zeros = torch.zeros_like(curvature.variance)
             pixels, _ = self._pixels(zeros, zeros, curvature, None)
-            return pixels, None, None
-        k = ball.contrast.k.expand(self.ball.map_shape)[..., None]
-        radius = ball.contrast.radius[..., None]
+            return pixels, None
+        k = sets.contrast.k.expand(self.ball.map_shape)[..., None]
+        radius = sets.contrast.radius[..., None]
         _, variance = self._moments(self.linear_over_weight - curvature.variance * k * self.x)
         # The curvature at which a tile's deviation about k x is the radius; exact without the pixel range.
         required = variance.sqrt()[..., None] / radius
         contrast = ((required - curvature.variance) / 2).clamp_min(0)
-        mean_ball = (ball.luminance.k * ball.reference_mean, ball.luminance.radius)
+        mean_ball = (sets.luminance.k * ball.reference_mean, sets.luminance.radius)
         pixels, luminance = self._pixels(contrast, k, curvature, mean_ball)
         if bool(((pixels <= self.low) | (pixels >= self.high)).any()):
 
@@ -128,7 +127,7 @@ class _Tiling:
             # The pixel range may make a constraint active that would be inactive without it.
             contrast = least_multiplier(excess, torch.maximum(contrast, 1e-3 * required))
             pixels, luminance = self._pixels(contrast, k, curvature, mean_ball)
-        return pixels, luminance, contrast.squeeze(-1)
+        return pixels, FloorMultipliers(luminance, contrast.squeeze(-1))
 
     def _curvature(self, multiplier: Tensor | None, ellipsoid: MeanBall | None) -> _Curvature:
         """That of rho and of the mean ball at its multiplier."""
@@ -228,8 +227,3 @@ def _tiled(ball: SSIMBall) -> SSIMBall:
     mean = None if ball.mean is None else ball.mean.flatten().expand(ball.batch)
     window = Window.uniform(size, stride=size, padding="valid")
     return SSIMBall(ball.reference, floor, mean, window, luminance_share=ball.luminance_share)
-
-
-def _covered(ball: SSIMBall) -> Tensor:
-    height, width = (int(side) for side in ball.reference.shape[-2:])
-    return ball.window.adjoint(ball.reference.new_ones(1, 1, *ball.map_shape[2:]), height, width) > 0

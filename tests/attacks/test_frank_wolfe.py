@@ -225,7 +225,7 @@ def test_lattice_optima_are_certified_whatever_the_prices(kind, seed, size, leve
     generator = torch.Generator().manual_seed(seed)
     ball = SSIMBall(x, **level)
     pull = torch.randn(x.shape, generator=generator)
-    prices = Multipliers(
+    prices = Multipliers.of(
         torch.rand(ball.map_shape, generator=generator) if ball.floor is not None else None,
         torch.rand(ball.map_shape, generator=generator) if ball.floor is not None else None,
         torch.rand(1, 1, 1, 1, generator=generator) if ball.mean is not None else None,

@@ -43,13 +43,14 @@ def test_local_balls_are_exactly_the_sublevel_sets(kind, window, seed, floor, sh
     ball = SSIMBall(x, floor=floor, window=window, luminance_share=share)
     delta = inside_range(x, 10**size * direction(x.shape, seed))
     losses = ssim_losses(x, x + delta, window)
-    assert ball.luminance is not None and ball.contrast is not None
-    k = ball.luminance.k
-    within = (window.mean(delta) - k * window.mean(x)).abs() <= ball.luminance.radius
+    assert ball.floor_sets is not None
+    luminance, contrast = ball.floor_sets.luminance, ball.floor_sets.contrast
+    k = luminance.k
+    within = (window.mean(delta) - k * window.mean(x)).abs() <= luminance.radius
     clear = (losses.luminance - (1 - floor**share)).abs() > 1e-9
     assert bool((within == (losses.luminance <= 1 - floor**share))[clear].all())
-    k = ball.contrast.k
-    within = variance(window, delta - k * x).sqrt() <= ball.contrast.radius
+    k = contrast.k
+    within = variance(window, delta - k * x).sqrt() <= contrast.radius
     clear = (losses.contrast - (1 - floor ** (1 - share))).abs() > 1e-9
     assert bool((within == (losses.contrast <= 1 - floor ** (1 - share)))[clear].all())
 

@@ -27,7 +27,6 @@ from percep.kernels.cpu import update as multipliers
 from percep.kernels.cpu.openmp import share
 from percep.kernels.cpu.simd import LANES, load, store
 from percep.solvers import Dual, dual
-from percep.solvers.constraints import parts
 from percep.solvers.lagrangian import dual_bound, feasible_multipliers
 from percep.solvers.quadratic import WindowQuadratic, per_image
 from tests.kernels.test_gpu import WINDOWS, by_torch, close, moat, poisoned
@@ -215,7 +214,7 @@ def test_results_do_not_depend_on_the_number_of_threads(window):
         if window.is_own_adjoint:
             state = iterate(program_of(x, {"floor": 0.9, "mean": 0.97}, 1), 2)
             steps, raised = state._fused_step(cpu, 0.5 + 0.3 * state.pace, 0.8 * state.pace)
-            results[-1] += [*cpu.product(x, x, x, window), *parts(steps), *parts(raised)]
+            results[-1] += [*cpu.product(x, x, x, window), *steps.present(), *raised.present()]
     for other in results[1:]:
         assert all(torch.equal(mine, its) for mine, its in zip(results[0], other, strict=True))
 
@@ -410,14 +409,14 @@ def test_kernels_called_at_once_do_not_disturb_each_other():
     state = iterate(program_of(x, {"floor": 0.9, "mean": 0.97}, 1), 2)
     paces = 0.5 + 0.3 * state.pace, 0.8 * state.pace
     steps, raised = state._fused_step(cpu, *paces)
-    expected = [*parts(steps), *parts(raised)]
+    expected = [*steps.present(), *raised.present()]
     wrong = []
 
     def repeat() -> None:
         torch.set_num_threads(2)
         for _ in range(100):
             steps, raised = state._fused_step(cpu, *paces)
-            found = [*parts(steps), *parts(raised)]
+            found = [*steps.present(), *raised.present()]
             wrong.extend(k for k in range(len(found)) if not torch.equal(found[k], expected[k]))
 
     callers = [threading.Thread(target=repeat) for _ in range(4)]

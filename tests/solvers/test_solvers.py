@@ -155,7 +155,7 @@ def test_the_bound_holds_for_any_multipliers_and_any_point(kind, seed, level, rh
     ascent = solve(task, Dual(max_iterations=5), tol=1.0).delta
     generator = torch.Generator().manual_seed(seed)
     price = [torch.rand(task.ball.map_shape, dtype=torch.float64, generator=generator) * 20 for _ in range(2)]
-    multipliers = Multipliers(
+    multipliers = Multipliers.of(
         price[0] if task.ball.floor is not None else None,
         price[1] if task.ball.floor is not None else None,
         torch.full((1, 1, 1, 1), 3.0, dtype=torch.float64) if task.ball.mean is not None else None,
@@ -170,9 +170,9 @@ def test_normal_equations_are_the_gradient_of_the_lagrangian():
     ball = task.ball
     generator = torch.Generator().manual_seed(1)
     price = [torch.rand(ball.map_shape, dtype=torch.float64, generator=generator) for _ in range(2)]
-    multipliers = Multipliers(*price, torch.full((1, 1, 1, 1), 0.7, dtype=torch.float64))
+    multipliers = Multipliers.of(*price, torch.full((1, 1, 1, 1), 0.7, dtype=torch.float64))
     delta = (0.1 * random_like(task.linear, 9)).requires_grad_()
-    assert ball.luminance is not None and ball.contrast is not None and ball.ellipsoid is not None
+    assert ball.floor_sets is not None and ball.ellipsoid is not None
     window, x = ball.window, ball.reference
 
     def spread(v):
@@ -181,8 +181,8 @@ def test_normal_equations_are_the_gradient_of_the_lagrangian():
     lagrangian = (
         (task.linear * delta).sum()
         - 0.5 * ((delta - task.anchor) ** 2).sum()
-        - (price[0] * (window.mean(delta - ball.luminance.k * x)) ** 2).sum()
-        - (price[1] * spread(delta - ball.contrast.k * x)).sum()
+        - (price[0] * (window.mean(delta - ball.floor_sets.luminance.k * x)) ** 2).sum()
+        - (price[1] * spread(delta - ball.floor_sets.contrast.k * x)).sum()
         - 0.7 * (ball.ellipsoid.luminance * window.mean(delta) ** 2 + ball.ellipsoid.contrast * spread(delta)).sum()
     )
     (gradient,) = torch.autograd.grad(lagrangian, delta)
@@ -195,7 +195,7 @@ def test_normal_equations_are_the_gradient_of_the_lagrangian():
 def test_preconditioner_is_symmetric_positive_definite(kind, seed, level):
     task = program(kind, seed, 0.0, LEVELS[level], size=20)
     ones = torch.ones(task.ball.map_shape, dtype=torch.float64)
-    multipliers = Multipliers(
+    multipliers = Multipliers.of(
         None if task.ball.floor is None else 0.01 * ones,
         None if task.ball.floor is None else ones,
         None if task.ball.mean is None else ones[:1, :1, :1, :1],

@@ -55,7 +55,7 @@ def multiplier_maps(ball: SSIMBall, multipliers: Multipliers, delta: Tensor) -> 
     """
     x, d = ball.reference.double(), delta.double()
     total = torch.zeros(ball.map_shape, dtype=torch.float64, device=delta.device)
-    if ball.floor is not None:
+    if ball.floor is not None and multipliers.floor is not None:
         window = ball.window
         mean_x, mean_y = window.mean(x), window.mean(x + d)
         squares = (
@@ -63,15 +63,12 @@ def multiplier_maps(ball: SSIMBall, multipliers: Multipliers, delta: Tensor) -> 
             variance(window, x, mean_x) + variance(window, x + d, mean_y) + C2,
         )
         shares = (ball.luminance_share, 1 - ball.luminance_share)
-        for multiplier, square, share in zip(
-            (multipliers.luminance, multipliers.contrast), squares, shares, strict=True
-        ):
-            assert multiplier is not None
+        for multiplier, square, share in zip(multipliers.floor, squares, shares, strict=True):
             # |stat(d - k x)|^2 - radius^2 is (|stat d|^2 - e square) / (1 - e) with 1 / (1 - e) = 1 + k, and e falls by
             # share t^share / t per unit of t, 1 - e being t^share.
             total += multiplier.double() * square * share / ball.floor.double()
     if multipliers.mean is not None:
-        total += multipliers.mean.double() / ball.windows
+        total += multipliers.mean.double() / ball.num_windows
     return over_channels(total, (int(delta.shape[-2]), int(delta.shape[-1])))
 
 

@@ -92,7 +92,7 @@ class Campaign(Generic[C]):
             return
 
     def _claim(self, request: Request) -> tuple[Finished, int | None]:
-        survey = self.run.photographs.survey()
+        survey = self.run.photographs.inventory()
         depends = provenance(self.run.model, survey.digest, self.config.device, self.config.model.network)
         claim(
             self.folder, Record(request.command, request.settings, depends, self.shards, survey.count, self.run.classes)

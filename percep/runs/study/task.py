@@ -110,7 +110,7 @@ class StudyCampaign:
         return plans_of(self.config)
 
     def _claim(self, request: Request) -> int | None:
-        known = self.photographs.survey()
+        known = self.photographs.inventory()
         classes = number_of_logits(self.model)
         depends = provenance(self.model, known.digest, self.config.device, self.config.model.network)
         claim(self.folder, Record(request.command, request.settings, depends, self.shards, known.count, classes))

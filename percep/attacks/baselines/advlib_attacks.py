@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from percep.attacks.baselines.peer import Peer, Task, load
-from percep.errors import PEERS_REMEDY
+from percep.errors import BASELINES_REMEDY
 
 
 def fmn(gradients: int, eight_bit: bool) -> Peer:
@@ -62,7 +62,7 @@ def _peer(
     name: str, settings: dict[str, Any], rgb: bool = False, side: int = 1, classes: int = 2, eight_bit: bool = False
 ) -> Peer:
     with _without_visdom():
-        attack = getattr(load("adv_lib.attacks", PEERS_REMEDY), name)
+        attack = getattr(load("adv_lib.attacks", BASELINES_REMEDY), name)
 
     def run(task: Task) -> Tensor | None:
         image: Tensor = attack(task.model, task.image, task.goal, targeted=task.target is not None, **settings)

@@ -7,7 +7,7 @@ from torch import Tensor
 from percep.attacks.baselines.advlib_attacks import ddn_rounded
 from percep.attacks.baselines.epsilon_search import PROBES, smallest
 from percep.attacks.baselines.peer import Peer, Task, load
-from percep.errors import PEERS_REMEDY
+from percep.errors import BASELINES_REMEDY
 
 
 def fgsm(gradients: int, eight_bit: bool) -> Peer:
@@ -93,4 +93,4 @@ def _run(attack: Any, task: Task, **arguments: float) -> Tensor:
 
 
 def _foolbox() -> Any:
-    return load("foolbox", PEERS_REMEDY)
+    return load("foolbox", BASELINES_REMEDY)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from percep.attacks.baselines.epsilon_search import PROBES, smallest
 from percep.attacks.baselines.peer import Peer, Task, load
-from percep.errors import PEERS_REMEDY
+from percep.errors import BASELINES_REMEDY
 
 
 def apgd(gradients: int, eight_bit: bool) -> Peer:
@@ -21,7 +21,7 @@ def apgd_l2(gradients: int, eight_bit: bool) -> Peer:
 
 
 def _apgd(norm: str, gradients: int, eight_bit: bool) -> Peer:
-    library = load("torchattacks", PEERS_REMEDY)
+    library = load("torchattacks", BASELINES_REMEDY)
     # It takes one gradient more than it makes steps, at its random start.
     settings: dict[str, Any] = {"norm": norm, "steps": gradients // PROBES - 1, "loss": "ce"}
 

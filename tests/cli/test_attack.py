@@ -154,7 +154,7 @@ def test_the_command_of_a_run_repeats_it(name: str) -> None:
     again = json.loads(Path("again/run.json").read_text())
     assert again["settings"] | {"output": ""} == recorded["settings"] | {"output": ""}
     assert again["command"] == recorded["command"]
-    assert again["basis"]["photographs"] == recorded["basis"]["photographs"]
+    assert again["provenance"]["photographs"] == recorded["provenance"]["photographs"]
 
 
 @pytest.mark.usefixtures("small_model")

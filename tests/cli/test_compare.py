@@ -166,11 +166,6 @@ def test_bad_input_is_one_line(arguments: str, words: str, capsys: pytest.Captur
     assert words in complaint(capsys, "task=compare", *arguments.split())
 
 
-def test_several_processes_are_refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    assert "task=compare runs in one process" in complaint(capsys, "task=compare", "output=out")
-
-
 def _image(name: str, folder: str = "photos") -> torch.Tensor:
     image = next(iter(data.image(f"{folder}/{name}.png", PREPROCESSING))).image
     assert image is not None

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from percep.attacks.baselines.library_attack import LibraryAttack, Problem, load_library
-from percep.errors import PEERS_REMEDY
+from percep.errors import BASELINES_REMEDY
 
 
 def fmn(gradients: int, eight_bit: bool) -> LibraryAttack:
@@ -67,7 +67,7 @@ def _library_attack(
     eight_bit: bool = False,
 ) -> LibraryAttack:
     with _without_visdom():
-        attack = getattr(load_library("adv_lib.attacks", PEERS_REMEDY), name)
+        attack = getattr(load_library("adv_lib.attacks", BASELINES_REMEDY), name)
 
     def run(problem: Problem) -> Tensor | None:
         image: Tensor = attack(

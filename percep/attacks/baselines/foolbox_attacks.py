@@ -7,7 +7,7 @@ from torch import Tensor
 from percep.attacks.baselines.advlib_attacks import ddn_rounded
 from percep.attacks.baselines.epsilon_search import PROBES, smallest_epsilon
 from percep.attacks.baselines.library_attack import LibraryAttack, Problem, load_library
-from percep.errors import PEERS_REMEDY
+from percep.errors import BASELINES_REMEDY
 
 
 def fgsm(gradients: int, eight_bit: bool) -> LibraryAttack:
@@ -95,4 +95,4 @@ def _run(attack: Any, problem: Problem, **arguments: float) -> Tensor:
 
 
 def _foolbox() -> Any:
-    return load_library("foolbox", PEERS_REMEDY)
+    return load_library("foolbox", BASELINES_REMEDY)

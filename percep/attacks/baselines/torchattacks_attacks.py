@@ -7,7 +7,7 @@ from torch import Tensor
 
 from percep.attacks.baselines.epsilon_search import PROBES, smallest_epsilon
 from percep.attacks.baselines.library_attack import LibraryAttack, Problem, load_library
-from percep.errors import PEERS_REMEDY
+from percep.errors import BASELINES_REMEDY
 
 
 def apgd(gradients: int, eight_bit: bool) -> LibraryAttack:
@@ -21,7 +21,7 @@ def apgd_l2(gradients: int, eight_bit: bool) -> LibraryAttack:
 
 
 def _apgd(norm: str, gradients: int, eight_bit: bool) -> LibraryAttack:
-    library = load_library("torchattacks", PEERS_REMEDY)
+    library = load_library("torchattacks", BASELINES_REMEDY)
     # It takes one gradient more than it makes steps, at its random start.
     settings: dict[str, Any] = {"norm": norm, "steps": gradients // PROBES - 1, "loss": "ce"}
 

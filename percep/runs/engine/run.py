@@ -42,7 +42,7 @@ def run(kind: type[Campaign[C]], config: C, request: Request) -> Sequence[str]:
     tally = Tally(processes, config.task, campaign.passes * len(campaign.photographs.shards))
     tally.count = None if entries is None else campaign.passes * entries
     if processes.rank == 0:
-        save_settings(folder, request)
+        _save_settings(folder, request)
     try:
         _work(campaign, Worker(processes, tally, config.data.workers))
         words = processes.first(lambda: kind.merge(folder))
@@ -56,7 +56,7 @@ def _begin(campaign: Campaign[C], request: Request) -> int | None:
     """Writes down what the run is; how many rows its photographs have, where that is known."""
     if not begun(campaign.folder):
         campaign.check()
-    known = campaign.photographs.survey()
+    known = campaign.photographs.inventory()
     depends = provenance(campaign.model, known.digest, campaign.config.device, campaign.config.model.network)
     shards, classes = len(campaign.photographs.shards), number_of_logits(campaign.model)
     claim(campaign.folder, Manifest(request.command, request.settings, depends, shards, known.count, classes))
@@ -90,12 +90,12 @@ def said(words: str, folder: Path) -> Sequence[str]:
     return words, f"Outputs are in {folder}"
 
 
-def save_settings(folder: Path, request: Request) -> None:
+def _save_settings(folder: Path, request: Request) -> None:
     """Writes `config.yaml`, the resolved configuration."""
     OmegaConf.save(OmegaConf.create(dict(request.settings)), folder / "config.yaml")
 
 
-def made(folder: Path) -> Path:
+def _made(folder: Path) -> Path:
     """The folder, made if it is not there.
 
     Raises:
@@ -118,7 +118,7 @@ def _folder(request: Request, world: int) -> Path:
     """The folder of a run, which may have been begun there."""
     if world > 1 and not request.names_folder:
         raise InputError("several processes need a folder that a later command can continue: give output=FOLDER")
-    folder = made(request.folder)
+    folder = _made(request.folder)
     if not is_free(folder):
         raise InputError(f"output folder {folder} is not empty: choose another with output=FOLDER")
     return folder

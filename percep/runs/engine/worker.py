@@ -20,7 +20,7 @@ class UnreadableError(SharedError):
 
     def __init__(self, problems: Sequence[str]) -> None:
         more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
-        super().__init__(f"{problems[0]}{more}: mend it and run the same command again; all that can be read is done")
+        super().__init__(f"{problems[0]}{more}: mend it and run the same command again")
 
 
 class Worker:

@@ -231,15 +231,15 @@ class SSIMBall(_Fields):
     @cached_property
     def reference_mean(self) -> Tensor:
         """Local mean of the reference, `(B, C, h, w)`."""
-        return self._moments[0].to(self.reference.dtype)
+        return self.reference_moments[0].to(self.reference.dtype)
 
     @cached_property
     def reference_variance(self) -> Tensor:
         """Local variance of the reference, `(B, C, h, w)`."""
-        return self._moments[1].to(self.reference.dtype)
+        return self.reference_moments[1].to(self.reference.dtype)
 
     @property
-    def _moments(self) -> tuple[Tensor, Tensor]:
+    def reference_moments(self) -> tuple[Tensor, Tensor]:
         """Local mean and variance of the reference in float64, `(B, C, h, w)` each."""
         if self._known.moments is None:
             view = View.of(self.window, self.reference.double())
@@ -250,7 +250,7 @@ class SSIMBall(_Fields):
     def floor_sets(self) -> FloorSets | None:
         """The exact balls `S1 >= t1` and `S2 >= t2` of every window, or None without a floor."""
         if self.floor is not None and self._known.floor_sets is None:
-            mean, variance = self._moments
+            mean, variance = self.reference_moments
             self._known.floor_sets = FloorSets(
                 self._local(self.floor**self.luminance_share, mean**2, C1),
                 self._local(self.floor ** (1 - self.luminance_share), variance, C2),
@@ -271,7 +271,7 @@ class SSIMBall(_Fields):
         in the floor's balls (0 without a floor), or the value at the perturbation given to `expand`.
         """
         if self.mean is not None and self._known.ellipsoid is None:
-            mean_x, var_x = self._moments
+            mean_x, var_x = self.reference_moments
             squared_y, var_y = self._denominators()
             dtype = self.reference.dtype
             self._known.ellipsoid = MeanBall(
@@ -283,7 +283,7 @@ class SSIMBall(_Fields):
 
     def _denominators(self) -> tuple[Tensor, Tensor]:
         """What the ellipsoid takes for `mean(y)^2` and `var(y)`, `(B, C, h, w)` float64 each."""
-        mean_x, var_x = self._moments
+        mean_x, var_x = self.reference_moments
         if self._expansion is not None:
             images = self.reference.double() + self._expansion.double()
             mean_y = self.window.mean(images)
@@ -304,16 +304,23 @@ class SSIMBall(_Fields):
         self._require_like(delta, "delta")
         return self._derived(_expansion=delta.detach().to(self.reference.dtype), _known=_Known(self._known.moments))
 
-    def attached(self, reference: Tensor, floor: Level | None = None, mean: Level | None = None) -> "SSIMBall":
+    def with_reference_moments(self, mean: Tensor, variance: Tensor) -> "SSIMBall":
+        """This ball with its `reference_moments` given instead of computed: those of another ball of its values."""
+        return self._derived(_known=_Known((mean, variance)))
+
+    def attached(self, reference: Tensor | None, floor: Level | None = None, mean: Level | None = None) -> "SSIMBall":
         """This ball with radii, centres and weights that autograd can differentiate in the tensors given.
 
-        They must hold the values the ball was built from; a level that is None stays as it is.
+        They must hold the values the ball was built from; what is None stays as it is, the moments of a reference
+        included.
         """
         levels = {
             name: _aligned(level.to(self.reference.device, torch.float64))
             for name, level in (("floor", floor), ("mean", mean))
             if isinstance(level, Tensor)
         }
+        if reference is None:
+            return self._derived(_known=_Known(self._known.moments), **levels)
         values = torch.where(self.finite[:, None, None, None], reference, 0.0)
         return self._derived(reference=values, _known=_Known(), **levels)
 
@@ -330,7 +337,7 @@ class SSIMBall(_Fields):
 
     def _channel(self, channel: int) -> "SSIMBall":
         part = slice(channel, channel + 1)
-        mean, variance = self._moments
+        mean, variance = self.reference_moments
         return self._derived(
             reference=self.reference[:, part].double(),
             floor=self.floor[:, part] if self.floor is not None and self.floor.shape[1] > 1 else self.floor,

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from percep.attacks.criteria import GradientFunction, Loss
+from percep.attacks.network import own_modes, plain
 from percep.attacks.objective import Objective
-from percep.attacks.quantisation import as_levels, lattice_optimum, to_lattice
+from percep.attacks.quantisation import as_levels, quantise_into_ball, quantised_optimum
 from percep.attacks.result import AttackResult, AttackStatus
-from percep.attacks.surroundings import own_modes, plain
 from percep.attacks.tracker import Tracker
 from percep.attacks.validation import check_images
 from percep.ball import SSIMBall
@@ -27,15 +27,15 @@ from percep.windows import Window
 
 @dataclass(frozen=True)
 class FrankWolfe:
-    """Frank-Wolfe over the SSIM ball (Pochimireddy et al., IEEE JSTSP 2022), judged on images as they are saved.
+    """Frank-Wolfe over the SSIM ball (Pochimireddy et al., IEEE JSTSP 2022), evaluated on images as they are saved.
 
     Each step takes the loss's gradient at the saved image of the current perturbation, adds it to the running
     average of gradients with Frank-Wolfe's weight `2 / (t + 2)`, and solves the linear program over the ball for
     that average. Averaging gradients rather than their solutions (dual averaging, Nesterov, Math. Program. 2009) takes
-    as many steps, and leaves the multipliers of the perturbation, by which it is brought to the lattice of grey
-    levels inside the true ball (`lattice_optimum`). An image whose saved version is adversarial is finished. With a
+    as many steps, and leaves the multipliers of the perturbation, by which it is rounded to grey levels inside the
+    true ball (`quantised_optimum`). An image whose saved version is adversarial is finished. With a
     mean, the ellipsoid is expanded at the reference. Where an image beyond the reference has no gradient, the next step
-    looks at one halfway back.
+    starts halfway back.
 
     Attributes:
         model: maps `(B, C, H, W)` images in [0, 1] to `(B, K)` logits, or to probabilities, whose logarithms are
@@ -51,8 +51,8 @@ class FrankWolfe:
             that were likeliest at the reference.
         top_k: the label must leave the k best classes, or the target enter them.
         gradient: a function of `(images, labels, targets)` that gives what is to be increased, `(B,)`, and its
-            gradient, instead of the loss of the model: an ensemble, an expectation over transformations. `model`
-            remains the judge.
+            gradient, instead of the loss of the model: an ensemble, an expectation over transformations.
+            Success is still a matter of `model`.
         levels: grey levels of the images: 256 for files of 8 bits, 65536 for 16 bits, any other integer from 2 on, or
             None for images in floating point.
     """
@@ -87,7 +87,7 @@ class FrankWolfe:
             targets: `(B,)` class indices, to be reached; None for an untargeted attack.
 
         Raises:
-            InputError: images outside [0, 1] or off the lattice of levels, labels or targets outside the model's
+            InputError: images outside [0, 1] or between the levels, labels or targets outside the model's
                 classes, of a wrong shape or not integers, a module in train mode, answers that hold no logits.
         """
         check_images(images, self.levels)
@@ -175,15 +175,15 @@ class _Run:
         self.gap[images] = self.solution.gap
         assert self.solution.multipliers is not None
         levels = self.attack.levels
-        moved = lattice_optimum(ball, linear_term, self.solution.multipliers, self.solution.delta, levels)
+        moved = quantised_optimum(ball, linear_term, self.solution.multipliers, self.solution.delta, levels)
         if not bool(usable.all()):
             halfway = (self.candidate[images] - ball.reference) / 2
-            moved = torch.where(taken, moved, to_lattice(ball, halfway, levels))
+            moved = torch.where(taken, moved, quantise_into_ball(ball, halfway, levels))
         self.candidate[images] = moved
         return True
 
     def final_evaluation(self) -> None:
-        """Looks at the last candidates, without a gradient."""
+        """Evaluates the last candidates, without a gradient."""
         images = self.tracker.active
         if len(images):
             logits = self.objective.logits(self.candidate[images], images)
@@ -217,10 +217,10 @@ class _Run:
 def _unit(gradient: Tensor) -> Tensor:
     """Gradients `(B, C, H, W)` of length 1, those too whose length a dtype's range does not hold; 0 stays 0."""
     size = gradient.flatten(1).norm(dim=1).reshape(-1, 1, 1, 1)
-    odd = (size == 0) | ~torch.isfinite(size)
-    if bool(odd.any()):
+    unknown = (size == 0) | ~torch.isfinite(size)
+    if bool(unknown.any()):
         largest = gradient.abs().flatten(1).amax(1).reshape(-1, 1, 1, 1)
-        gradient = torch.where(odd & (largest > 0), gradient / torch.where(largest > 0, largest, 1.0), gradient)
-        size = torch.where(odd, gradient.flatten(1).norm(dim=1).reshape(-1, 1, 1, 1), size)
+        gradient = torch.where(unknown & (largest > 0), gradient / torch.where(largest > 0, largest, 1.0), gradient)
+        size = torch.where(unknown, gradient.flatten(1).norm(dim=1).reshape(-1, 1, 1, 1), size)
         size = torch.where(size > 0, size, 1.0)
     return gradient / size

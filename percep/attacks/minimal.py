@@ -10,12 +10,12 @@ from torch import Tensor
 
 from percep.attacks.cost import Cost, check_measure
 from percep.attacks.criteria import GradientFunction
+from percep.attacks.network import own_modes, plain
 from percep.attacks.objective import Objective
 from percep.attacks.quantisation import as_levels
 from percep.attacks.result import MinimalResult
 from percep.attacks.search.batch import Search
 from percep.attacks.search.lost_gradients import resume
-from percep.attacks.surroundings import own_modes, plain
 from percep.attacks.validation import check_images
 from percep.choices import Measure
 from percep.validation.class_indices import ClassIndices
@@ -34,7 +34,7 @@ class MinimalPerturbation:
         minimise <d, M d> / 2  subject to  m + <g, d - d_t> >= 0,      d = s M^-1 g
 
     with M the quadratic form of 1 - SSIM at d_t and g a running average of gradients (the iteration of Hasofer and
-    Lind, ASCE 1974, in the metric of the paper's mean ball). The solution is brought to the pixel lattice by
+    Lind, ASCE 1974, in the metric of the paper's mean ball). The solution is rounded to grey levels by
     coordinate descent on the same program, so that roundings are chosen by what they do to the margin against what
     they cost. What the tangent misses is integrated and asked for in the next step, so that iterates straddle the
     boundary, and the cheapest adversarial one is the answer.
@@ -53,14 +53,14 @@ class MinimalPerturbation:
             taken; every module in it must be in eval mode. Nothing of it is changed, and it alone runs under the
             caller's `torch.autocast`.
         measure: what to keep large: the "mean" of SSIM over windows and channels, or its "floor".
-        gradients: most gradients per image, each of which also judges an image; at least 1. Bisections take
+        gradients: most gradients per image, each of which also evaluates an image; at least 1. Bisections take
             further forward passes, some ten per image.
         window: the SSIM window, `Window.gaussian()` by default.
         top_k: the label must leave the k best classes, or the target enter them.
         gradient: a function of `(images, labels, targets)` that gives `(B,)` values, which are not used, and the
             direction in which to move, `(B, C, H, W)` at any scale, instead of the model's own gradient: an ensemble,
-            an expectation over transformations. `model` remains the judge, at one forward pass more per gradient; what
-            a direction is worth is measured by its margin, at eight more per run.
+            an expectation over transformations. Success is still a matter of `model`, at one forward pass more per
+            gradient; what a direction is worth is measured by its margin, at eight more per run.
         levels: grey levels of the images: 256 for files of 8 bits, 65536 for 16 bits, any other integer from 2 on, or
             None for images in floating point.
     """
@@ -88,7 +88,7 @@ class MinimalPerturbation:
             targets: `(B,)` class indices, to be reached; None for an untargeted attack.
 
         Raises:
-            InputError: images outside [0, 1] or off the lattice of levels, labels or targets outside the model's
+            InputError: images outside [0, 1] or between the levels, labels or targets outside the model's
                 classes, of a wrong shape or not integers, a module in train mode, top_k not below the number of
                 classes, answers that hold no logits.
         """

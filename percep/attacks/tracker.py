@@ -32,7 +32,7 @@ class Tracker:
         self.labels_before, self.labels_after = self.gradient_calls - 1, self.gradient_calls - 1
 
     def unseen(self, images: Tensor) -> Tensor:
-        """`(n,)` bool: which have had no gradient yet, so that their references are looked at first."""
+        """`(n,)` bool: which have had no gradient yet, so that what is evaluated first is their references."""
         return self.gradient_calls[images] == 0
 
     def count_passes(self, images: Tensor, differentiated: Tensor, separately: bool) -> None:

@@ -1,4 +1,4 @@
-"""A classifier by name: its network, its weights, and what a user knows better than its source."""
+"""Loads a classifier by name: its network, its weights, and the settings that override its source's."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

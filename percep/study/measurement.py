@@ -47,7 +47,7 @@ class Depth:
         full: every map, control, baseline and curve; or only what the criteria need.
         steps: of insertion and deletion curves.
         integration: gradients per image of attributions that average gradients.
-        baselines: other attacks, by their names in `percep.choices.CONTENDERS`.
+        baselines: other attacks, by their names in `percep.choices.ATTACK_NAMES`.
         gradients: of each baseline, per image.
     """
 

@@ -88,6 +88,7 @@ def test_only_correctly_classified_photographs_are_attacked() -> None:
     assert [line["images"] for line in summary["attacks"]] == [1, 1]
 
 
+@pytest.mark.slow("two comparisons, of which one is of two attacks")
 @pytest.mark.usefixtures("small_model")
 def test_an_attack_does_the_same_in_any_company() -> None:
     alone = _run("compare.attacks=[pgd_l2]", "attack.target=random")

@@ -16,7 +16,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.select import Select
 
 from percep import data
-from percep.attacks.comparison import CONTENDERS, Outcome
+from percep.attacks.comparison import ATTACK_NAMES, Outcome
 from percep.models import Preprocessing
 from percep.report import Facts, Prediction
 from percep.report.common.plot import DARK, LIGHT
@@ -239,11 +239,11 @@ class TestCurves:
 
     @pytest.mark.parametrize(("theme", "ground"), [(LIGHT, "rgb(252, 252, 251)"), (DARK, "rgb(19, 19, 22)")])
     def test_every_attack_has_a_line_of_its_own_with_or_without_colour(self, theme, ground):
-        styles = [line_style(name, theme) for name in CONTENDERS]
+        styles = [line_style(name, theme) for name in ATTACK_NAMES]
         without = [
             (style.get("marker"), style.get("linestyle"), style.get("markerfacecolor") == "none") for style in styles
         ]
-        assert len(set(without)) == len(CONTENDERS)
+        assert len(set(without)) == len(ATTACK_NAMES)
         hues = {style["color"] for style in styles}
         assert len(hues) == 12
         for hue in hues:

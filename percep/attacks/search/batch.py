@@ -70,9 +70,9 @@ class Search:
         self.state = RunState.at_reference(self.reference, POWERS[0])
         self.run_cost = self.tracker.best_cost.clone()
         self.best_average = torch.zeros_like(self.reference)
-        self.scale = None if objective.own is None else GradientScale(self.reference, levels)
-        # Leading one class past the label says nothing of the k best, nor of a gradient of the user's.
-        self.scans = objective.targets is None and objective.own is None and objective.top_k == 1
+        self.scale = None if objective.custom_gradient is None else GradientScale(self.reference, levels)
+        # Leading one class past the label says nothing of the k best, nor of a gradient of the caller's.
+        self.scans = objective.targets is None and objective.custom_gradient is None and objective.top_k == 1
         self.schedules = [Schedule(self.scans) for _ in range(batch)]
         self.bracket_ends: list[list[Tensor] | None] = [None] * batch
         # Per image, the costs that were tried, and whether the goal was met.
@@ -85,11 +85,11 @@ class Search:
 
     def linearise(self, images: Tensor) -> Tangents:
         """The tangents at the images as they are saved, one gradient each; successes at the reference have none."""
-        separately, unseen = self.objective.own is not None, self.tracker.unseen(images)
+        separately, unseen = self.objective.custom_gradient is not None, self.tracker.unseen(images)
         inputs = self._saved(images, self.state.delta[images]).requires_grad_(not separately)
         with torch.enable_grad():
             logits = self.objective.logits(inputs, images)
-            finite, met = self.record(images, self.state.delta[images], logits.detach())
+            finite, met = self.record_outcomes(images, self.state.delta[images], logits.detach())
             differentiated = finite & ~(met & unseen)
             self.tracker.count_passes(images, differentiated, separately)
             kept, lost = torch.nonzero(differentiated).flatten(), torch.nonzero(~finite & ~unseen).flatten()
@@ -128,9 +128,9 @@ class Search:
 
     def is_adversarial(self, images: Tensor, delta: Tensor) -> Tensor:
         """Which perturbations are adversarial, `(n,)` bool; one forward pass, recorded."""
-        return self.record(images, delta, self.evaluate(images, delta))[1]
+        return self.record_outcomes(images, delta, self.evaluate(images, delta))[1]
 
-    def record(self, images: Tensor, delta: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+    def record_outcomes(self, images: Tensor, delta: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
         """Records what the model says of perturbations: `(n,)` bool, whether it is finite, and the goal met."""
         met = self.objective.achieved(logits, images)
         cost, candidates = self.cost.select(images), self._saved(images, delta)
@@ -166,7 +166,7 @@ class Search:
         return run is not None
 
     def final_evaluation(self) -> None:
-        """Looks at the last perturbations of the images without gradients left, and bisects every answer's ray."""
+        """Evaluates the last perturbations of the images without gradients left, and bisects every answer's ray."""
         tracker, delta = self.tracker, self.state.delta
         used_up = tracker.gradient_calls >= self.gradients
         last = torch.nonzero(used_up & (delta != 0).flatten(1).any(1)).flatten()
@@ -182,7 +182,7 @@ class Search:
 
     def result(self) -> MinimalResult:
         """The best images, and the largest costs below theirs at which nothing was found."""
-        measured = self.tracker.result(self.cost.window)
+        measured = self.tracker.result(self.cost.view.window)
         kept = measured.mean_ssim if self.cost.measure == "mean" else measured.min_ssim
         found = torch.where(measured.success, kept, torch.nan)
         missed = [

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from percep.attacks.quantisation import quantise, to_level
+from percep.attacks.quantisation import quantise, quantise_perturbation
 
 IsAdversarial = Callable[[Tensor, Tensor], Tensor]
 """`(n,)` places in a batch and `(n, C, H, W)` perturbations of these to `(n,)` bool."""
@@ -59,7 +59,7 @@ def first_crossing(direction: Tensor, reference: Tensor, levels: int | None, is_
     found = torch.zeros_like(low, dtype=torch.bool)
     for _ in range(_HALVINGS):
         length = (low * high).sqrt()
-        tried = to_level(length * direction, reference, levels)
+        tried = quantise_perturbation(length * direction, reference, levels)
         met = is_adversarial(places, tried).reshape(-1, 1, 1, 1)
         crossed = torch.where(met | ~found, tried, crossed)
         found |= met

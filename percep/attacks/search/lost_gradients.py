@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from percep.attacks.quantisation import to_level
+from percep.attacks.quantisation import quantise_perturbation
 from percep.attacks.result import AttackStatus
 from percep.attacks.search.batch import Search
 
@@ -45,13 +45,13 @@ def _return_to_boundary(search: Search, adversarial: Tensor, missed: Tensor) -> 
     for _ in range(_DOUBLINGS):
         if not len(missed):
             break
-        farther = to_level(2 * farther, search.reference[missed], search.levels)
+        farther = quantise_perturbation(2 * farther, search.reference[missed], search.levels)
         crossed = search.is_adversarial(missed, farther)
         search.state.delta[missed[crossed]] = farther[crossed]
         adversarial = torch.cat([adversarial, missed[crossed]])
         missed, farther = missed[~crossed], farther[~crossed]
     _begin_at_boundary(search, adversarial, search.state.delta[adversarial])
-    halved = to_level(search.state.delta[missed] / 2, search.reference[missed], search.levels)
+    halved = quantise_perturbation(search.state.delta[missed] / 2, search.reference[missed], search.levels)
     search.state.delta[missed] = halved
     returned = [
         image
@@ -84,11 +84,13 @@ def _start_elsewhere(search: Search, images: Tensor) -> list[int]:
         if not len(images):
             break
         reference = search.reference[images]
-        delta = to_level(start(reference, search.state.average[images]) - reference, reference, search.levels)
+        delta = quantise_perturbation(
+            start(reference, search.state.average[images]) - reference, reference, search.levels
+        )
         logits = search.evaluate(images, delta)
         met = search.objective.achieved(logits, images)
         if bool(met.any()):  # others are far from the boundary: they say nothing of where it is
-            search.record(images[met], delta[met], logits[met])
+            search.record_outcomes(images[met], delta[met], logits[met])
             _begin_at_boundary(search, images[met], delta[met])
         found += images[met].tolist()
         images = images[~met]

@@ -91,7 +91,7 @@ class Schedule:
 
 
 def _runs(first: int) -> Generator[Run, RunEnd, None]:
-    """A first run of so many steps, a look at the likely classes, runs towards the cheapest, then refinements."""
+    """A first run of so many steps, one step towards each likely class, runs towards the cheapest, then refinements."""
     end = yield Run(length=first, patience=first)
     if len(likely := end.likely) > 1:
         costs = {}

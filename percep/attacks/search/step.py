@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from percep.attacks.quantisation import descend, to_level
+from percep.attacks.quantisation import descend, quantise_perturbation
 from percep.attacks.search.state import RunState
 from percep.solvers.conjugate_gradients import conjugate_gradients
 from percep.solvers.quadratic import WindowQuadratic, per_image
@@ -54,7 +54,7 @@ def move_to_boundary(
         margins: `(B,)`, at its perturbation.
         slope: `(B,)`, margin per unit along the average; None where the average is of the margin itself.
         quadratic: M of the cost at its perturbation.
-        reference, levels: as in `to_level`.
+        reference, levels: as in `quantise_perturbation`.
     """
     linear_term, direction = state.average, state.direction
     if slope is not None:
@@ -87,7 +87,7 @@ def minimal_step(
     target = ray(quadratic, linear_term, direction, levels)
 
     def scaled(scale: Tensor) -> Tensor:
-        return to_level(scale * target, reference, levels)
+        return quantise_perturbation(scale * target, reference, levels)
 
     slope = per_image(linear_term * target)
     goal = needed.reshape(-1, 1, 1, 1)
@@ -109,7 +109,7 @@ def minimal_step(
 
 
 def ray(quadratic: WindowQuadratic, linear_term: Tensor, direction: Tensor, levels: int | None) -> Tensor:
-    """Along which a step is looked for, before it is rounded: `(B, C, H, W)`.
+    """The ray on which a step is searched, before it is rounded: `(B, C, H, W)`.
 
     Between grey levels, where a sparse perturbation is cheapest, pixels are worth what they are on their own,
     `linear_term` over the diagonal of M; where it is dense, what they are together, `direction`. A start halfway and

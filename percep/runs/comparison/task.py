@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from percep.attacks.comparison import attempt, contender
+from percep.attacks.comparison import attack_by_name, attempt
 from percep.data.photographs import Photograph
 from percep.data.shards import share
 from percep.errors import InputError
@@ -36,7 +36,7 @@ class ComparisonCampaign(Campaign[CompareTask]):
     def __init__(self, config: CompareTask, folder: Path) -> None:
         super().__init__(config, folder)
         settings = config.compare
-        self.attacks = [contender(name, self.model, settings.gradients)[0] for name in settings.attacks]
+        self.attacks = [attack_by_name(name, self.model, settings.gradients)[0] for name in settings.attacks]
         self.each = self.photographs
         self.photographs = RepeatedPhotographs(self.each, len(settings.attacks))
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import chain, repeat
 
-from percep.data.photographs import Entry, Photograph, Source, Survey
+from percep.data.photographs import Entry, Inventory, Photograph, Source
 from percep.models import Preprocessing
 
 
@@ -29,9 +29,9 @@ class RepeatedPhotographs:
         """See `percep.data.photographs.Source`."""
         return chain.from_iterable(repeat(entry, self.times) for entry in self.photographs.shard(number))
 
-    def survey(self) -> Survey:
+    def inventory(self) -> Inventory:
         """That of the photographs, with `times` as many entries."""
-        known = self.photographs.survey()
+        known = self.photographs.inventory()
         return replace(known, entries=None if known.entries is None else self.times * known.entries)
 
     def __iter__(self) -> Iterator[Photograph]:

@@ -56,7 +56,7 @@ def _begin(campaign: Campaign[C], request: Request) -> int | None:
     """Writes down what the run is; how many rows its photographs have, where that is known."""
     if not begun(campaign.folder):
         campaign.check()
-    known = campaign.photographs.survey()
+    known = campaign.photographs.inventory()
     depends = provenance(campaign.model, known.digest, campaign.config.device, campaign.config.model.network)
     shards, classes = len(campaign.photographs.shards), number_of_logits(campaign.model)
     claim(campaign.folder, Manifest(request.command, request.settings, depends, shards, known.count, classes))

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from percep import models
-from percep.attacks.comparison import contender
+from percep.attacks.comparison import attack_by_name
 from percep.data.photographs import Source
 from percep.data.shards import share
 from percep.environment import code_digest, weights_digest
@@ -47,7 +47,7 @@ class StudyCampaign(Campaign[ExplainTask]):
         super().__init__(config, folder)
         require_gradcam(self.model, config.device)
         for name in config.study.baselines:  # an attack that is not installed, or is given too few gradients
-            contender(name, self.model, config.study.gradients)
+            attack_by_name(name, self.model, config.study.gradients)
         self.variants = variants_of(config)
         self.passes = 2 * len(self.variants)
 

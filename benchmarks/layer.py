@@ -115,12 +115,12 @@ def memory(settings: dict[str, Any]) -> float:
 def _measure(settings: dict[str, Any]) -> int:
     torch.set_num_threads(1)
     photographs = Photographs()
-    layer, pull = SSIMBallLayer(**settings), _unit(photographs.gradients[:8])
-    return peak_rise(lambda: passes(layer, photographs.images[:8], pull, photographs.gradients[8:16]))
+    layer, linear = SSIMBallLayer(**settings), _unit(photographs.gradients[:8])
+    return peak_rise(lambda: passes(layer, photographs.images[:8], linear, photographs.gradients[8:16]))
 
 
 def _unit(gradients: Tensor) -> Tensor:
-    """Each divided by its largest value, so that one rho weighs alike in all."""
+    """Each divided by its largest value, so that one rho has the same relative weight in all."""
     return gradients / gradients.abs().amax((1, 2, 3), keepdim=True)
 
 

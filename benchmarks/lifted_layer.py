@@ -19,7 +19,7 @@ class LiftedLayer:
     Radii, centres, weights and the reference are parameters, so gradients reach the reference and the levels.
 
     Args:
-        ball: of one gray image; says which constraints there are.
+        ball: of one gray image; its levels determine the constraints.
         rho: at least 0, fixed.
         solver: one of cvxpylayers'.
         options: for the solver, in every call.
@@ -34,10 +34,10 @@ class LiftedLayer:
         self.root = torch.as_tensor(root)[:, None]
         taps = root.size
         d, mean = cp.Variable(pixels), cp.Variable(windows)
-        pull, x = cp.Parameter(pixels), cp.Parameter(pixels)
+        linear, x = cp.Parameter(pixels), cp.Parameter(pixels)
         patches = cp.reshape(sp.diags(np.tile(root, windows)) @ rows @ d, (taps, windows), "F")
         patches = patches - root[:, None] @ cp.reshape(mean, (1, windows), "F")
-        parameters, constraints = [pull, x], [mean == average @ d, d >= -x, d <= 1 - x]
+        parameters, constraints = [linear, x], [mean == average @ d, d >= -x, d <= 1 - x]
         if ball.floor is not None:
             centre, radius = cp.Parameter((taps, windows)), cp.Parameter(windows)
             shift, reach = cp.Parameter(windows), cp.Parameter(windows)
@@ -49,7 +49,7 @@ class LiftedLayer:
             spent = [cp.multiply(luminance, mean), cp.vec(cp.multiply(contrast, patches), "F")]
             constraints.append(cp.norm(cp.hstack(spent)) <= budget)
             parameters += [luminance, contrast, budget]
-        objective = pull @ d - rho / 2 * cp.sum_squares(d) if rho > 0 else pull @ d
+        objective = linear @ d - rho / 2 * cp.sum_squares(d) if rho > 0 else linear @ d
         problem = cp.Problem(cp.Maximize(objective), constraints)
         self.layer = CvxpyLayer(problem, parameters=parameters, variables=[d], solver=solver)
 

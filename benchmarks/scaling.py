@@ -28,8 +28,8 @@ from percep.data.shards import Archives
 from percep.explain import Association, Associations
 from percep.models import Preprocessing
 from percep.report import ImageRow
-from percep.runs.attack.outputs import Pictures, merge, parts_of
-from percep.runs.engine.manifest import Record, claim
+from percep.runs.attack.outputs import Pictures, checkpoints_of, merge
+from percep.runs.engine.manifest import Manifest, claim
 
 _RESULT = Path(__file__).parent / "results" / "scaling.json"
 _COPIES, _BATCH = 2, 5
@@ -107,9 +107,9 @@ def _run(photographs: Path, output: Path, task: str, processes: int, overrides: 
         cwd=Path(__file__).parents[1],
     )
     wall = time.perf_counter() - start
-    parts = list((output / "parts").rglob("*.parquet"))
+    checkpoints = list((output / "parts").rglob("*.parquet"))
     images = list((output / "adversarial").rglob("*.png"))
-    work = max(path.stat().st_mtime for path in parts) - (output / "run.json").stat().st_mtime
+    work = max(path.stat().st_mtime for path in checkpoints) - (output / "run.json").stat().st_mtime
     return {
         "task": task,
         "processes": processes,
@@ -117,7 +117,7 @@ def _run(photographs: Path, output: Path, task: str, processes: int, overrides: 
         "wall": wall,
         "work": work,
         "memory": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024,  # of the largest process so far
-        "part_bytes": sum(path.stat().st_size for path in parts) / len(images),
+        "part_bytes": sum(path.stat().st_size for path in checkpoints) / len(images),
         "image_bytes": sum(path.stat().st_size for path in images) / len(images),
     }
 
@@ -133,7 +133,7 @@ def _reading(photographs: Path, folder: Path) -> dict[str, float]:
 def _merging(folder: Path) -> dict[str, float]:
     """Rows of an attack, without pictures."""
     folder.mkdir()
-    parts = parts_of(folder, "attack")
+    checkpoints = checkpoints_of(folder, "attack")
     some = Association(0.1, 0.2)
     row = ImageRow(
         name="",
@@ -157,11 +157,11 @@ def _merging(folder: Path) -> dict[str, float]:
         zero_gradcam=False,
     )
     settings = {"task": "attack", "seed": 0, "batch_size": _MERGED_BATCH, "pictures": 0, "model": {"name": "none"}}
-    claim(folder, Record("percep", settings, {}, 1, _MERGED))
+    claim(folder, Manifest("percep", settings, {}, 1, _MERGED))
     for number, first in enumerate(range(0, _MERGED, _MERGED_BATCH)):
         places = range(first, min(first + _MERGED_BATCH, _MERGED))
         records = [(replace(row, name=f"{place}", min_ssim=1 / (place + 1)), Pictures()) for place in places]
-        parts.write(0, number, records, last=places[-1] == _MERGED - 1)
+        checkpoints.write(0, number, records, last=places[-1] == _MERGED - 1)
     start = time.perf_counter()
     memory = peak_rise(lambda: merge(folder))
     return {"rows": _MERGED, "seconds": (time.perf_counter() - start) / _MERGED, "memory": memory / _MERGED}

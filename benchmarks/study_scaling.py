@@ -23,9 +23,9 @@ import torch
 from benchmarks.machine import describe
 from benchmarks.memory import peak_rise, printed_alone
 from percep.explain import bootstrap_interval
-from percep.runs.engine.checkpoints import Parts
-from percep.runs.engine.manifest import claim, recorded
-from percep.runs.study.outputs import Pictured, VariantParts, merge_study
+from percep.runs.engine.checkpoints import Checkpoints
+from percep.runs.engine.manifest import claim, read_manifest
+from percep.runs.study.outputs import Pictured, VariantCheckpoints, merge_study
 from percep.study import PhotographEvidence
 from percep.study.evidence import is_fooled
 
@@ -49,7 +49,7 @@ def main() -> None:
             "load": os.getloadavg(),
             "photographs": _PHOTOGRAPHS,
             "runs": runs,
-            "bytes": [_bytes(parts) for parts in _variants(folder / "1")],
+            "bytes": [_bytes(checkpoints) for checkpoints in _variants(folder / "1")],
             "merging": _merging(folder),
             "interval_seconds": _interval_seconds(),
         }
@@ -91,24 +91,24 @@ def _run(output: Path, processes: int) -> dict[str, object]:
     )
     begun = last = (output / "run.json").stat().st_mtime
     passes = []
-    for parts in _variants(output):
+    for checkpoints in _variants(output):
         times = {}
-        for name, done in (("survey", parts.survey), ("examination", parts.examination)):
+        for name, done in (("survey", checkpoints.screening), ("examination", checkpoints.measurement)):
             before, last = last, max(path.stat().st_mtime for path in done.folder.rglob("*.parquet"))
             times[name] = (last - before) / _PHOTOGRAPHS
         passes.append(times)
     return {"processes": processes, "work": last - begun, "passes": passes}
 
 
-def _variants(output: Path) -> list[VariantParts]:
-    return [VariantParts(folder) for folder in sorted((output / "parts").iterdir())]
+def _variants(output: Path) -> list[VariantCheckpoints]:
+    return [VariantCheckpoints(folder) for folder in sorted((output / "parts").iterdir())]
 
 
-def _bytes(parts: VariantParts) -> dict[str, float]:
-    records = [one for _, _, batch in parts.examination for one, _ in batch if is_fooled(one.status)]
+def _bytes(checkpoints: VariantCheckpoints) -> dict[str, float]:
+    records = [one for _, _, batch in checkpoints.measurement for one, _ in batch if is_fooled(one.status)]
     maps = {sum(len(named.blocks.values) for named in one.maps) for one in records}
     (size,) = maps
-    stored = sum(path.stat().st_size for path in parts.folder.rglob("*.parquet"))
+    stored = sum(path.stat().st_size for path in checkpoints.folder.rglob("*.parquet"))
     return {"maps": size, "part": stored / len(records)}
 
 
@@ -129,14 +129,14 @@ def _merging(folder: Path) -> dict[str, float]:
 def _repeat(source: Path, target: Path, count: int) -> None:
     """A study of so many photographs, of which those that were fooled are repeated, without pictures."""
     target.mkdir()
-    record = recorded(source)
-    claim(target, replace(record, photographs=count))
+    manifest = read_manifest(source)
+    claim(target, replace(manifest, photographs=count))
     for done in _variants(source):
-        parts = VariantParts(target / done.folder.relative_to(source))
-        screened = [one for _, _, batch in done.survey for (one,) in batch]
-        fooled = [one for _, _, batch in done.examination for one, _ in batch if is_fooled(one.status)]
-        _write(parts.survey, [(replace(screened[i % len(screened)], name=f"{i}"),) for i in range(count)])
-        _write(parts.examination, [(_renamed(fooled[i % len(fooled)], f"{i}"), Pictured()) for i in range(count)])
+        checkpoints = VariantCheckpoints(target / done.folder.relative_to(source))
+        screened = [one for _, _, batch in done.screening for (one,) in batch]
+        fooled = [one for _, _, batch in done.measurement for one, _ in batch if is_fooled(one.status)]
+        _write(checkpoints.screening, [(replace(screened[i % len(screened)], name=f"{i}"),) for i in range(count)])
+        _write(checkpoints.measurement, [(_renamed(fooled[i % len(fooled)], f"{i}"), Pictured()) for i in range(count)])
 
 
 def _renamed(photograph: PhotographEvidence, name: str) -> PhotographEvidence:
@@ -148,10 +148,10 @@ def _renamed(photograph: PhotographEvidence, name: str) -> PhotographEvidence:
     )
 
 
-def _write(parts: Parts, records: Sequence[tuple[object, ...]]) -> None:
+def _write(checkpoints: Checkpoints, records: Sequence[tuple[object, ...]]) -> None:
     for number, first in enumerate(range(0, len(records), _MERGED_BATCH)):
         held = records[first : first + _MERGED_BATCH]
-        parts.write(0, number, held, last=first + _MERGED_BATCH >= len(records))
+        checkpoints.write(0, number, held, last=first + _MERGED_BATCH >= len(records))
 
 
 def _interval_seconds() -> float:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from percep.errors import InputError
-from percep.ssim import C1, C2, Moments, View, ssim_losses, ssim_map, variance
+from percep.ssim import C1, C2, Denominators, Moments, View, ssim_map
 from percep.summaries import range_of, shape_of
 from percep.validation.images import require_perturbed, require_precise_images
 from percep.validation.scalars import require_level, shown
@@ -208,7 +208,7 @@ class SSIMBall(_Fields):
             return self
         expansion = None if self._expansion is None else self._expansion.double()
         return self._derived(
-            reference=self.reference.double(), _expansion=expansion, _known=_Known(self._known.moments)
+            reference=self.reference.double(), _expansion=expansion, _known=_Known(self.reference_moments)
         )
 
     @property
@@ -271,28 +271,23 @@ class SSIMBall(_Fields):
         in the floor's balls (0 without a floor), or the value at the perturbation given to `expand`.
         """
         if self.mean is not None and self._known.ellipsoid is None:
-            mean_x, var_x = self.reference_moments
-            squared_y, var_y = self._denominators()
             dtype = self.reference.dtype
-            self._known.ellipsoid = MeanBall(
-                (1 / (self.num_windows * (mean_x**2 + squared_y + C1))).to(dtype),
-                (1 / (self.num_windows * (var_x + var_y + C2))).to(dtype),
-                (1 - self.mean).to(dtype),
-            )
+            luminance, contrast = ((1 / (self.num_windows * each)).to(dtype) for each in self._denominators())
+            self._known.ellipsoid = MeanBall(luminance, contrast, (1 - self.mean).to(dtype))
         return self._known.ellipsoid
 
-    def _denominators(self) -> tuple[Tensor, Tensor]:
-        """What the ellipsoid takes for `mean(y)^2` and `var(y)`, `(B, C, h, w)` float64 each."""
-        mean_x, var_x = self.reference_moments
-        if self._expansion is not None:
-            images = self.reference.double() + self._expansion.double()
-            mean_y = self.window.mean(images)
-            return mean_y**2, variance(self.window, images, mean_y)
-        sets = self.double.floor_sets
-        if sets is None:
-            return torch.zeros_like(mean_x), torch.zeros_like(var_x)
-        # Away from 0, where the square root has no derivative.
-        return _least_square(sets.luminance, mean_x), _least_square(sets.contrast, var_x.clamp_min(_TINY).sqrt())
+    def _denominators(self) -> Denominators:
+        """Those of the losses that the ellipsoid takes, `(B, C, h, w)` float64."""
+        ball = self.double
+        if ball._expansion is not None:
+            return ball.view.denominators(ball.reference + ball._expansion)
+        mean_x, var_x = ball.reference_moments
+        squared_y = var_y = torch.zeros_like(mean_x)
+        if (sets := ball.floor_sets) is not None:
+            squared_y = _least_square(sets.luminance, mean_x)
+            # Away from 0, where the square root has no derivative.
+            var_y = _least_square(sets.contrast, var_x.clamp_min(_TINY).sqrt())
+        return Denominators(mean_x**2 + squared_y + C1, var_x + var_y + C2)
 
     def expand(self, delta: Tensor) -> "SSIMBall":
         """This ball with the mean's denominators taken at `delta`, `(B, C, H, W)`.
@@ -315,7 +310,7 @@ class SSIMBall(_Fields):
         included.
         """
         levels = {
-            name: _aligned(level.to(self.reference.device, torch.float64))
+            name: _four_dimensional(level.to(self.reference.device, torch.float64))
             for name, level in (("floor", floor), ("mean", mean))
             if isinstance(level, Tensor)
         }
@@ -386,7 +381,7 @@ class SSIMBall(_Fields):
         delta, finite = _finite(delta)
         inside = finite & self.finite
         inside &= ((delta >= ball.lowest) & (delta <= ball.highest)).flatten(1).all(1)
-        losses = ssim_losses(ball.reference, ball.reference + delta, self.window)
+        losses = ball.view.losses(ball.reference + delta)
         if self.floor is not None:
             share = self.luminance_share
             inside &= (losses.luminance <= 1 - self.floor**share).flatten(1).all(1)
@@ -403,7 +398,7 @@ class SSIMBall(_Fields):
         """
         self._require_like(delta, "delta")
         result = torch.full((self.batch,), torch.inf, dtype=torch.float64, device=self.reference.device)
-        spent, finite = torch.zeros_like(result), self.finite
+        squared_norm, finite = torch.zeros_like(result), self.finite
         for channels, ball in self.exact:
             values, whole = _finite(delta[:, channels].double())
             finite = finite & whole
@@ -413,9 +408,9 @@ class SSIMBall(_Fields):
             if (sets := ball.floor_sets) is not None:
                 result = torch.minimum(result, _along_ray(sets, moments).flatten(1).amin(1))
             if ball.ellipsoid is not None:
-                spent += ball.ellipsoid.squared_norm(moments.mean, moments.variance.clamp_min(0)).flatten()
+                squared_norm += ball.ellipsoid.squared_norm(moments.mean, moments.variance.clamp_min(0)).flatten()
         if self.mean is not None:
-            result = torch.minimum(result, ((1 - self.mean.flatten()) / spent.clamp_min(_TINY)).sqrt())
+            result = torch.minimum(result, ((1 - self.mean.flatten()) / squared_norm.clamp_min(_TINY)).sqrt())
         return torch.where(finite, (result * (1 - _ROUNDING)).clamp_max(1.0), 0.0)
 
     def boundary(self, delta: Tensor) -> Tensor:
@@ -484,7 +479,7 @@ def _level(value: Level | None, name: str, shape: tuple[int, int, int, int], dev
         raise InputError(f"{name} must lie in (0, 1), got {shown(value)}") from error
     if not bool(((level > 0) & (level < 1)).all()):
         raise InputError(f"{name} must lie in (0, 1), got {value if level.ndim == 0 else 'a tensor outside it'}")
-    level = _aligned(level)
+    level = _four_dimensional(level)
     try:
         level.expand(shape)
     except RuntimeError:
@@ -492,7 +487,7 @@ def _level(value: Level | None, name: str, shape: tuple[int, int, int, int], dev
     return level
 
 
-def _aligned(level: Tensor) -> Tensor:
+def _four_dimensional(level: Tensor) -> Tensor:
     """A number or one per image as `(B or 1, 1, 1, 1)`; maps as `(B or 1, C or 1, h or 1, w or 1)`."""
     if level.ndim <= 1:
         return level.reshape(-1, 1, 1, 1)

@@ -1,4 +1,4 @@
-"""Names that a configuration may choose from; what each of them stands for is defined where it is computed.
+"""The values that a configuration may choose from; what each means is defined where it is computed.
 
 Nothing here imports torch, so that a command can be checked before its libraries are loaded.
 """
@@ -12,10 +12,10 @@ Interpolation = Literal["nearest", "bilinear", "bicubic", "box", "hamming", "lan
 """Pillow's resampling filters, by which photographs are resized."""
 
 Loss = Literal["margin", "cross_entropy", "dlr"]
-"""What an attack increases: see `percep.attacks.criteria.loss`."""
+"""The loss an attack increases: see `percep.attacks.criteria.loss`."""
 
 Measure = Literal["mean", "floor"]
-"""What the minimal attack keeps large: mean SSIM, or the least SSIM in any window."""
+"""The measure the minimal attack maximises: mean SSIM, or the least SSIM in any window."""
 
 BASELINES = (
     "fgsm",
@@ -33,26 +33,26 @@ BASELINES = (
 """Attacks of other libraries: see `percep.attacks.baselines.Baseline`."""
 
 ROUNDING_BASELINES = tuple(name for name in BASELINES if name not in ("cw", "fmn"))
-"""Those that can judge images as rounded to 8 bits, inside the attack."""
+"""Those that can evaluate images rounded to 8 bits inside the attack."""
 
 OURS = "percep"
 
 ROUNDING = "+8bit"
-"""Appended to a baseline's name: the attack itself judges rounded images."""
+"""Suffix of a baseline's name: the attack evaluates rounded images inside."""
 
-CONTENDERS = (OURS, *BASELINES, *(name + ROUNDING for name in ROUNDING_BASELINES))
-"""Attacks that can be compared."""
+ATTACK_NAMES = (OURS, *BASELINES, *(name + ROUNDING for name in ROUNDING_BASELINES))
+"""Attacks that can be compared: ours, baselines, and baselines that round inside."""
 
 CONTROL_NAMES = ("random", "phase_shuffled", "sign_flipped")
-"""What stands in for the gradient in a study: see `percep.study.CONTROLS`."""
+"""Controls for the gradient in a study: see `percep.study.CONTROLS`."""
 
 Correlation = Literal["pearson", "spearman", "partial_spearman"]
-"""How two maps are associated in a study."""
+"""Measures of the association of two maps in a study."""
 
 CORRELATIONS: tuple[Correlation, ...] = get_args(Correlation)
 
 REGIONS = ("top", "outside", "matched", "shifted", "random")
-"""Where a study keeps a perturbation: the top of Grad-CAM, and what it is compared with."""
+"""Regions a study restricts a perturbation to: the top of Grad-CAM, and those it is compared with."""
 
 FROM_NAMES = "filename"
-"""What data.labels says where a photograph's name begins with its label: see `percep.data.labels.NameLabels`."""
+"""The value of data.labels for photographs whose names begin with their labels: see `percep.data.labels.NameLabels`."""

@@ -1,4 +1,4 @@
-"""What percep runs on, and what the results of a run depend on beside its settings: versions, devices, provenance."""
+"""Versions, devices, and the provenance of a run: everything its results depend on beside its settings."""
 
 import ast
 import hashlib
@@ -27,7 +27,7 @@ def versions() -> dict[str, str]:
 
 
 def devices() -> Iterator[tuple[str, str]]:
-    """The processor and the GPUs that PyTorch finds, and what compiles kernels for each: a name and what is known."""
+    """The processor and the GPUs that PyTorch finds, and the kernels of each: names and descriptions."""
     yield "cpu", f"{os.cpu_count()} cores, {torch.get_num_threads()} threads (OMP_NUM_THREADS)"
     yield "kernels", kernels.described(torch.device("cpu"))
     if not torch.cuda.is_available():
@@ -45,21 +45,21 @@ def provenance(
 
     Args:
         model: a `percep.models.Classifier`.
-        photographs: the digest of their `percep.data.Survey`.
+        photographs: the digest of their `percep.data.Inventory`.
         device: the network's.
-        network: the call that built it, where it is the user's own.
+        network: the call that built a user's own network.
     """
     found = {f"version of {name}": version for name, version in versions().items()}
     found |= {"photographs": photographs, "weights": weights_digest(model)}
     found["code of the network"] = code_digest(model.get_submodule("network"), network)
     found["kernels (PERCEP_KERNELS)"] = kernels.described(torch.device(device))
-    if device == "cpu":  # sums are split among threads
+    if device == "cpu":  # the order of sums depends on it
         found["threads (OMP_NUM_THREADS)"] = str(torch.get_num_threads())
     return found
 
 
 def weights_digest(model: nn.Module) -> str:
-    """Changes when a weight or a statistic of a network does."""
+    """A digest of the weights and statistics of a network."""
     digest = hashlib.blake2b(digest_size=16)
     for name, value in model.state_dict().items():
         digest.update(name.encode())
@@ -68,16 +68,15 @@ def weights_digest(model: nn.Module) -> str:
 
 
 def code_digest(network: nn.Module, call: Mapping[str, object] | None = None) -> str:
-    """Changes when what a network computes of its weights does, but not with the process, the device or the threads.
+    """A digest of the function a network computes of its weights, independent of process, device and threads.
 
-    It is that of the modules a network is made of, as it prints them, and of the code of the files that define them,
-    that build the network, and that those import from where no packages are installed; comments and line breaks do not
-    count. Logits would not do: their last digits depend on threads and devices, and a number that is rounded may still
-    lie on either side of the middle. What is not seen is code that a function imports when it is called.
+    It covers the network's modules as they are printed, and the syntax trees, without comments, of the files that
+    define them, that build the network, and that these import from outside installed packages. A digest of logits would
+    depend on threads and devices, even rounded. Imports inside functions are not covered.
 
     Args:
         network: of any kind.
-        call: what built it, as `percep.models.load` takes it.
+        call: that built it, as `percep.models.load` takes it.
     """
     digest = hashlib.blake2b(_printed(network).encode(), digest_size=16)
     for module in network.modules():
@@ -91,12 +90,12 @@ def code_digest(network: nn.Module, call: Mapping[str, object] | None = None) ->
 
 
 def _printed(network: nn.Module) -> str:
-    """As it prints itself, without addresses in memory."""
+    """The printed network, without addresses in memory."""
     return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(network))
 
 
 def _targets(call: object) -> Iterator[str]:
-    """What a call names, and the calls among its arguments."""
+    """The import paths of a call and of the calls among its arguments."""
     if isinstance(call, Mapping):
         if isinstance(call.get("_target_"), str):
             yield call["_target_"]
@@ -107,7 +106,7 @@ def _targets(call: object) -> Iterator[str]:
 
 
 def _module_of(value: object) -> ModuleType | None:
-    """The module that defines a value, or is it."""
+    """The module that defines a value, or the value itself if it is a module."""
     if isinstance(value, ModuleType):
         return value
     name = getattr(value, "__module__", None)
@@ -115,22 +114,22 @@ def _module_of(value: object) -> ModuleType | None:
 
 
 def _with_imports(roots: Iterable[ModuleType | None]) -> set[ModuleType]:
-    """Modules, and those of one's own whose names they hold, at any distance."""
+    """Modules, and the user's own modules that they import names from, directly or not."""
     found: set[ModuleType] = set()
-    left = [module for module in roots if module is not None]
-    while left:
-        module = left.pop()
+    remaining = [module for module in roots if module is not None]
+    while remaining:
+        module = remaining.pop()
         if module in found:
             continue
         found.add(module)
         if not _is_installed(module):
-            held = [_module_of(value) for value in vars(module).values()]
-            left.extend(one for one in held if one is not None and not _is_installed(one))
+            imported = [_module_of(value) for value in vars(module).values()]
+            remaining.extend(one for one in imported if one is not None and not _is_installed(one))
     return found
 
 
 def _is_installed(module: ModuleType) -> bool:
-    """Whether a module is Python's, of a package, or ours: what changes with a version."""
+    """Whether a module is Python's, of an installed package, or percep's, which versions identify."""
     path = _path(module)
     if path is None or module.__name__.partition(".")[0] == "percep":
         return True
@@ -151,7 +150,7 @@ def _code(module: ModuleType) -> bytes:
         return content
     try:
         return ast.dump(ast.parse(content)).encode()
-    except (SyntaxError, ValueError):  # no Python
+    except (SyntaxError, ValueError):  # not Python
         return content
 
 

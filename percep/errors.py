@@ -1,7 +1,7 @@
-"""The errors percep raises on purpose; the text of each is one line that says what to do."""
+"""The errors percep raises on purpose; the text of each is one line with the remedy."""
 
-PEERS_REMEDY = "pip install 'percep[peers]' and pip install --no-deps torchattacks adv-lib"
-"""How to get the libraries that percep's attacks are compared with: two of them ask for versions that do not build."""
+BASELINES_REMEDY = "pip install 'percep[baselines]' and pip install --no-deps torchattacks adv-lib"
+"""How to install the libraries of the baselines: two of them require versions that do not build."""
 
 
 class PercepError(Exception):
@@ -17,9 +17,9 @@ class UnavailableError(PercepError, RuntimeError):
 
 
 class AdjointWarning(UserWarning):
-    """A backward pass through a program was less accurate than asked for."""
+    """A backward pass through a program was less accurate than its tolerance."""
 
 
 def one_line(error: BaseException) -> str:
-    """The text of an error, of a library's as well, in one line; its type where it has none."""
+    """The text of an error in one line; the name of its type if it has no text."""
     return " ".join(str(error).split()) or type(error).__name__

@@ -1,6 +1,6 @@
-"""torch.autocast and us: percep computes in the dtype it was given, the user's model runs as the caller asked.
+"""torch.autocast: percep computes in the dtype of its inputs, the user's model under the caller's autocast.
 
-Autocast would run products in bfloat16 or float16, whose errors are those of the perturbations sought.
+Autocast would run products in bfloat16 or float16, whose rounding errors are as large as the perturbations sought.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ from torch import Tensor
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 
-# Of all the types torch 2 has an autocast for, those that are known to the torch at hand.
+# Of all device types that torch 2 has an autocast for, those of the installed version.
 _DEVICE_TYPES = tuple(
     device
     for device in ("cpu", "cuda", "mps", "xpu", "hpu", "xla", "mtia", "maia", "ipu", "privateuseone")
@@ -22,7 +22,7 @@ _DEVICE_TYPES = tuple(
 
 
 def product(first: Tensor, second: Tensor) -> Tensor:
-    """`first @ second` in their dtype, whatever surrounds it: every matrix product of ours."""
+    """`first @ second` in their dtype, autocast or not; for every matrix product of percep."""
     if not torch.is_autocast_enabled(first.device.type):
         return first @ second
     with without_autocast():
@@ -43,10 +43,10 @@ def without_autocast() -> Iterator[None]:
 
 
 def under_current_autocast(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
-    """`function` under the autocast of now, whatever surrounds its calls: for the user's model amid our arithmetic.
+    """`function` under the present autocast whenever it is called: for the user's model inside percep's computation.
 
-    Casts of weights are not kept: autocast would hand them to later passes of the caller's, where the weights may have
-    changed, and those made without a graph give the weights no gradient (in torch 2.4). Where no autocast is on,
+    Casts of weights are not cached: autocast would reuse them in later passes of the caller's, where the weights may
+    have changed, and casts made without a graph give the weights no gradient (in torch 2.4). Without autocast, it is
     `function` itself.
     """
     dtypes = {device: torch.get_autocast_dtype(device) for device in _active()}

@@ -41,6 +41,13 @@ class Losses(NamedTuple):
         return self.luminance + self.contrast - self.luminance * self.contrast
 
 
+class Denominators(NamedTuple):
+    """Those of `1 - S1`, `mean(x)^2 + mean(y)^2 + C1`, and of `1 - S2`, `var(x) + var(y) + C2`: `(..., h, w)` each."""
+
+    luminance: Tensor
+    contrast: Tensor
+
+
 def variance(window: Window, values: Tensor, mean: Tensor | None = None) -> Tensor:
     """Local weighted variance `A(v*v) - A(v)^2` of `(..., H, W)`, clamped at 0, as `(..., h, w)`."""
     mean = window.mean(values) if mean is None else mean
@@ -96,6 +103,18 @@ class View:
         """The local moments of perturbations `(B, C, H, W)`, computed when first asked for."""
         return Moments(self, delta)
 
+    def denominators(self, images: Tensor, mean: Tensor | None = None) -> Denominators:
+        """Those of the losses between the references and images y; `mean` is the local mean of y where it is known."""
+        mean = self.mean(images) if mean is None else mean
+        return Denominators(
+            self.reference_mean * self.reference_mean + mean * mean + C1,
+            self.reference_variance + variance(self.window, images, mean) + C2,
+        )
+
+    def losses(self, images: Tensor) -> Losses:
+        """`1 - S1` and `1 - S2` between the references and images y, `(B, C, h, w)` each."""
+        return self.moments(images - self.reference).losses(self.denominators(images))
+
     def select(self, images: Tensor) -> "View":
         """The view of some of the images, an index or boolean tensor."""
         return View(self.window, self.reference[images], self.reference_mean[images], self.reference_variance[images])
@@ -136,16 +155,16 @@ class Moments:
         """`var(d - k x)`, k broadcasting to `(B, C, h, w)`; rounding may leave it below 0."""
         return shifted_variance(self.variance, self.covariance, k, self.view.reference_variance)
 
+    def losses(self, denominators: Denominators) -> Losses:
+        """`1 - S1` and `1 - S2` between x and y, whose denominators are given."""
+        return Losses(
+            self.mean * self.mean / denominators.luminance, self.variance.clamp_min(0) / denominators.contrast
+        )
+
 
 def ssim_losses(reference: Tensor, images: Tensor, window: Window) -> Losses:
     """`1 - S1` and `1 - S2` between `(..., H, W)` images in `[0, 1]`, per window: `(..., h, w)` each."""
-    difference = images - reference
-    mean_x, mean_y, mean_d = window.mean(reference), window.mean(images), window.mean(difference)
-    return Losses(
-        mean_d * mean_d / (mean_x * mean_x + mean_y * mean_y + C1),
-        variance(window, difference, mean_d)
-        / (variance(window, reference, mean_x) + variance(window, images, mean_y) + C2),
-    )
+    return View.of(window, reference).losses(images)
 
 
 def ssim_map(reference: Tensor, images: Tensor, window: Window) -> Tensor:

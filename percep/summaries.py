@@ -1,4 +1,4 @@
-"""Results in a line of text, as a table, and as files: what objects of many tensors show of themselves."""
+"""Results in a line of text, as a table, and as files: shared by the `repr`, `to_pandas` and `save` of results."""
 
 from __future__ import annotations
 
@@ -15,18 +15,17 @@ from percep.errors import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
-# How far from a level of 1/255, in levels, a value of an 8-bit image may be: 255 * 2^-23 is 3e-5.
+# Largest distance, in levels, of a value of an 8-bit image from a multiple of 1/255: 255 * 2^-23 is 3e-5.
 _TOLERANCE = 1e-4
 
 
 def counted(words: Iterable[str]) -> str:
-    """How often each word occurs, the most frequent first: "3 solved, 1 not_finite"; "none" of no words."""
+    """Counts of words, the most frequent first: "3 solved, 1 not_finite"; "none" without words."""
     return ", ".join(f"{count} {word}" for word, count in Counter(map(str, words)).most_common()) or "none"
 
 
 def by_status(photographs: Iterable[tuple[str, int]]) -> dict[str, int]:
-    """How many photographs have each kind of status, in the order of the first of each; of labels without one, how many
-    there are.
+    """Counts of photographs by kind of status, in order of first occurrence; labels without a photograph count each.
 
     Args:
         photographs: status and `missing` of each, as of a `percep.data.Photograph`: its problem and `missing`.
@@ -38,7 +37,7 @@ def by_status(photographs: Iterable[tuple[str, int]]) -> dict[str, int]:
     return counts
 
 
-def middle(values: Tensor) -> str:
+def median_of(values: Tensor) -> str:
     """The median of the finite values in three digits, "unknown" where there is none."""
     finite = values.detach().double()[torch.isfinite(values)]
     return f"{float(finite.quantile(0.5)):.3g}" if finite.numel() else "unknown"
@@ -51,13 +50,15 @@ def shape_of(values: Tensor) -> str:
 
 
 def range_of(values: Tensor) -> str:
-    """Least, greatest and median of what is no NaN: "0.00012 to 0.00081, median 0.00044"."""
+    """Minimum, maximum and median of the values that are not NaN: "0.00012 to 0.00081, median 0.00044"."""
     known = values.detach().double().flatten()
     known = known[~torch.isnan(known)]
     if not len(known):
         return "undefined"
-    least, most = float(known.min()), float(known.max())
-    return f"{least:.3g}" if least == most else f"{least:.3g} to {most:.3g}, median {float(known.median()):.3g}"
+    lowest, highest = float(known.min()), float(known.max())
+    return (
+        f"{lowest:.3g}" if lowest == highest else f"{lowest:.3g} to {highest:.3g}, median {float(known.median()):.3g}"
+    )
 
 
 def table(columns: Mapping[str, Tensor | Sequence[object]]) -> pd.DataFrame:
@@ -94,7 +95,7 @@ def save_pngs(folder: Path, images: Tensor, wanted: Sequence[bool]) -> list[str 
         raise InputError(f"no folder can be made at {folder}: {error.strerror}; name another") from error
     pixels = scaled.round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
     digits = max(4, len(str(len(images))))
-    names = [f"{place:0{digits}d}.png" if kept else None for place, kept in enumerate(wanted)]
+    names = [f"{place:0{digits}d}.png" if want else None for place, want in enumerate(wanted)]
     for name, image in zip(names, pixels, strict=True):
         if name is not None:
             Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(folder / name, format="PNG")

@@ -56,26 +56,26 @@ class Window(Geometry):
         return cls((1.0 / size,) * size, stride, padding)
 
     def __repr__(self) -> str:
-        kind = "uniform" if len(set(self.taps)) == 1 else f"spread {self.second_moment**0.5:.3g}"
+        kind = "uniform" if len(set(self.taps)) == 1 else f"standard deviation {self.second_moment**0.5:.3g}"
         return f"Window({self.size}x{self.size} taps, {kind}, stride {self.stride}, padding {self.padding!r})"
 
     def mean(self, values: Tensor) -> Tensor:
         """Local weighted mean `A v`: `(..., H, W)` to `(..., h, w)` with `(h, w) = grid(H, W)`."""
-        return self._average(values, self.taps)
+        return self._apply_mean(values, self.taps)
 
     def adjoint(self, values: Tensor, height: int, width: int) -> Tensor:
         """`A' u`, `(..., h, w)` to `(..., height, width)`: the exact adjoint of `mean`, padding included."""
-        return self._spread(values, self.taps, height, width)
+        return self._apply_adjoint(values, self.taps, height, width)
 
     def squared_mean(self, values: Tensor) -> Tensor:
         """Local sum with squared weights, for norms of a window's gradient; exact away from mirrored pixels."""
-        return self._average(values, tuple(tap**2 for tap in self.taps))
+        return self._apply_mean(values, tuple(tap**2 for tap in self.taps))
 
     def squared_adjoint(self, values: Tensor, height: int, width: int) -> Tensor:
         """The exact adjoint of `squared_mean`."""
-        return self._spread(values, tuple(tap**2 for tap in self.taps), height, width)
+        return self._apply_adjoint(values, tuple(tap**2 for tap in self.taps), height, width)
 
-    def _average(self, values: Tensor, taps: tuple[float, ...]) -> Tensor:
+    def _apply_mean(self, values: Tensor, taps: tuple[float, ...]) -> Tensor:
         if values.requires_grad and torch.is_grad_enabled():
             averaged: Tensor = _Average.apply(values, self, taps)
             return averaged
@@ -91,16 +91,16 @@ class Window(Geometry):
             return values.new_empty(*values.shape[:-2], rows, columns)
         before, after = self.margins
         results = []
-        for planes in _in_cache(values):
+        for planes in _cached_planes(values):
             padded = F.pad(planes, (before, after, before, after), mode="reflect") if before or after else planes
             narrow = _correlate(padded, taps, self.stride, columns, dim=2)
             results.append(_correlate(narrow, taps, self.stride, rows, dim=1))
-        return _joined(results).reshape(*values.shape[:-2], rows, columns)
+        return _concatenated(results).reshape(*values.shape[:-2], rows, columns)
 
-    def _spread(self, values: Tensor, taps: tuple[float, ...], height: int, width: int) -> Tensor:
+    def _apply_adjoint(self, values: Tensor, taps: tuple[float, ...], height: int, width: int) -> Tensor:
         if values.requires_grad and torch.is_grad_enabled():
-            spread: Tensor = _Spread.apply(values, self, taps, height, width)
-            return spread
+            mapped: Tensor = _Adjoint.apply(values, self, taps, height, width)
+            return mapped
         if tuple(values.shape[-2:]) != self.grid(height, width):
             raise InputError(
                 f"a {height}x{width} image has {self.grid(height, width)} windows, not {tuple(values.shape[-2:])}"
@@ -115,10 +115,10 @@ class Window(Geometry):
             return values.new_empty(*values.shape[:-2], height, width)
         margins = self.margins
         results = []
-        for planes in _in_cache(values):
+        for planes in _cached_planes(values):
             tall = _fold(_scatter(planes, taps, self.stride, self._padded(height), dim=1), margins, dim=1)
             results.append(_fold(_scatter(tall, taps, self.stride, self._padded(width), dim=2), margins, dim=2))
-        return _joined(results).reshape(*values.shape[:-2], height, width)
+        return _concatenated(results).reshape(*values.shape[:-2], height, width)
 
     def _matrix(self, taps: tuple[float, ...], length: int, like: Tensor) -> Tensor:
         return _dense_pass(taps, self.stride, self.margins, length, like.dtype, like.device)
@@ -133,24 +133,24 @@ class _Average(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, window: Window, taps: tuple[float, ...]) -> Tensor:
         ctx.window, ctx.taps, ctx.size = window, taps, (int(values.shape[-2]), int(values.shape[-1]))
-        return window._average(values, taps)
+        return window._apply_mean(values, taps)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        return ctx.window._spread(gradient, ctx.taps, *ctx.size), None, None
+        return ctx.window._apply_adjoint(gradient, ctx.taps, *ctx.size), None, None
 
 
-class _Spread(torch.autograd.Function):
+class _Adjoint(torch.autograd.Function):
     """The adjoint, differentiated by the local mean."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, window: Window, taps: tuple[float, ...], height: int, width: int) -> Tensor:
         ctx.window, ctx.taps = window, taps
-        return window._spread(values, taps, height, width)
+        return window._apply_adjoint(values, taps, height, width)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
-        return ctx.window._average(gradient, ctx.taps), None, None, None, None
+        return ctx.window._apply_mean(gradient, ctx.taps), None, None, None, None
 
 
 @lru_cache(maxsize=64)
@@ -169,7 +169,7 @@ def _dense_pass(
     return _correlate(padded, taps, stride, count, dim=2)[0].T.contiguous().to(device, dtype)
 
 
-def _in_cache(values: Tensor) -> list[Tensor]:
+def _cached_planes(values: Tensor) -> list[Tensor]:
     """`(N, H, W)` views of the planes of `(..., H, W)`, one by one when a plane is large."""
     planes = values.reshape(-1, *values.shape[-2:])
     if planes.shape[-1] * planes.shape[-2] <= _CACHED_PLANE or values.device.type != "cpu":
@@ -177,19 +177,19 @@ def _in_cache(values: Tensor) -> list[Tensor]:
     return list(planes.split(1))
 
 
-def _joined(results: list[Tensor]) -> Tensor:
+def _concatenated(results: list[Tensor]) -> Tensor:
     return results[0] if len(results) == 1 else torch.cat(results)
 
 
-def _taken(values: Tensor, dim: int, start: int, stride: int, count: int) -> Tensor:
+def _strided_slice(values: Tensor, dim: int, start: int, stride: int, count: int) -> Tensor:
     stop = start + stride * (count - 1) + 1
     return values[:, start:stop:stride] if dim == 1 else values[:, :, start:stop:stride]
 
 
 def _correlate(values: Tensor, taps: tuple[float, ...], stride: int, count: int, dim: int) -> Tensor:
-    result = _taken(values, dim, 0, stride, count) * taps[0]
+    result = _strided_slice(values, dim, 0, stride, count) * taps[0]
     for start, tap in enumerate(taps[1:], 1):
-        result.add_(_taken(values, dim, start, stride, count), alpha=tap)
+        result.add_(_strided_slice(values, dim, start, stride, count), alpha=tap)
     return result
 
 
@@ -198,7 +198,7 @@ def _scatter(values: Tensor, taps: tuple[float, ...], stride: int, length: int, 
     count, shape[dim] = shape[dim], length
     result = torch.zeros(shape, dtype=values.dtype, device=values.device)
     for start, tap in enumerate(taps):
-        _taken(result, dim, start, stride, count).add_(values, alpha=tap)
+        _strided_slice(result, dim, start, stride, count).add_(values, alpha=tap)
     return result
 
 

@@ -11,12 +11,12 @@ from torch import Tensor
 from percep.attacks.baselines import Baseline
 from percep.attacks.criteria import achieved
 from percep.attacks.minimal import MinimalPerturbation
+from percep.attacks.network import Network
 from percep.attacks.quantisation import quantise
 from percep.attacks.resave import cheapest_saved, pulled_back
 from percep.attacks.result import AttackResult
-from percep.attacks.surroundings import Network
 from percep.certificate import certify
-from percep.choices import CONTENDERS, OURS, ROUNDING
+from percep.choices import ATTACK_NAMES, OURS, ROUNDING
 from percep.errors import InputError
 
 
@@ -25,7 +25,7 @@ class Outcome:
     """One attack on one image. Costs are 1 - mean SSIM, infinite without success.
 
     Attributes:
-        attack: one of `CONTENDERS`.
+        attack: one of `ATTACK_NAMES`.
         origin: library, version and settings.
         float_cost: of the image as the attack gives it.
         saved_cost: of that image rounded to the nearest 8-bit levels.
@@ -46,10 +46,10 @@ class Outcome:
     seconds: float
 
 
-def contender(
+def attack_by_name(
     name: str, model: Callable[[Tensor], Any], gradients: int
 ) -> tuple[Callable[[Tensor, Tensor, Tensor | None], AttackResult], str]:
-    """An attack by its name in `CONTENDERS`, and where it comes from.
+    """An attack by its name in `ATTACK_NAMES`, and its origin: library, version and settings.
 
     Raises:
         InputError: an unknown name.
@@ -57,8 +57,8 @@ def contender(
     """
     if name == OURS:
         return MinimalPerturbation(model, gradients=gradients), f"percep: MinimalPerturbation(gradients={gradients})"
-    if name not in CONTENDERS:
-        raise InputError(f"unknown attack {name!r}: choose {', '.join(CONTENDERS)}")
+    if name not in ATTACK_NAMES:
+        raise InputError(f"unknown attack {name!r}: choose {', '.join(ATTACK_NAMES)}")
     baseline = Baseline(name.removesuffix(ROUNDING), model, gradients, eight_bit=name.endswith(ROUNDING))
     return baseline, baseline.origin
 
@@ -89,14 +89,14 @@ def attempt(
     """One attack on one image, timed, and what becomes of its answer when it is saved.
 
     Args:
-        name: one of `CONTENDERS`.
+        name: one of `ATTACK_NAMES`.
         model: maps `(B, C, H, W)` images in [0, 1] to `(B, K)` logits.
         image: `(1, C, H, W)` float32, multiples of 1/255.
         label, target: `(1,)` int64.
         gradients: most gradients.
         floor: where the answer is pulled back to, or None.
     """
-    attack, origin = contender(name, model, gradients)
+    attack, origin = attack_by_name(name, model, gradients)
     start = time.perf_counter()
     result = attack(image, label, target)
     seconds = time.perf_counter() - start

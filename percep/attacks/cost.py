@@ -12,7 +12,7 @@ from torch import Tensor
 from percep.choices import Measure
 from percep.errors import InputError
 from percep.solvers.quadratic import WindowQuadratic
-from percep.ssim import C1, C2, Losses, variance
+from percep.ssim import View
 from percep.windows import Window
 
 # How much a window's weight changes in one update, at most, and the least share of the largest that it keeps.
@@ -25,10 +25,6 @@ def check_measure(measure: Measure) -> None:
         raise InputError(f"measure must be one of {', '.join(get_args(Measure))}, got {measure!r}")
 
 
-# Tensors with an entry per image, which a selection of images takes.
-_PER_IMAGE = ("reference", "reference_mean", "reference_variance", "weights")
-
-
 @dataclass(frozen=True)
 class Cost:
     """1 - SSIM of a batch, averaged over windows ("mean") or in the worst window ("floor").
@@ -38,40 +34,41 @@ class Cost:
     step (`reweight`), until the weighted mean is the maximum.
 
     Attributes:
-        window: the SSIM window.
+        view: of references `(B, C, H, W)` in [0, 1], finite.
         measure: "mean" or "floor".
-        reference: `(B, C, H, W)` in [0, 1], finite.
-        reference_mean, reference_variance: `(B, C, h, w)`, the reference's moments per window.
         weights: `(B, C, h, w)`, of the windows in the quadratic form; they add up to 1 per image.
     """
 
-    window: Window
+    view: View
     measure: Measure
-    reference: Tensor
-    reference_mean: Tensor
-    reference_variance: Tensor
     weights: Tensor
 
     @classmethod
     def of_reference(cls, reference: Tensor, window: Window, measure: Measure) -> Cost:
         """The cost of leaving a reference `(B, C, H, W)`, with all windows of the same weight."""
-        mean = window.mean(reference)
-        weights = torch.full_like(mean, 1 / math.prod(mean.shape[1:]))
-        return cls(window, measure, reference, mean, variance(window, reference, mean), weights)
+        view = View.of(window, reference)
+        weights = torch.full_like(view.reference_mean, 1 / math.prod(view.reference_mean.shape[1:]))
+        return cls(view, measure, weights)
+
+    @property
+    def window(self) -> Window:
+        """The SSIM window."""
+        return self.view.window
+
+    @property
+    def reference(self) -> Tensor:
+        """The references, `(B, C, H, W)`."""
+        return self.view.reference
 
     def select(self, images: Tensor) -> Cost:
         """The costs of some images, by their indices `(n,)`."""
-        return replace(self, **{name: getattr(self, name)[images] for name in _PER_IMAGE})
+        return replace(self, view=self.view.select(images), weights=self.weights[images])
 
     def losses(self, images: Tensor) -> Tensor:
         """1 - SSIM per window, `(B, C, h, w)`, of `(B, C, H, W)` images, by the formulas of `percep.ssim`."""
-        delta = images - self.reference
-        shift = self.window.mean(delta)
-        mean = self.reference_mean + shift
-        luminance = shift * shift / (self.reference_mean**2 + mean**2 + C1)
-        image_variance = variance(self.window, images, mean)
-        contrast = variance(self.window, delta, shift) / (self.reference_variance + image_variance + C2)
-        return Losses(luminance, contrast).total()
+        moments = self.view.moments(images - self.reference)
+        mean = self.view.reference_mean + moments.mean
+        return moments.losses(self.view.denominators(images, mean)).total()
 
     def of(self, losses: Tensor) -> Tensor:
         """The cost `(B,)` of a map of losses."""
@@ -80,15 +77,9 @@ class Cost:
 
     def quadratic(self, delta: Tensor) -> WindowQuadratic:
         """M with `<d, M d> / 2` the weighted sum of losses, exact along the ray of `delta` `(B, C, H, W)`."""
-        images = self.reference + delta
-        mean = self.window.mean(images)
-        image_variance = variance(self.window, images, mean)
-        return WindowQuadratic(
-            self.window,
-            (int(delta.shape[-2]), int(delta.shape[-1])),
-            self.weights / (self.reference_mean**2 + mean**2 + C1),
-            self.weights / (self.reference_variance + image_variance + C2),
-        )
+        denominators = self.view.denominators(self.reference + delta)
+        of_mean, of_variance = (self.weights / each for each in denominators)
+        return WindowQuadratic(self.window, self.view.size, of_mean, of_variance)
 
     def reweight(self, losses: Tensor) -> Cost:
         """The cost after one of Lawson's steps from the losses of a perturbation; itself for the mean.

@@ -17,7 +17,7 @@ _TINY = 1e-12
 _ROUNDING = 1e-2
 
 
-def probabilities(outputs: Tensor) -> Tensor:
+def are_probabilities(outputs: Tensor) -> Tensor:
     """`(B,)` bool: rows of `(B, K)` outputs that are not negative and add up to 1, up to half precision's rounding."""
     return (outputs >= 0).all(1) & ((outputs.sum(1) - 1).abs() <= _ROUNDING)
 
@@ -55,15 +55,15 @@ def margin(logits: Tensor, labels: Tensor, targets: Tensor | None, top_k: int = 
     return runner_up - chosen if targets is None else chosen - runner_up
 
 
-def lead(logits: Tensor, labels: Tensor, runners_up: Tensor) -> Tensor:
+def logit_difference(logits: Tensor, labels: Tensor, runners_up: Tensor) -> Tensor:
     """`(B,)`: a runner-up's logit minus the label's; `runners_up` are `(B,)` class indices."""
     return (logits.gather(1, runners_up[:, None]) - logits.gather(1, labels[:, None])).squeeze(1)
 
 
 def difference_of_logits_ratio(logits: Tensor, labels: Tensor, targets: Tensor | None) -> Tensor:
-    """The margin over a spread of the logits, `(B,)`, so that the model's scale does not matter.
+    """The margin over a range of the logits, `(B,)`, so that the model's scale does not matter.
 
-    Croce and Hein, ICML 2020, equations 6 and 7: the spread is best minus third best, and targeted best minus
+    Croce and Hein, ICML 2020, equations 6 and 7: the range is best minus third best, and targeted best minus
     the mean of the third and the fourth.
 
     Raises:
@@ -73,10 +73,10 @@ def difference_of_logits_ratio(logits: Tensor, labels: Tensor, targets: Tensor |
     if logits.shape[1] < least:
         raise InputError(f"the difference of logits ratio needs {words} classes or more, got {logits.shape[1]}")
     ranked = logits.topk(least, 1).values
-    spread = ranked[:, 0] - (ranked[:, 2] if targets is None else ranked[:, 2:].mean(1))
+    scale = ranked[:, 0] - (ranked[:, 2] if targets is None else ranked[:, 2:].mean(1))
     if targets is None:
-        return margin(logits, labels, None) / spread.clamp_min(_TINY)
-    return lead(logits, labels, targets) / spread.clamp_min(_TINY)
+        return margin(logits, labels, None) / scale.clamp_min(_TINY)
+    return logit_difference(logits, labels, targets) / scale.clamp_min(_TINY)
 
 
 def loss(name: Loss, logits: Tensor, labels: Tensor, targets: Tensor | None, top_k: int = 1) -> Tensor:

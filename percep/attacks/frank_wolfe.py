@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from percep.attacks.criteria import GradientFunction, Loss
+from percep.attacks.network import own_modes, plain
 from percep.attacks.objective import Objective
-from percep.attacks.quantisation import as_levels, lattice_optimum, to_lattice
+from percep.attacks.quantisation import as_levels, quantise_into_ball, quantised_optimum
 from percep.attacks.result import AttackResult, AttackStatus
-from percep.attacks.surroundings import own_modes, plain
+from percep.attacks.tracker import Tracker
 from percep.attacks.validation import check_images
 from percep.ball import SSIMBall
 from percep.errors import InputError
@@ -26,15 +27,15 @@ from percep.windows import Window
 
 @dataclass(frozen=True)
 class FrankWolfe:
-    """Frank-Wolfe over the SSIM ball (Pochimireddy et al., IEEE JSTSP 2022), judged on images as they are saved.
+    """Frank-Wolfe over the SSIM ball (Pochimireddy et al., IEEE JSTSP 2022), evaluated on images as they are saved.
 
     Each step takes the loss's gradient at the saved image of the current perturbation, adds it to the running
     average of gradients with Frank-Wolfe's weight `2 / (t + 2)`, and solves the linear program over the ball for
     that average. Averaging gradients rather than their solutions (dual averaging, Nesterov, Math. Program. 2009) takes
-    as many steps, and leaves the multipliers of the perturbation, by which it is brought to the lattice of grey
-    levels inside the true ball (`lattice_optimum`). An image whose saved version is adversarial is finished. With a
+    as many steps, and leaves the multipliers of the perturbation, by which it is rounded to grey levels inside the
+    true ball (`quantised_optimum`). An image whose saved version is adversarial is finished. With a
     mean, the ellipsoid is expanded at the reference. Where an image beyond the reference has no gradient, the next step
-    looks at one halfway back.
+    starts halfway back.
 
     Attributes:
         model: maps `(B, C, H, W)` images in [0, 1] to `(B, K)` logits, or to probabilities, whose logarithms are
@@ -50,8 +51,8 @@ class FrankWolfe:
             that were likeliest at the reference.
         top_k: the label must leave the k best classes, or the target enter them.
         gradient: a function of `(images, labels, targets)` that gives what is to be increased, `(B,)`, and its
-            gradient, instead of the loss of the model: an ensemble, an expectation over transformations. `model`
-            remains the judge.
+            gradient, instead of the loss of the model: an ensemble, an expectation over transformations.
+            Success is still a matter of `model`.
         levels: grey levels of the images: 256 for files of 8 bits, 65536 for 16 bits, any other integer from 2 on, or
             None for images in floating point.
     """
@@ -86,7 +87,7 @@ class FrankWolfe:
             targets: `(B,)` class indices, to be reached; None for an untargeted attack.
 
         Raises:
-            InputError: images outside [0, 1] or off the lattice of levels, labels or targets outside the model's
+            InputError: images outside [0, 1] or between the levels, labels or targets outside the model's
                 classes, of a wrong shape or not integers, a module in train mode, answers that hold no logits.
         """
         check_images(images, self.levels)
@@ -100,8 +101,8 @@ class FrankWolfe:
                 for step in range(self.steps):
                     if not run.advance(step):
                         break
-                run.judge()
-            return run.result()
+                run.final_evaluation()
+            return run.tracker.result(self.window, run.gap, self.floor, self.mean)
 
 
 # An image whose loss has no gradient may have one towards another class.
@@ -109,154 +110,117 @@ _OPEN = (AttackStatus.NOT_FOUND, AttackStatus.NO_GRADIENT)
 
 
 class _Run:
-    """The state of one batch. Tensors hold every image; `active` indexes those still attacked."""
+    """The state of one batch. Tensors hold every image; the tracker's `active` indexes those still attacked."""
 
     def __init__(self, attack: FrankWolfe, ball: SSIMBall, objective: Objective) -> None:
-        batch, device = ball.batch, ball.reference.device
         self.attack, self.objective = attack, objective
         self.ball = ball if ball.mean is None else ball.expand(torch.zeros_like(ball.reference))
+        self.tracker = Tracker(ball.reference, ball.finite)
         self.average = torch.zeros_like(ball.reference)
         self.candidate = ball.reference.clone()
-        self.best = ball.reference.clone()
-        self.best_margin = torch.full((batch,), -torch.inf, dtype=ball.reference.dtype, device=device)
-        self.status = [AttackStatus.NOT_FOUND if ok else AttackStatus.NOT_FINITE for ok in ball.finite.tolist()]
-        self.active = torch.nonzero(ball.finite).flatten()
-        self.before = torch.full((batch,), -1, dtype=torch.int64, device=device)
-        self.after, self.runners_up = self.before.clone(), self.before.clone()
-        self.likely: list[list[int]] = [[] for _ in range(batch)]
-        self.gap = torch.full((batch,), torch.nan, dtype=torch.float64, device=device)
-        self.gradient_calls = torch.zeros(batch, dtype=torch.int64, device=device)
-        self.forward_calls = torch.zeros(batch, dtype=torch.int64, device=device)
+        self.runners_up = torch.full_like(self.tracker.gradient_calls, -1)
+        self.likely: list[list[int]] = [[] for _ in range(ball.batch)]
+        self.gap = torch.full((ball.batch,), torch.nan, dtype=torch.float64, device=ball.reference.device)
         self.solution: Solution | None = None
 
     def restart(self, number: int) -> None:
         """Starts a run of the images that are left: the first towards any class, later ones towards a likely one."""
         if number == 0:
             return
-        self.active = torch.tensor(
-            [i for i, s in enumerate(self.status) if s in _OPEN and len(self.likely[i]) >= number],
-            dtype=torch.int64,
-            device=self.before.device,
-        )
-        self.candidate[self.active] = self.ball.reference[self.active]
-        for image in self.active.tolist():
+        status = self.tracker.status
+        left = [image for image, likely in enumerate(self.likely) if status[image] in _OPEN and len(likely) >= number]
+        active = torch.tensor(left, dtype=torch.int64, device=self.candidate.device)
+        self.tracker.active = active
+        self.candidate[active] = self.ball.reference[active]
+        for image in left:
             self.runners_up[image] = self.likely[image][number - 1]
         self.solution = None
 
     def advance(self, step: int) -> bool:
         """One gradient and one program for every active image; False when none is left."""
-        if not len(self.active):
+        images, separately = self.tracker.active, self.attack.gradient is not None
+        if not len(images):
             return False
-        images, own = self.active, self.attack.gradient is not None
-        inputs = self.candidate[images].requires_grad_(not own)
+        inputs = self.candidate[images].requires_grad_(not separately)
         with torch.enable_grad():
             logits = self.objective.logits(inputs, images)
-            going = self._settle(logits.detach())
-            kept = torch.nonzero(going).flatten()
-            self.active = images[kept]
-            self.forward_calls[images if own else images[~going]] += 1
-            if self.solution is not None:
-                self.solution = self.solution.select(kept)
+            going = self._record_outcomes(logits.detach())
+            self.tracker.count_passes(images, going, separately)
+            kept = self._keep(going)
             if not len(kept):
                 return False
-            _, gradient = self.objective.differentiate(inputs, logits, images, kept, self.runners_up[self.active])
-        self.gradient_calls[self.active] += 1
+            runners_up = self.runners_up[images[kept]]
+            _, gradient = self.objective.differentiate(inputs, logits, images, kept, runners_up)
         return self._step(step, gradient)
 
     def _step(self, step: int, gradient: Tensor) -> bool:
         """The next perturbation of the active images, from their gradients."""
-        images = self.active
+        images = self.tracker.active
         finite = torch.isfinite(gradient).flatten(1).all(1)
         usable = finite & (gradient != 0).flatten(1).any(1)
         beyond = (self.candidate[images] != self.ball.reference[images]).flatten(1).any(1)
-        rows = zip(images.tolist(), usable.tolist(), finite.tolist(), strict=True)
-        for image, followed, known in rows:
-            if followed and self.status[image] is AttackStatus.NO_GRADIENT:
-                self.status[image] = AttackStatus.NOT_FOUND
-            elif not followed and self.gradient_calls[image] == 1:
-                self.status[image] = AttackStatus.NO_GRADIENT if known else AttackStatus.NOT_FINITE
-        kept = torch.nonzero(usable | beyond).flatten()
-        self.active, gradient, usable = images[kept], gradient[kept], usable[kept]
-        if self.solution is not None:
-            self.solution = self.solution.select(kept)
-        if not len(self.active):
+        self.tracker.record_gradients(images, usable, finite)
+        kept = self._keep(usable | beyond)
+        images, gradient, usable = images[kept], gradient[kept], usable[kept]
+        if not len(images):
             return False
         taken = usable.reshape(-1, 1, 1, 1)
         # Of the size of the first gradient, so that a loss whose gradients vary in size is averaged over directions.
-        average = self.average[self.active]
+        average = self.average[images]
         linear_term = torch.where(taken, torch.lerp(average, _unit(gradient), 2 / (step + 2)), average)
-        self.average[self.active] = linear_term
-        ball = self.ball.select(self.active)
+        self.average[images] = linear_term
+        ball = self.ball.select(images)
         warm_start = self.solution if ball.floor is not None else None
         self.solution = solve(Program(ball, linear_term), tol=self.attack.tol, warm_start=warm_start)
-        self.gap[self.active] = self.solution.gap
+        self.gap[images] = self.solution.gap
         assert self.solution.multipliers is not None
         levels = self.attack.levels
-        moved = lattice_optimum(ball, linear_term, self.solution.multipliers, self.solution.delta, levels)
+        moved = quantised_optimum(ball, linear_term, self.solution.multipliers, self.solution.delta, levels)
         if not bool(usable.all()):
-            halfway = (self.candidate[self.active] - ball.reference) / 2
-            moved = torch.where(taken, moved, to_lattice(ball, halfway, levels))
-        self.candidate[self.active] = moved
+            halfway = (self.candidate[images] - ball.reference) / 2
+            moved = torch.where(taken, moved, quantise_into_ball(ball, halfway, levels))
+        self.candidate[images] = moved
         return True
 
-    def judge(self) -> None:
-        """Looks at the last candidates, without a gradient."""
-        if not len(self.active):
-            return
-        logits = self.objective.logits(self.candidate[self.active], self.active)
-        self.forward_calls[self.active] += 1
-        self.active = self.active[self._settle(logits)]
+    def final_evaluation(self) -> None:
+        """Evaluates the last candidates, without a gradient."""
+        images = self.tracker.active
+        if len(images):
+            logits = self.objective.logits(self.candidate[images], images)
+            self.tracker.forward_calls[images] += 1
+            self.tracker.active = images[self._record_outcomes(logits)]
 
-    def _settle(self, logits: Tensor) -> Tensor:
-        """Records what the model says of the active candidates; which of them go on."""
-        images = self.active
-        finite = torch.isfinite(logits).all(1)
-        prediction = torch.where(finite, torch.nan_to_num(logits).argmax(1), -1)
+    def _record_outcomes(self, logits: Tensor) -> Tensor:
+        """Records what the model says of the active candidates; `(n,)` bool, which of them go on."""
+        images = self.tracker.active
+        finite, unseen = torch.isfinite(logits).all(1), self.tracker.unseen(images)
         met = self.objective.achieved(logits, images)
-        value = torch.where(finite, self.objective.margin(torch.nan_to_num(logits), images), -torch.inf)
-        better = value > self.best_margin[images]
-        improved = images[better]
-        self.best[improved] = self.candidate[improved]
-        self.best_margin[improved] = value[better].to(self.best_margin.dtype)
-        self.after[improved] = prediction[better]
-        first = self.gradient_calls[images] == 0
-        self.before[images] = torch.where(first, prediction, self.before[images])
-        for place, image in enumerate(images.tolist()):
-            if bool(met[place]):
-                fresh = bool(first[place])
-                self.status[image] = AttackStatus.ALREADY_ADVERSARIAL if fresh else AttackStatus.ADVERSARIAL
-            elif bool(first[place]) and not bool(finite[place]):
-                self.status[image] = AttackStatus.NOT_FINITE
-            elif bool(first[place]) and self.attack.restarts:
+        margins = self.objective.margin(torch.nan_to_num(logits), images)
+        costs = torch.where(finite, -margins, torch.inf)
+        self.tracker.record_outcomes(images, self.candidate[images], costs, logits, met)
+        if self.attack.restarts:
+            for place in torch.nonzero(unseen & finite & ~met).flatten().tolist():
+                image = int(images[place])
                 label = int(self.objective.labels[image])
                 self.likely[image] = self.objective.likely(logits[place], label, self.attack.restarts)
-        return (finite | ~first) & ~met
+        return (finite | ~unseen) & ~met
 
-    def result(self) -> AttackResult:
-        attack = self.attack
-        return AttackResult.measured(
-            self.ball.reference,
-            self.best,
-            self.status,
-            finite=self.ball.finite,
-            labels_before=self.before,
-            labels_after=self.after,
-            gradient_calls=self.gradient_calls,
-            forward_calls=self.forward_calls,
-            gap=self.gap,
-            floor=attack.floor,
-            mean=attack.mean,
-            window=attack.window,
-        )
+    def _keep(self, going: Tensor) -> Tensor:
+        """Leaves those active that go on, `(n,)` bool, and their multipliers; the places of these."""
+        kept = torch.nonzero(going).flatten()
+        self.tracker.active = self.tracker.active[kept]
+        if self.solution is not None:
+            self.solution = self.solution.select(kept)
+        return kept
 
 
 def _unit(gradient: Tensor) -> Tensor:
     """Gradients `(B, C, H, W)` of length 1, those too whose length a dtype's range does not hold; 0 stays 0."""
     size = gradient.flatten(1).norm(dim=1).reshape(-1, 1, 1, 1)
-    odd = (size == 0) | ~torch.isfinite(size)
-    if bool(odd.any()):
+    unknown = (size == 0) | ~torch.isfinite(size)
+    if bool(unknown.any()):
         largest = gradient.abs().flatten(1).amax(1).reshape(-1, 1, 1, 1)
-        gradient = torch.where(odd & (largest > 0), gradient / torch.where(largest > 0, largest, 1.0), gradient)
-        size = torch.where(odd, gradient.flatten(1).norm(dim=1).reshape(-1, 1, 1, 1), size)
+        gradient = torch.where(unknown & (largest > 0), gradient / torch.where(largest > 0, largest, 1.0), gradient)
+        size = torch.where(unknown, gradient.flatten(1).norm(dim=1).reshape(-1, 1, 1, 1), size)
         size = torch.where(size > 0, size, 1.0)
     return gradient / size

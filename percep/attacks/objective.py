@@ -6,8 +6,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from percep.attacks.criteria import GradientFunction, achieved, lead, loss, margin, probabilities, scores
-from percep.attacks.surroundings import Network, plain
+from percep.attacks.criteria import (
+    GradientFunction,
+    achieved,
+    are_probabilities,
+    logit_difference,
+    loss,
+    margin,
+    scores,
+)
+from percep.attacks.network import Network, plain
 from percep.attacks.validation import check_logits
 from percep.choices import Loss
 from percep.errors import InputError
@@ -44,14 +52,14 @@ class Objective:
     ) -> None:
         batch, device = len(images), images.device
         self.network = Network(model, together=batch > 1)
-        self.own = None if gradient is None else under_current_autocast(gradient)
+        self.custom_gradient = None if gradient is None else under_current_autocast(gradient)
         self.name, self.top_k = name, top_k
         with torch.inference_mode(False):
             self.labels = plain(as_class_indices("labels", labels, batch, device))
             self.targets = None if targets is None else plain(as_class_indices("targets", targets, batch, device))
             # Known of an image from its first logits, which are those of its reference.
             self._seen = torch.zeros(batch, dtype=torch.bool, device=device)
-            self._distributed = self._seen.clone()
+            self._gives_probabilities = self._seen.clone()
 
     def logits(self, inputs: Tensor, images: Tensor) -> Tensor:
         """The model's `(n, K)` logits, checked; with a graph where `inputs` require a gradient.
@@ -65,7 +73,7 @@ class Objective:
             raise InputError(f"top_k must be below the number of classes, {logits.shape[1]}, got {self.top_k}")
         new = ~self._seen[images]
         if bool(new.any()):
-            self._distributed[images[new]] = probabilities(logits.detach()[new])
+            self._gives_probabilities[images[new]] = are_probabilities(logits.detach()[new])
             self._seen[images] = True
         return logits
 
@@ -87,18 +95,18 @@ class Objective:
             InputError: a gradient function's gradient that is not of its images' shape.
         """
         labels, targets = self.goals(images[kept])
-        if self.own is not None:
+        if self.custom_gradient is not None:
             shown = inputs.detach()[kept]
-            _, gradient = self.own(shown, labels, targets)
+            _, gradient = self.custom_gradient(shown, labels, targets)
             if not isinstance(gradient, Tensor) or gradient.shape != shown.shape:
                 found = tuple(gradient.shape) if isinstance(gradient, Tensor) else type(gradient).__name__
                 raise InputError(
                     f"the gradient function must give (values, gradients {tuple(shown.shape)}), got {found}"
                 )
             return self.margin(logits.detach()[kept], images[kept]), plain(gradient).to(shown)
-        outputs = scores(logits[kept], self._distributed[images[kept]])
+        outputs = scores(logits[kept], self._gives_probabilities[images[kept]])
         values = loss(self.name, outputs, labels, targets, self.top_k)
-        values = torch.where(runners_up >= 0, lead(outputs, labels, runners_up.clamp_min(0)), values)
+        values = torch.where(runners_up >= 0, logit_difference(outputs, labels, runners_up.clamp_min(0)), values)
         if not values.requires_grad:
             return values, torch.zeros_like(inputs[kept])
         (gradient,) = torch.autograd.grad(values.sum(), inputs, materialize_grads=True, allow_unused=True)
@@ -106,7 +114,7 @@ class Objective:
 
     def margin(self, logits: Tensor, images: Tensor) -> Tensor:
         """`(n,)`, the margin of the goal, positive where it is met."""
-        return margin(scores(logits, self._distributed[images]), *self.goals(images), self.top_k)
+        return margin(scores(logits, self._gives_probabilities[images]), *self.goals(images), self.top_k)
 
     def achieved(self, logits: Tensor, images: Tensor) -> Tensor:
         """`(n,)` bool, whether the goal is met."""

@@ -1,4 +1,4 @@
-"""Perturbed images on the lattice of grey levels, inside the ball as they are saved."""
+"""Perturbed images of so many grey levels, inside the ball as they are saved."""
 
 from typing import cast, overload
 
@@ -15,7 +15,7 @@ from percep.validation.scalars import as_integer, shown
 
 # SSIM losses of float32 images are good to about 1e-4 of themselves, so this much of a budget stays unused.
 _RESERVE = 1e-3
-# Prices first find their balance in rounds that raise and lower them, then only rise until every window is inside.
+# Multipliers are first raised and lowered for some rounds, then only raised until every window is inside.
 _BALANCING, _RAISING = 4, 28
 _RAISED = 1.15
 _RETREATS = 60
@@ -41,7 +41,7 @@ def quantise(images: Tensor, levels: int | None = 256) -> Tensor:
     return (clamped * steps).round() / steps
 
 
-def to_level(delta: Tensor, reference: Tensor, levels: int | None = 256) -> Tensor:
+def quantise_perturbation(delta: Tensor, reference: Tensor, levels: int | None = 256) -> Tensor:
     """The nearest perturbation between images of so many levels, for a reference that is one."""
     clamped = delta.clamp(-reference, 1 - reference)
     if levels is None:
@@ -51,77 +51,77 @@ def to_level(delta: Tensor, reference: Tensor, levels: int | None = 256) -> Tens
 
 
 def descend(
-    quadratic: WindowQuadratic, pull: Tensor, delta: Tensor, reference: Tensor, levels: int | None = 256
+    quadratic: WindowQuadratic, linear_term: Tensor, delta: Tensor, reference: Tensor, levels: int | None = 256
 ) -> Tensor:
-    """Lowers `<d, M d> / 2 - <pull, d>` over perturbations between images of so many levels.
+    """Lowers `<d, M d> / 2 - <linear_term, d>` over perturbations between images of so many levels.
 
-    It minimises over the lattice the separable function that lies above this one and touches it at `delta`, so the
-    value does not rise. One product with M.
+    It minimises over them the separable function that lies above this one and touches it at `delta`, so the value
+    does not rise. One product with M.
 
     Args:
         quadratic: M.
-        pull: `(B, C, H, W)`.
-        delta: where to start, on the lattice.
+        linear_term: `(B, C, H, W)`.
+        delta: where to start, between images of so many levels.
         reference: `(B, C, H, W)` in [0, 1], of so many levels.
         levels: as in `quantise`.
     """
-    residual = pull - quadratic.product(delta)
-    return to_level(delta + residual / quadratic.majorizer.clamp_min(_TINY), reference, levels)
+    residual = linear_term - quadratic.product(delta)
+    return quantise_perturbation(delta + residual / quadratic.majorizer.clamp_min(_TINY), reference, levels)
 
 
-def lattice_optimum(
-    ball: SSIMBall, pull: Tensor, prices: Multipliers, delta: Tensor, levels: int | None = 256
+def quantised_optimum(
+    ball: SSIMBall, linear_term: Tensor, multipliers: Multipliers, delta: Tensor, levels: int | None = 256
 ) -> Tensor:
-    """Images of so many levels inside the true ball with a large `<pull, y - x>`: `(B, C, H, W)`.
+    """Images of so many levels inside the true ball with a large `<linear_term, y - x>`: `(B, C, H, W)`.
 
-    The Lagrangian of the program over the ball is lowered on the lattice, so that a rounding is chosen by what it
-    does to the objective against what its windows charge, while the prices of the constraints follow the true SSIM
-    of the rounded image: windows that lose more than they may become dearer, others cheaper. The true floor is wider
-    than the program's, which splits it between luminance and contrast in advance, so that the objective may
-    exceed the program's optimum. What cannot be had by prices is left to `to_lattice`.
+    The Lagrangian of the program over the ball is lowered between grey levels, so that a rounding is chosen by what
+    it does to the objective and to the constraints, while the multipliers follow the true SSIM of the rounded image:
+    they rise in windows that lose more than they may, and fall in others. The true floor is wider than the program's,
+    which splits it between luminance and contrast in advance, so that the objective may exceed the program's
+    optimum. `quantise_into_ball` brings inside what is still outside in the end.
 
     Args:
         ball: the ball of references of so many levels.
-        pull: `(B, C, H, W)`, finite, the linear term of a program.
-        prices: the multipliers of its solution.
+        linear_term: `(B, C, H, W)`, finite, the linear term of a program.
+        multipliers: the multipliers of its solution.
         delta: its solution.
         levels: as in `quantise`.
     """
     reference, window = ball.reference, ball.window
     size = (int(delta.shape[-2]), int(delta.shape[-1]))
-    delta = to_level(delta, reference, levels)
+    delta = quantise_perturbation(delta, reference, levels)
     best, best_gain = torch.zeros_like(delta), torch.zeros_like(per_image(delta))
     for round_ in range(_BALANCING + _RAISING):
-        quadratic = WindowQuadratic(window, size, *window_weights(ball, prices))
-        delta = descend(quadratic, pull, delta, reference, levels)
+        quadratic = WindowQuadratic(window, size, *window_weights(ball, multipliers))
+        delta = descend(quadratic, linear_term, delta, reference, levels)
         floor_ratio, mean_ratio = _ratios(ball, ssim_losses(reference, reference + delta, window))
         inside = torch.ones_like(best_gain, dtype=torch.bool)
         for ratio in (floor_ratio, mean_ratio):
             if ratio is not None:
                 inside &= (ratio <= 1).flatten(1).all(1).reshape(-1, 1, 1, 1)
-        gain = per_image(pull * delta)
+        gain = per_image(linear_term * delta)
         better = inside & (gain > best_gain)
         best, best_gain = torch.where(better, delta, best), torch.where(better, gain, best_gain)
         rising = round_ >= _BALANCING
         if rising and bool(inside.all()):
             break
-        floor, mean = prices.floor, prices.mean
+        floor, mean = multipliers.floor, multipliers.mean
         if floor_ratio is not None and floor is not None:
             factor = _factor(floor_ratio, rising)
             floor = FloorMultipliers(floor.luminance * factor, floor.contrast * factor)
         if mean_ratio is not None and mean is not None:
             mean = mean * _factor(mean_ratio, rising)
-        prices = Multipliers(floor, mean)
-    retreated = to_lattice(ball, delta, levels) - reference
-    return quantise(reference + torch.where(per_image(pull * retreated) > best_gain, retreated, best), levels)
+        multipliers = Multipliers(floor, mean)
+    retreated = quantise_into_ball(ball, delta, levels) - reference
+    return quantise(reference + torch.where(per_image(linear_term * retreated) > best_gain, retreated, best), levels)
 
 
-def to_lattice(ball: SSIMBall, delta: Tensor, levels: int | None = 256) -> Tensor:
+def quantise_into_ball(ball: SSIMBall, delta: Tensor, levels: int | None = 256) -> Tensor:
     """Images of so many levels inside the true ball, near `reference + delta`: `(B, C, H, W)`.
 
-    Rounding moves every pixel by up to half a level, which dark flat windows feel. In windows that fall below the
-    floor the pixels that add to the loss shrink; a mean that is missed shrinks all of them; then everything is
-    rounded again. With nothing left, the image is its reference, which is inside.
+    Rounding moves every pixel by up to half a level, which lowers the SSIM of dark flat windows most. In windows that
+    fall below the floor the pixels that add to the loss shrink; a mean that is missed shrinks all of them; then
+    everything is rounded again. With nothing left, the image is its reference, which is inside.
 
     Args:
         ball: the ball of references of so many levels.
@@ -132,7 +132,7 @@ def to_lattice(ball: SSIMBall, delta: Tensor, levels: int | None = 256) -> Tenso
     size = (int(delta.shape[-2]), int(delta.shape[-1]))
     best = quantise(reference, levels)
     for _ in range(_RETREATS):
-        rounded = to_level(delta, reference, levels)
+        rounded = quantise_perturbation(delta, reference, levels)
         losses = ssim_losses(reference, reference + rounded, window)
         floor_ratio, mean_ratio = _ratios(ball, losses)
         shrink = torch.ones_like(delta)
@@ -208,7 +208,7 @@ def _ratios(ball: SSIMBall, losses: Losses) -> tuple[Tensor | None, Tensor | Non
 
 
 def _factor(ratio: Tensor, rising: bool) -> Tensor:
-    """What a price is multiplied by, given what its constraint loses over what it may."""
+    """What a multiplier is multiplied by, given what its constraint loses over what it may."""
     if rising:
         return torch.where(ratio > 1, _RAISED * ratio.clamp_max(10) ** 2, 1.0)
     return ratio.clamp(0.1, 10).sqrt()

@@ -1,4 +1,4 @@
-"""Float perturbations of any attack, saved as 8-bit images with percep's rounding: the baselines' best chance."""
+"""Float perturbations of any attack, saved as 8-bit images with percep's rounding."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,8 +8,8 @@ from torch import Tensor
 
 from percep.attacks.cost import Cost, Measure
 from percep.attacks.criteria import achieved
-from percep.attacks.quantisation import descend, quantise, to_lattice, to_level
-from percep.attacks.surroundings import Network
+from percep.attacks.network import Network
+from percep.attacks.quantisation import descend, quantise, quantise_into_ball, quantise_perturbation
 from percep.ball import SSIMBall
 from percep.windows import Window
 
@@ -29,7 +29,7 @@ def cheapest_saved(
     """The cheapest adversarial 8-bit images found along the rays from references through float images.
 
     A bisection on the logarithm of the ray's length between 1/16 and 16, once rounding to the nearest level and once
-    to the level that costs least SSIM (`lattice.descend`). No gradients are used, about twenty forward passes.
+    to the level that costs least SSIM (`quantisation.descend`). No gradients are used, about twenty forward passes.
 
     Args:
         model: maps `(B, C, H, W)` images in [0, 1] to `(B, K)` logits.
@@ -45,15 +45,15 @@ def cheapest_saved(
     cost = Cost.of_reference(reference, Window.gaussian(), measure)
     delta = images - reference
     quadratic = cost.quadratic(delta)
-    pull = quadratic.product(delta)
+    linear_term = quadratic.product(delta)
     best = quantise(reference)
     best_cost = torch.full_like(delta[:, 0, 0, 0], torch.inf)
 
     def nearest(length: Tensor) -> Tensor:
-        return to_level(length * delta, reference)
+        return quantise_perturbation(length * delta, reference)
 
     def cheap(length: Tensor) -> Tensor:
-        return descend(quadratic, length * pull, nearest(length), reference)
+        return descend(quadratic, length * linear_term, nearest(length), reference)
 
     for rounding in (nearest, cheap):
         low, high = torch.full_like(best_cost, _SHORTEST), torch.full_like(best_cost, _LONGEST)
@@ -61,10 +61,10 @@ def cheapest_saved(
         for _ in range(_BISECTIONS):
             tried = quantise(reference + rounding(length.reshape(-1, 1, 1, 1)))
             met = achieved(network(tried), labels, targets)
-            price = cost.of(cost.losses(tried))
-            better = met & (price < best_cost)
+            tried_cost = cost.of(cost.losses(tried))
+            better = met & (tried_cost < best_cost)
             best = torch.where(better.reshape(-1, 1, 1, 1), tried, best)
-            best_cost = torch.where(better, price, best_cost)
+            best_cost = torch.where(better, tried_cost, best_cost)
             high, low = torch.where(met, length, high), torch.where(met, low, length)
             length = (low * high).sqrt()
     return best, torch.isfinite(best_cost)
@@ -82,7 +82,7 @@ def pulled_back(
     """`(B,)` bool: whether float images are still adversarial as 8-bit images above an SSIM floor.
 
     Tried are the cheapest image on the ray, by the worst window, and perturbations once, twice, four and eight times
-    as long that retreat only where windows fall below the floor (`lattice.to_lattice`).
+    as long that retreat only where windows fall below the floor (`quantisation.quantise_into_ball`).
     """
     network = Network(model, together=len(images) > 1)
     saved, found = cheapest_saved(model, reference, images, labels, targets, "floor")
@@ -90,6 +90,6 @@ def pulled_back(
     success = found & (cost.of(cost.losses(saved)) <= 1 - floor)
     ball = SSIMBall(reference, floor=floor)
     for stretch in _STRETCHES:
-        tried = to_lattice(ball, stretch * (images - reference))
+        tried = quantise_into_ball(ball, stretch * (images - reference))
         success |= achieved(network(tried), labels, targets)
     return success

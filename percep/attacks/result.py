@@ -13,7 +13,7 @@ from torch import Tensor
 
 from percep.certificate import certify
 from percep.ssim import ssim_losses
-from percep.summaries import counted, middle, save_pngs, table
+from percep.summaries import counted, median_of, save_pngs, table
 from percep.windows import Window
 
 if TYPE_CHECKING:
@@ -126,8 +126,8 @@ class AttackResult:
         return (
             f"{type(self).__name__}({count} image{'s' * (count != 1)}: {counted(self.status)}; "
             f"{int(self.success.sum())} fooled, "
-            f"median 1 - mean SSIM {middle(1 - self.mean_ssim[found])}, "
-            f"median gradients {middle(self.gradient_calls[found].double())})"
+            f"median 1 - mean SSIM {median_of(1 - self.mean_ssim[found])}, "
+            f"median gradients {median_of(self.gradient_calls[found].double())})"
         )
 
     def to_pandas(self) -> pd.DataFrame:

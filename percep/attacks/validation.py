@@ -33,7 +33,7 @@ def check_images(images: Tensor, levels: int | None) -> Tensor:
 def check_logits(logits: Tensor, batch: int, labels: Tensor, targets: Tensor | None) -> None:
     """Raises InputError for logits that are not `(batch, K)`, labels or targets that are none of the K classes."""
     if logits.ndim != 2 or logits.shape[0] != batch:
-        raise InputError(f"the model must answer ({batch}, K) logits, got {tuple(logits.shape)}")
+        raise InputError(f"the model must return ({batch}, K) logits, got {tuple(logits.shape)}")
     for name, classes in (("labels", labels), ("targets", targets)):
         if classes is not None:
             require_classes(name, classes, logits)

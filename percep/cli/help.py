@@ -4,11 +4,16 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 from string import Template
+from textwrap import wrap
 from typing import Any
 
 import yaml
 
+from percep.choices import BASELINES, OURS, ROUNDING_BASELINES
 from percep.cli.command_line import CONFIGURATION, DEFAULT_TASK, choices, chosen, groups
+
+_COLUMN, _WIDTH = 21, 114
+"""Where the template's column of descriptions begins, and where its lines end."""
 
 
 def help_text(settings: Sequence[str]) -> str:
@@ -19,7 +24,12 @@ def help_text(settings: Sequence[str]) -> str:
     main = _read(CONFIGURATION / "config.yaml")
     available = "".join(f"{group}: {', '.join(choices(group))}\n" for group in groups())
     template = Template(main.pop("hydra")["help"]["template"])
-    return template.substitute(APP_CONFIG_GROUPS=available, CONFIG=_defaults(main, settings))
+    return template.substitute(
+        APP_CONFIG_GROUPS=available,
+        ATTACKS=f"\n{' ' * _COLUMN}".join(wrap(", ".join((OURS, *BASELINES)), _WIDTH - _COLUMN)),
+        UNROUNDED=", ".join(name for name in BASELINES if name not in ROUNDING_BASELINES),
+        CONFIG=_defaults(main, settings),
+    )
 
 
 def _defaults(main: dict[str, Any], settings: Sequence[str]) -> str:

@@ -1,12 +1,12 @@
-"""Photographs: where they are found, what they are labelled, and how their files become tensors."""
+"""Photographs: finding their files, labelling them, and reading them as tensors."""
 
 from percep.data.labels import Labels, NameLabels
 from percep.data.photographs import (
     Entry,
+    Inventory,
     Photograph,
     Photographs,
     Source,
-    Survey,
     class_indices,
     folder,
     image,
@@ -15,12 +15,12 @@ from percep.data.photographs import (
 
 __all__ = [
     "Entry",
+    "Inventory",
     "Labels",
     "NameLabels",
     "Photograph",
     "Photographs",
     "Source",
-    "Survey",
     "class_indices",
     "folder",
     "image",

@@ -114,10 +114,10 @@ def read_stream(stream: BinaryIO) -> Iterator[Sample]:
     Raises:
         InputError: while iterating, an archive that is damaged or cut off, or a label that comes too late.
     """
-    ending = _ToTheEnd(stream)
+    checked = _CheckedStream(stream)
     with closing(stream):
-        yield from _in_order(_streamed(ending))
-        ending.finish()
+        yield from _in_order(_streamed(checked))
+        checked.finish()
 
 
 def samples_of(members: Sequence[Member]) -> list[Sample]:
@@ -175,21 +175,21 @@ def _in_order(members: Iterable[Member]) -> Iterator[Sample]:
 
 
 class _Order:
-    """What is known of members that are read once.
+    """The state of reading members once, in their order.
 
     Attributes:
-        held: those that may belong together.
+        held: consecutive members that may belong together.
         early: labels without an image so far, by key.
-        settled: keys of which no label may follow, and of which no image may, with the path of the sample before.
+        closed: keys of which no label may follow, and of which no image may, with the path of the sample before.
     """
 
     def __init__(self) -> None:
         self.held: list[Member] = []
         self.early: dict[str, list[Member]] = {}
-        self.settled: dict[tuple[str, bool], str] = {}
+        self.closed: dict[tuple[str, bool], str] = {}
 
     def add(self, member: Member) -> None:
-        before = self.settled.get((member.key, member.is_label))
+        before = self.closed.get((member.key, member.is_label))
         if before is not None:
             raise InputError(
                 f"{member.path} comes after {before}, and not at once: sort the archive by names, as tar --sort=name "
@@ -209,20 +209,20 @@ class _Order:
             if sample.is_label:
                 self.early.setdefault(sample.key, []).extend(sample.labels)
             else:
-                self._settle(sample)
+                self._close(sample)
                 yield sample
 
-    def _settle(self, sample: Sample) -> None:
+    def _close(self, sample: Sample) -> None:
         labels = {label.key for label in sample.labels}
-        self.settled[sample.key, False] = sample.path
+        self.closed[sample.key, False] = sample.path
         for above in _aboves(sample.key):
             if above in labels:
-                self.settled[above, False] = self.settled[above, True] = sample.path
+                self.closed[above, False] = self.closed[above, True] = sample.path
                 return
-            self.settled[above, True] = sample.path
+            self.closed[above, True] = sample.path
 
 
-def _streamed(stream: "_ToTheEnd") -> Iterator[Member]:
+def _streamed(stream: "_CheckedStream") -> Iterator[Member]:
     with _opened(stream, "r|*") as archive:
         for info in _infos(archive):
             path = _counted(info)
@@ -236,7 +236,7 @@ def _streamed(stream: "_ToTheEnd") -> Iterator[Member]:
             yield Member(path, _key(path), partial(bytes, content), problem)
 
 
-def _opened(file: "IO[bytes] | _ToTheEnd", mode: str) -> tarfile.TarFile:
+def _opened(file: "IO[bytes] | _CheckedStream", mode: str) -> tarfile.TarFile:
     return tarfile.open(fileobj=file, mode=mode)  # type: ignore[call-overload]
 
 
@@ -301,8 +301,8 @@ def _check_end(file: IO[bytes]) -> None:
             raise InputError("something follows its end: several archives in one file, perhaps")
 
 
-class _ToTheEnd:
-    """A stream of a tar archive that notices when its end is missing, which Python's tarfile takes for an end."""
+class _CheckedStream:
+    """A stream of a tar archive that checks for the end mark, without which Python's tarfile ends silently."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self.stream = stream

@@ -1,4 +1,4 @@
-"""What a label or a folder may call a class of a model: an index, a name, a WordNet id."""
+"""The names of a model's classes in labels and folders: an index, a name, a WordNet id."""
 
 import re
 import unicodedata
@@ -12,7 +12,7 @@ WORDNET_ID = re.compile(r"n\d+")
 
 
 class Classes:
-    """The classes of a model by what a label or a folder may call them: an index, a name, a WordNet id.
+    """Finds the class of a model that a label or a folder names: by an index, a name or a WordNet id.
 
     Args:
         class_index: class index by name, such as `Classifier.class_index`; where it is empty, every index is taken.
@@ -33,22 +33,22 @@ class Classes:
             self._folded[key] = index if self._folded.get(key, index) == index else None
 
     def find(self, text: str) -> int | None:
-        """The class that a label means, or None where it means none.
+        """The class index of a label, or None if it names no class.
 
         The label may be followed by other words: of "n03995372 85 1 499 272" and "65 sea snake" the first word counts,
         of "tench, Tinca tinca" what is before the comma.
         """
-        whole = text.strip()
-        if INDEX.fullmatch(whole):
-            return self._by_index(whole)
-        if _GROUPED.fullmatch(whole):
+        stripped = text.strip()
+        if INDEX.fullmatch(stripped):
+            return self._by_index(stripped)
+        if _GROUPED.fullmatch(stripped):
             return None
-        found = self._by_name(whole)
+        found = self._by_name(stripped)
         if found is None:
-            found = self._by_name(whole.partition(",")[0])
+            found = self._by_name(stripped.partition(",")[0])
         if found is not None:
             return found
-        first, *rest = re.split(r"[\s,;]+", whole)
+        first, *rest = re.split(r"[\s,;]+", stripped)
         if INDEX.fullmatch(first):
             return self._by_index(first)
         if WORDNET_ID.fullmatch(first) or not any(map(str.isalpha, "".join(rest))):  # not the "sea" of a sea snake
@@ -56,14 +56,14 @@ class Classes:
         return None
 
     def misses(self, index: int) -> bool:
-        """Whether an index in a label is that of no class."""
+        """Whether an index in a label is out of range."""
         if self._called_by_numbers:
             return self._by_name(str(index)) is None
         return index < self.first_class or (self._counted and self.count > 0 and index >= self.first_class + self.count)
 
     @property
     def described(self) -> str:
-        """How a label may say its class."""
+        """The ways to name a class, for messages."""
         return f"the model's classes, by index from {self.first_class}, name or WordNet id"
 
     def _by_index(self, text: str) -> int | None:

@@ -1,4 +1,4 @@
-"""Files as pictures: of any format that Pillow reads, upright, in 8 bits."""
+"""Decodes image files: any format that Pillow reads, upright, to 8 bits."""
 
 import io
 import stat
@@ -37,8 +37,8 @@ _PNG_TEXTS = {b"XML:com.adobe.xmp", b"Raw profile type exif"}
 def decode(content: Path | bytes, mode: str = "RGB") -> Image.Image:
     """The first frame of an image file in 8 bits, upright, composed on white where it is transparent.
 
-    What a picture does not need to be shown costs none: where its orientation cannot be read it stays as it is, and
-    texts and colour profiles of any size in a PNG are passed over.
+    Damaged metadata does not make a file unusable: without a readable orientation the picture is not rotated, and texts
+    and colour profiles of any size in a PNG are ignored.
 
     Args:
         content: a file, or what it holds.
@@ -61,7 +61,7 @@ def decode(content: Path | bytes, mode: str = "RGB") -> Image.Image:
         raise
     except Image.UnidentifiedImageError as error:
         raise InputError("not an image of a known format") from error
-    except Exception as error:  # whatever a damaged file makes of a decoder
+    except Exception as error:  # a damaged file may raise anything
         if isinstance(error, OSError) and error.strerror is not None:
             raise InputError(f"cannot be read: {error.strerror}") from error
         raise InputError(f"damaged, or too large to be read: {one_line(error)}") from error
@@ -95,7 +95,7 @@ def _upright(picture: Image.Image) -> Image.Image:
     try:
         orientation = picture.getexif().get(_ORIENTATION)
         turn = None if orientation not in range(2, 9) else _UPRIGHT[int(orientation) - 2]  # type: ignore[arg-type]
-    except Exception:  # whatever damaged tags make of their reader
+    except Exception:  # damaged tags may raise anything
         return picture
     return picture if turn is None else picture.transpose(turn)
 
@@ -121,7 +121,7 @@ def _from_16_bits(picture: Image.Image, content: Path | bytes, file: ImageFile.I
     if bits is not None and most < 2**bits:
         return Image.fromarray(np.rint(levels * (255 / (2**bits - 1))).astype(np.uint8))
     if most:
-        _check_range(most, told=bits is not None or file.format == "PPM")
+        _check_range(most, declared=bits is not None or file.format == "PPM")
     return Image.fromarray(np.rint(levels / 257).astype(np.uint8))
 
 
@@ -157,16 +157,16 @@ def _is_deep(file: ImageFile.ImageFile) -> bool:
 
 def _check_colours(file: ImageFile.ImageFile, content: Path | bytes) -> None:
     most = int(np.asarray(file.convert("RGB")).max())
-    _check_range(256 * most + 255, told=_bits(content, file) == 16)
+    _check_range(256 * most + 255, declared=_bits(content, file) == 16)
 
 
-def _check_range(most: int, *, told: bool) -> None:
+def _check_range(most: int, *, declared: bool) -> None:
     """Refuses 16-bit pixels that are probably of fewer bits.
 
     Raises:
-        InputError: the brightest is below an eighth of the range; of a range that the file tells, below 256.
+        InputError: the brightest is below an eighth of the range; of a range that the file declares, below 256.
     """
-    if most < (256 if told else 2**13):
+    if most < (256 if declared else 2**13):
         raise InputError(
             f"16-bit pixels of at most {most} of 65535 are near black, as those of 8, 10 or 12 bits are: "
             "scale them to 65535, or convert the image to 8 bits"

@@ -22,7 +22,7 @@ _ID_IN_NAME = re.compile(r"n\d{8}(?!\d)")
 
 @dataclass(frozen=True)
 class Given:
-    """What labels say of one photograph: class indices, or the problem with them, as of a `percep.data.Photograph`."""
+    """The label of one photograph: class indices, or the problem with them, as of a `percep.data.Photograph`."""
 
     label: int | None = None
     target: int | None = None
@@ -39,10 +39,10 @@ class Missing:
 
 
 class Labelling(Protocol):
-    """What labels say of photographs, in the classes of a model."""
+    """The labels of photographs as classes of a model."""
 
     def give(self, names: Sequence[str]) -> tuple[Given, ...]:
-        """What is said of each photograph.
+        """The label of each photograph.
 
         Args:
             names: paths of all photographs, relative to their folder, with / and endings. Where there are archives, the
@@ -50,24 +50,24 @@ class Labelling(Protocol):
         """
 
     def give_alone(self, name: str) -> Given:
-        """What is said of a photograph while the others are not known, such as of an archive that is read once.
+        """The label of a photograph while the others are not known, as in an archive that is read once.
 
         A label counts only where it names the archive, or has the whole path in it, or a file name that no other has.
         """
 
     def missing(self, names: Sequence[str]) -> tuple[Missing, ...]:
-        """The labels of no photograph."""
+        """The labels without a photograph."""
 
 
 def many_missing(missing: Sequence[Missing]) -> str:
-    """The problem that stands for many labels without a photograph."""
+    """The status that represents many labels without a photograph."""
     first = missing[0]
     return f"missing: {len(missing)} labels without a photograph, the first is {first.name} in line {first.line}"
 
 
 @dataclass(frozen=True)
 class Labels:
-    """What a file says of photographs.
+    """A file of labels.
 
     Attributes:
         file: its name, for people.
@@ -130,7 +130,7 @@ class Labels:
 
     @property
     def digest(self) -> str:
-        """Changes when what is said of a photograph does."""
+        """Of everything in the file that affects a label."""
         said = repr((self.rows, self.has_targets, self.first_class)).encode("utf-8", "surrogateescape")
         return hashlib.blake2b(said, digest_size=16).hexdigest()
 
@@ -152,8 +152,8 @@ class Labels:
 
 
 @dataclass(frozen=True)
-class _Claim:
-    """The rows that fit a photograph best, and how well: the more, the better; () where none does."""
+class _Match:
+    """The rows that match a photograph best, and the strength of the match; () without any."""
 
     strength: tuple[int, ...] = ()
     rows: Sequence[int] = ()
@@ -169,38 +169,38 @@ class _FileLabelling:
         self._check_indices()
 
     def give(self, names: Sequence[str]) -> tuple[Given, ...]:
-        claims = [self._claim(name) for name in names]
-        best = _best(claims)
-        holders = Counter(row for claim in claims for row in claim.rows if claim.strength == best[row])
+        matches = [self._match(name) for name in names]
+        best = _best(matches)
+        holders = Counter(row for match in matches for row in match.rows if match.strength == best[row])
         given = []
-        for name, claim in zip(names, claims, strict=True):
-            shared = next((row for row in claim.rows if holders[row] > 1), None)
-            if not claim.rows:
+        for name, match in zip(names, matches, strict=True):
+            shared = next((row for row in match.rows if holders[row] > 1), None)
+            if not match.rows:
                 given.append(self._none(name))
-            elif any(claim.strength < best[row] for row in claim.rows):
+            elif any(match.strength < best[row] for row in match.rows):
                 given.append(Given(problem=f"unlabelled: {self.file} has no label for it"))
             elif shared is not None:
                 place = self._place(self.rows[shared])
                 given.append(Given(problem=f"unlabelled: {place} names {holders[shared]} photographs"))
             else:
-                given.append(self._given([self.rows[row] for row in claim.rows]))
+                given.append(self._given([self.rows[row] for row in match.rows]))
         return tuple(given)
 
     def give_alone(self, name: str) -> Given:
-        claim = self._claim(name)
-        if not claim.rows:
+        match = self._match(name)
+        if not match.rows:
             return self._none(name)
-        names_archive, _, is_exact, _ = claim.strength
-        row = self.rows[claim.rows[0]]
+        names_archive, _, is_exact, _ = match.strength
+        row = self.rows[match.rows[0]]
         if not (names_archive or is_exact) and len(self._index[1][_base(_key(row.name))]) > 1:
             return Given(
                 problem=f"unlabelled: {self._place(row)} does not say which archive {row.name} is in, and is not the "
                 f"only one of this file name: write {name}"
             )
-        return self._given([self.rows[row] for row in claim.rows])
+        return self._given([self.rows[row] for row in match.rows])
 
     def missing(self, names: Sequence[str]) -> tuple[Missing, ...]:
-        held = _best([self._claim(name) for name in names])
+        held = _best([self._match(name) for name in names])
         paths = {_path(self.rows[row].name) for row in held}
         left = {path: row for row in self.rows if (path := _path(row.name)) not in paths}
         return tuple(Missing(row.name, self.classes.find(row.label), row.line) for row in left.values())
@@ -263,14 +263,14 @@ class _FileLabelling:
                     ends.setdefault(end, []).append(place)
         return paths, ends
 
-    def _claim(self, name: str) -> _Claim:
+    def _match(self, name: str) -> _Match:
         if not self.archives:
             return self._matching(name)
-        claim = self._matching(name, names_archive=True)
-        return claim if claim.rows else self._matching(name.partition("/")[2])
+        match = self._matching(name, names_archive=True)
+        return match if match.rows else self._matching(name.partition("/")[2])
 
-    def _matching(self, path: str, *, names_archive: bool = False) -> _Claim:
-        """The claim of a path: that of an archive's name and what follows, or of what is in an archive."""
+    def _matching(self, path: str, *, names_archive: bool = False) -> _Match:
+        """The match of a path: that of an archive's name and what follows, or of what is in an archive."""
         paths, ends = self._index
         key = _key(path)
         rows, common = paths.get(key, []), key
@@ -281,23 +281,23 @@ class _FileLabelling:
             common = next((end for end in _ends(key) if end in paths), key)
             rows = paths.get(common, [])
         if not rows:
-            return _Claim()
+            return _Match()
         fits = [_fit(_path(self.rows[row].name), _path(path)) for row in rows]
         best = max(fits)
         strength = (int(names_archive), common.count("/"), int(is_exact), best)
-        return _Claim(strength, [row for row, fit in zip(rows, fits, strict=True) if fit == best])
+        return _Match(strength, [row for row, fit in zip(rows, fits, strict=True) if fit == best])
 
     def _names_another(self, row: int, key: str) -> bool:
         """Whether the folder in front of a path in a row is the name of an archive, which is another one then."""
         return bool(self.archives) and _base(_key(self.rows[row].name)[: -len(key) - 1]) in self.archives
 
 
-def _best(claims: Iterable[_Claim]) -> dict[int, tuple[int, ...]]:
-    """How well any photograph fits a row, by row."""
+def _best(matches: Iterable[_Match]) -> dict[int, tuple[int, ...]]:
+    """The greatest strength of any photograph's match, by row."""
     best: dict[int, tuple[int, ...]] = {}
-    for claim in claims:
-        for row in claim.rows:
-            best[row] = max(claim.strength, best.get(row, ()))
+    for match in matches:
+        for row in match.rows:
+            best[row] = max(match.strength, best.get(row, ()))
     return best
 
 
@@ -357,7 +357,7 @@ def _ends(path: str) -> Iterator[str]:
 
 
 def _fit(row: str, photograph: str) -> int:
-    """How much alike the common ends of two paths are that differ in case and endings only."""
+    """The similarity, from 0 to 4, of the common ends of two paths that differ in case and endings only."""
     parts = min(row.count("/"), photograph.count("/")) + 1
     row, photograph = ("/".join(path.split("/")[-parts:]) for path in (row, photograph))
     if row == photograph:

@@ -1,4 +1,4 @@
-"""Photographs: where they are found, what they are labelled, and how their files become tensors."""
+"""Photographs: finding their files, labelling them, and reading them as tensors."""
 
 import hashlib
 from collections import Counter
@@ -21,23 +21,23 @@ from percep.errors import InputError, UnavailableError, one_line
 from percep.models import Preprocessing
 
 MISSING_ROWS = 100
-"""Most labels without a photograph that have a row each; where there are more, one row says how many."""
+"""The largest number of labels without a photograph that have a row each; more of them share one row."""
 
 
 @dataclass(frozen=True)
 class Photograph:
-    """One photograph, read and preprocessed, or the reason why it is not to be attacked.
+    """One photograph, read and preprocessed, or the reason why it cannot be attacked.
 
     Attributes:
         name: unique in its sequence and safe as a file name on every system; without suffix.
         path: the file it comes from.
         image: `(C, H, W)` float32 in `[0, 1]`, multiples of 1/255; None where there is a problem.
         label: class index, or None when it is not known.
-        target: class index that an attack is to reach, or None where none was given with the photograph.
+        target: class index of a targeted attack, or None if none was given with the photograph.
         problem: the status of a photograph that is not attacked, one line that begins with its kind: "unreadable:
             REASON"; "unlabelled: REASON" where labels were given, but none of the model's classes for this photograph;
             "missing: REASON" where there is a label without a photograph. None where it can be attacked.
-        missing: how many labels without a photograph stand here instead of one; 0 for a photograph.
+        missing: the number of labels without a photograph that this entry represents; 0 for a photograph.
     """
 
     name: str
@@ -93,13 +93,13 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Survey:
-    """What is known of photographs before they are read.
+class Inventory:
+    """The number of photographs, and a digest of them, before they are read.
 
     Attributes:
-        digest: changes when the photographs do, as far as their names and labels tell, or the sizes of archives.
-        count: how many there are; None where that is known only once they are read.
-        entries: how many rows they have, with those of labels without a photograph; None where that is not known yet.
+        digest: of their names and labels, or of the names and sizes of archives.
+        count: number of photographs; None where it is known only once they are read.
+        entries: number of rows, those of labels without a photograph included; None where it is not known yet.
     """
 
     digest: str
@@ -124,24 +124,24 @@ class Source(Protocol):
             InputError: while iterating, a shard that cannot be read to its end.
         """
 
-    def survey(self) -> Survey: ...
+    def inventory(self) -> Inventory: ...
 
     def __iter__(self) -> Iterator[Photograph]: ...
 
 
-def survey_of(entries: Iterable[Entry]) -> Survey:
-    """A survey by the names, labels and problems of all photographs."""
+def inventory_of(entries: Iterable[Entry]) -> Inventory:
+    """The inventory of entries, by the names, labels and problems of all photographs."""
     digest, count, photographs = hashlib.blake2b(digest_size=16), 0, 0
     for count, entry in enumerate(entries, start=1):  # noqa: B007
         photographs += not entry.missing
         known = (entry.name, entry.label, entry.target, entry.problem)
         digest.update(repr(known).encode("utf-8", "surrogateescape") + b"\0")
-    return Survey(digest.hexdigest(), photographs, count)
+    return Inventory(digest.hexdigest(), photographs, count)
 
 
 @dataclass(frozen=True)
 class Photographs:
-    """A sequence of photographs, in a single shard; iterating reads them one by one, and holds none of them."""
+    """A sequence of photographs, in a single shard; iterating reads them one by one, without storing them."""
 
     entries: tuple[Entry, ...]
     preprocessing: Preprocessing
@@ -163,11 +163,11 @@ class Photographs:
         assert number == 0
         return iter(self.entries)
 
-    def survey(self) -> Survey:
-        return survey_of(self.entries)
+    def inventory(self) -> Inventory:
+        return inventory_of(self.entries)
 
     def first(self, count: int) -> "Photographs":
-        """At most `count` photographs, as evenly as can be of all labels, of each the first; in the same order.
+        """At most `count` photographs: the first of each label, as evenly over labels as possible; in the same order.
 
         Labels without a photograph are left out.
         """
@@ -183,7 +183,7 @@ class Photographs:
 
 
 def samples(preprocessing: Preprocessing) -> Photographs:
-    """The twenty labelled ImageNet photographs that the package foolbox carries.
+    """The twenty labelled ImageNet photographs in the package foolbox.
 
     Raises:
         UnavailableError: foolbox is not installed.
@@ -322,12 +322,12 @@ def class_indices(names: Sequence[str], class_index: Mapping[str, int]) -> dict[
     """
     classes = Classes(class_index)
     found = {name: classes.find(name) for name in names}
-    strangers = [name for name, index in found.items() if index is None]
-    if not strangers:
+    unknown = [name for name, index in found.items() if index is None]
+    if not unknown:
         return {name: index for name, index in found.items() if index is not None}
-    if len(strangers) == len(names) == classes.count:
+    if len(unknown) == len(names) == classes.count:
         return dict(zip(sorted(names), sorted(set(class_index.values())), strict=True))
-    listed = ", ".join(strangers[:3]) + (", ..." if len(strangers) > 3 else "")
+    listed = ", ".join(unknown[:3]) + (", ..." if len(unknown) > 3 else "")
     raise InputError(
         f"labels outside the model's classes: {listed}; "
         f"name the folders after its {classes.count} classes, by index from 0, name or WordNet id"

@@ -14,35 +14,35 @@ from percep.data.archives import LocalArchive, Sample, read_stream
 from percep.data.class_names import Classes
 from percep.data.files import Names, images, is_hidden, is_output, subfolders, without_suffix
 from percep.data.labels import Given, Labelling, Labels, Missing, NameLabels
-from percep.data.photographs import Entry, Photograph, Survey, class_indices, missing_entries, survey_of
+from percep.data.photographs import Entry, Inventory, Photograph, class_indices, inventory_of, missing_entries
 from percep.errors import InputError, one_line
 from percep.models import Preprocessing
 
 
 def share(most: int, shards: int, shard: int) -> int:
-    """How many of `most` photographs a shard gives when they are spread evenly over `shards`."""
+    """How many of `most` photographs a shard contributes when they are distributed evenly over `shards`."""
     return most // shards + (shard < most % shards)
 
 
 def shares(most: int, sizes: Iterable[int]) -> list[int]:
-    """How many of `most` photographs shards of given sizes give, as evenly as can be; of a rest the first give it."""
+    """How many of `most` photographs shards of given sizes contribute, as evenly as possible."""
     known: list[int] = []
     for size in sizes:
         if sum(1 for one in known if one) == most:
             break
         known.append(size)
     given = [0] * len(known)
-    left = most
-    while able := [shard for shard, size in enumerate(known) if given[shard] < size][:left]:
-        each = min(max(1, left // len(able)), *(known[shard] - given[shard] for shard in able))
+    remaining = most
+    while able := [shard for shard, size in enumerate(known) if given[shard] < size][:remaining]:
+        each = min(max(1, remaining // len(able)), *(known[shard] - given[shard] for shard in able))
         for shard in able:
             given[shard] += each
-        left -= each * len(able)
+        remaining -= each * len(able)
     return given
 
 
 class Shards(ABC):
-    """A `Source` of which one shard at most is known at a time. A photograph is named SHARD/NAME."""
+    """A `Source` that reads one shard at a time. A photograph is named SHARD/NAME."""
 
     def __init__(self, names: Iterable[str], preprocessing: Preprocessing) -> None:
         self.names = tuple(map(Names(), names))
@@ -65,7 +65,7 @@ class Shards(ABC):
                 yield entry.read(self.preprocessing)
 
     def first(self, count: int) -> Self:
-        """At most `count` photographs, as evenly as can be of all shards, of each the first.
+        """At most `count` photographs: the first of each shard, as evenly over shards as possible.
 
         Shards that give none are left out, and so are labels without a photograph, which take no place.
         """
@@ -75,7 +75,7 @@ class Shards(ABC):
         return limited
 
     @abstractmethod
-    def survey(self) -> Survey: ...
+    def inventory(self) -> Inventory: ...
 
     @abstractmethod
     def _entries(self, place: int) -> Iterator[Entry]:
@@ -83,7 +83,7 @@ class Shards(ABC):
 
     @abstractmethod
     def _shares(self, count: int) -> list[int]:
-        """How many of `count` photographs the shards give."""
+        """How many of `count` photographs each shard contributes."""
 
 
 class ClassFolders(Shards):
@@ -121,8 +121,8 @@ class ClassFolders(Shards):
         super().__init__(folders, preprocessing)
         self.classes = list(indices.items())
 
-    def survey(self) -> Survey:
-        return survey_of(entry for number in range(len(self.shards)) for entry in self.shard(number))
+    def inventory(self) -> Inventory:
+        return inventory_of(entry for number in range(len(self.shards)) for entry in self.shard(number))
 
     def _entries(self, place: int) -> Iterator[Entry]:
         folder, label = self.classes[place]
@@ -195,13 +195,13 @@ class Archives(Shards):
         )
 
     def _names(self, place: int) -> list[Sample]:
-        """What is in an archive; nothing where it cannot be read, which is said when it is its turn."""
+        """The samples of an archive; none if it cannot be read, which is reported when it is iterated."""
         try:
             return LocalArchive(self.urls[place]).samples
         except OSError:
             return []
 
-    def survey(self) -> Survey:
+    def inventory(self) -> Inventory:
         digest = hashlib.blake2b(digest_size=16)
         places = range(len(self.urls)) if self.limits is None else self.limits
         for url in (self.urls[place] for place in places if place < len(self.urls)):
@@ -209,7 +209,7 @@ class Archives(Shards):
             digest.update(f"{url} {size}\n".encode("utf-8", "surrogateescape"))
         if self.labels is not None:
             digest.update(self.labels.digest.encode())
-        return Survey(digest.hexdigest(), None)
+        return Inventory(digest.hexdigest(), None)
 
     def _entries(self, place: int) -> Iterator[Entry]:
         if place == len(self.urls):
@@ -219,7 +219,7 @@ class Archives(Shards):
         try:
             for sample, given in self._samples(place):
                 yield self._entry(sample, given, f"{self.names[place]}/{names(sample.key)}", url)
-        except Exception as error:  # whatever a damaged archive or a broken connection makes of its reader
+        except Exception as error:  # a damaged archive or a broken connection may raise anything
             reason = one_line(error).partition(" @ ")[0]  # then comes the stream
             raise InputError(f"{url} cannot be read to its end: {reason}") from error
 

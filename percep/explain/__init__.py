@@ -1,4 +1,4 @@
-"""What the classifier looks at, where the image changed, how far the two agree, and what that is worth."""
+"""Attribution maps, maps of a perturbation, statistics of their association, and control and causal experiments."""
 
 from percep.explain.interventions.controls import (
     another_images,

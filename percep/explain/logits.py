@@ -1,4 +1,4 @@
-"""How explanations ask a model: for logits, in eval mode, with gradients where needed, and leaving it as it was."""
+"""A model's logits for attributions: checked, in eval mode, and with gradients where needed."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,12 +11,15 @@ from percep.validation.images import require_eval
 from percep.validation.logits import logits_of
 
 Model = Callable[[Tensor], object]
-"""Maps `(B, C, H, W)` images in [0, 1] to `(B, K)` logits, or to what holds them for
-`percep.validation.logits.logits_of`."""
+"""Maps `(B, C, H, W)` images in [0, 1] to `(B, K)` logits, or to an output that `percep.validation.logits.logits_of`
+finds them in."""
 
 
 def logits_function(model: Model) -> Callable[[Tensor], Tensor]:
-    """The logits of a model; raises `InputError` for one in train mode, and for answers that hold no logits."""
+    """The model as a function from images to logits.
+
+    Raises `InputError` for a model in train mode; the function raises it for outputs without logits.
+    """
     require_eval(model)
 
     def logits(images: Tensor) -> Tensor:
@@ -29,12 +32,12 @@ def check_targets(logits: Callable[[Tensor], Tensor], images: Tensor, targets: C
     """Targets as `(B,)` int64 on the images' device.
 
     Args:
-        logits: of a model, asked with the first image.
+        logits: of a model; evaluated on the first image.
         images: `(B, C, H, W)`, at least one.
         targets: integers of any kind, one per image.
 
     Raises:
-        InputError: another shape or type, or no class of the model's.
+        InputError: another shape or type, or an index that is not a class of the model.
     """
     classes = as_class_indices("targets", targets, len(images), images.device)
     with torch.no_grad():
@@ -45,6 +48,6 @@ def check_targets(logits: Callable[[Tensor], Tensor], images: Tensor, targets: C
 
 @contextmanager
 def with_gradients(images: Tensor) -> Iterator[Tensor]:
-    """The images, apart from the caller's tensor and graph, where gradients pass: under inference mode too."""
+    """The images, detached from the caller's graph, in a context with gradients: under inference mode too."""
     with torch.inference_mode(False), torch.enable_grad():
         yield images.clone() if images.is_inference() else images.detach()

@@ -1,4 +1,4 @@
-"""State dicts of files, as training scripts write them, and networks that they must fit exactly."""
+"""Reads state dicts as training scripts write them, and loads them into networks that they must fit exactly."""
 
 import pickle
 from argparse import Namespace
@@ -70,15 +70,15 @@ def _read_pickle(path: Path) -> object:
                 f"checkpoint {path} holds pickled objects, which could run code, or is no checkpoint: "
                 "save network.state_dict() alone with torch.save"
             ) from error
-        except Exception as error:  # whatever a damaged file makes of an unpickler
+        except Exception as error:  # a damaged file may raise anything
             raise InputError(f"checkpoint {path} cannot be read by torch.load: is it complete?") from error
 
 
 def fill(network: nn.Module, state: State, origin: str, name: str) -> None:
     """Gives a network the weights of a state dict that has all of its entries and no others.
 
-    A prefix that all keys share and the network does not know is taken off, as DataParallel's `module.` and
-    torch.compile's `_orig_mod.` are. Older names that modules of the network still understand are theirs to change.
+    A prefix that all keys share and the network does not have is removed, such as DataParallel's `module.` and
+    torch.compile's `_orig_mod.`. Older names are left to the modules that still load them.
 
     Args:
         network: of floating-point type; whatever floating-point type the file has is converted to it.
@@ -113,7 +113,7 @@ def _misfits(expected: State, state: State) -> Iterator[str]:
 
 
 def _load(network: nn.Module, state: State, failure: str) -> tuple[list[str], list[str]]:
-    """Missing and unexpected keys; modules take what they knew by another name in an earlier version."""
+    """Missing and unexpected keys, after modules have renamed keys of their earlier versions."""
     try:
         try:
             found = network.load_state_dict(state, strict=False)
@@ -169,5 +169,5 @@ def _partial_prefix(missing: Sequence[str], state: State) -> str:
                 number = sum(name.startswith(prefix) for name in state)
                 if number == len(state):
                     return ""
-                return f"; {number} of its {len(state)} keys begin with {prefix!r}, which is taken off where all do"
+                return f"; {number} of its {len(state)} keys begin with {prefix!r}, which is removed only if all do"
     return ""

@@ -57,7 +57,7 @@ class Classifier(nn.Module):
         """Logits `(B, K)` of floating-point images `(B, C, H, W)` in `[0, 1]`.
 
         Raises:
-            InputError: images of another shape, number of channels or type, or a network that does not answer logits.
+            InputError: images of another shape, number of channels or type, or a network that does not return logits.
         """
         channels = self.mean.shape[1]
         if images.ndim != 4 or images.shape[1] != channels or not images.is_floating_point():

@@ -1,4 +1,4 @@
-"""Networks of one's own, by hydra's convention: a callable by import path, with its arguments, or a module."""
+"""A user's own network, by hydra's convention: a callable by import path, with its arguments, or a module."""
 
 import os
 import sys
@@ -12,7 +12,7 @@ from percep.errors import InputError, one_line
 
 
 def build(call: Mapping[str, object]) -> nn.Module:
-    """What a callable makes of its arguments, lists and mappings as Python's own; or a module that is there already.
+    """The network that a callable returns, given lists and mappings as Python's own; or an existing module.
 
     Modules of the working folder are found as `python -m` finds them, whatever started this process.
 
@@ -21,7 +21,7 @@ def build(call: Mapping[str, object]) -> nn.Module:
             `hydra.utils.instantiate`.
 
     Raises:
-        InputError: whatever keeps the network from being built.
+        InputError: the network cannot be built.
     """
     target = call["_target_"]
     folder = os.getcwd()
@@ -39,7 +39,7 @@ def build(call: Mapping[str, object]) -> nn.Module:
     except (Exception, SystemExit) as error:  # the callable's own, or hydra's
         raise InputError(f"network {target} cannot be built: {_reason(error)}") from error
     if not isinstance(built, nn.Module):
-        raise InputError(f"network {target} answers a {type(built).__name__}, not a torch.nn.Module")
+        raise InputError(f"network {target} returns a {type(built).__name__}, not a torch.nn.Module")
     return built
 
 

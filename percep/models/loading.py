@@ -1,4 +1,4 @@
-"""A classifier by name: its network, its weights, and what a user knows better than its source."""
+"""Loads a classifier by name: its network, its weights, and the settings that override its source's."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -37,7 +37,7 @@ def load(
 ) -> Classifier:
     """A trained classifier, in eval mode, its parameters frozen.
 
-    Where an argument is None, the source has the say. A network of one's own, `source="custom"`, needs `network` and
+    Arguments that are None take the source's values. A network of one's own, `source="custom"`, needs `network` and
     `crop`; for a module that is built already there is `percep.models.Classifier`.
 
     Args:
@@ -48,7 +48,7 @@ def load(
             others; those of `torchvision` (its default ImageNet weights) and `timm` are downloaded on first use;
             `custom` networks are built by `network`.
         network: a callable by import path with its arguments, by hydra's convention:
-            `{"_target_": "my_package.build", "width": 1.0}`. It is looked for in the working folder too, and answers
+            `{"_target_": "my_package.build", "width": 1.0}`. It is looked for in the working folder too, and returns
             a `torch.nn.Module`. The path may be that of a module, which is then changed itself. A network in float64,
             float16 or bfloat16 is converted to float32, unless it takes float32 images as it is.
         checkpoint: a file of `torch.save` or safetensors with the network's state dict, or with it under a key, as
@@ -69,7 +69,7 @@ def load(
 
     Raises:
         InputError: an unknown source, name or device, settings that do not hold together, a network that cannot be
-            built or does not answer logits, or a checkpoint that cannot be read or does not fit.
+            built or does not return logits, or a checkpoint that cannot be read or does not fit.
         UnavailableError: weights that cannot be downloaded here, or CUDA where there is none.
     """
     check_model_settings(
@@ -177,7 +177,7 @@ def _names(names: Sequence[str] | None, outputs: int, first_class: int, network:
     """The names of a network's classes, or their numbers."""
     classes = outputs - first_class
     if outputs < 2 or classes < 1:
-        raise InputError(f"{network} answers {outputs} logits, which are no classes from {first_class} on")
+        raise InputError(f"{network} returns {outputs} logits, which are no classes from {first_class} on")
     if names is None:
         return [str(i) for i in range(classes)]
     if len(names) != classes:
@@ -188,7 +188,7 @@ def _names(names: Sequence[str] | None, outputs: int, first_class: int, network:
             hint = "every logit is a class of these, so first_class=0"
         else:
             hint = f"give categories with {classes} name{'s' * (classes > 1)}"
-        raise InputError(f"{network} answers {outputs} logits for {first_class} + {len(names)} categories: {hint}")
+        raise InputError(f"{network} returns {outputs} logits for {first_class} + {len(names)} categories: {hint}")
     return names
 
 

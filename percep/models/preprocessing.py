@@ -1,4 +1,4 @@
-"""How a photograph becomes what a classifier sees."""
+"""Preprocessing: how a photograph becomes a classifier's input."""
 
 from dataclasses import dataclass
 from math import ceil, floor

@@ -1,4 +1,4 @@
-"""What a model's name stands for, by source: packaged, torchvision and timm."""
+"""How to build a model from its name, by source: packaged, torchvision and timm."""
 
 import difflib
 import importlib
@@ -26,7 +26,7 @@ from percep.models.preprocessing import Preprocessing
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a model's name stands for.
+    """How to build a model, and the settings of its source.
 
     Attributes:
         build: `build(True)` gives the trained network, `build(False)` a blank one of the same architecture.
@@ -222,7 +222,7 @@ def _fill_timm(network: nn.Module, state: State, origin: str, name: str) -> None
 
 @torch.no_grad()
 def _renamed_by_timm(network: nn.Module, state: State, name: str) -> State | None:
-    """The state as timm changes original releases on their way in; None where it knows none, or would reshape any."""
+    """The state with keys renamed as timm does for original releases; None without such a rule or if it reshapes."""
     module = sys.modules[timm.models.model_entrypoint(name.partition(".")[0]).__module__]
     rename = getattr(module, "checkpoint_filter_fn", None)
     expected = network.state_dict()

@@ -7,7 +7,7 @@ import difflib
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from percep.choices import CONTENDERS, CONTROL_NAMES, CORRELATIONS, FROM_NAMES, REGIONS, Loss, Measure, Source
+from percep.choices import ATTACK_NAMES, CONTROL_NAMES, CORRELATIONS, FROM_NAMES, REGIONS, Loss, Measure, Source
 from percep.errors import InputError
 from percep.validation.model_settings import check_model_settings
 
@@ -146,12 +146,12 @@ class CompareConfig:
 
     def __post_init__(self) -> None:
         if not self.attacks:
-            raise InputError(f"compare.attacks is empty: choose from {', '.join(CONTENDERS)}")
+            raise InputError(f"compare.attacks is empty: choose from {', '.join(ATTACK_NAMES)}")
         for name in self.attacks:
-            if name not in CONTENDERS:
-                close = difflib.get_close_matches(name, CONTENDERS, n=1)
+            if name not in ATTACK_NAMES:
+                close = difflib.get_close_matches(name, ATTACK_NAMES, n=1)
                 hint = f"did you mean {close[0]}? " if close else ""
-                raise InputError(f"compare.attacks: unknown {name!r}: {hint}known are {', '.join(CONTENDERS)}")
+                raise InputError(f"compare.attacks: unknown {name!r}: {hint}known are {', '.join(ATTACK_NAMES)}")
             if self.attacks.count(name) > 1:
                 raise InputError(f"compare.attacks names {name} more than once")
         _require_at_least("compare.gradients", self.gradients, 1)
@@ -204,7 +204,7 @@ class BatchTask(Config):
 
 
 @dataclass
-class CampaignTask(BatchTask):
+class PicturedTask(BatchTask):
     """An attack on many photographs: of how many the report has pictures."""
 
     pictures: int
@@ -215,7 +215,7 @@ class CampaignTask(BatchTask):
 
 
 @dataclass
-class AttackTask(Attacks, CampaignTask):
+class AttackTask(Attacks, PicturedTask):
     """task=attack: photographs attacked inside a ball."""
 
     ball: BallConfig
@@ -223,7 +223,7 @@ class AttackTask(Attacks, CampaignTask):
 
 
 @dataclass
-class MinimalTask(Attacks, CampaignTask):
+class MinimalTask(Attacks, PicturedTask):
     """task=minimal: photographs changed as little as the goal allows."""
 
     attack: MinimalAttackConfig
@@ -272,7 +272,7 @@ class StudyConfig:
     steps: int
     integration: int
     stages: int
-    rivals: list[str]
+    baselines: list[str]
     gradients: int
     resamples: int
     sweep: list[VariantConfig]
@@ -283,8 +283,8 @@ class StudyConfig:
         _require_at_least("study.resamples", self.resamples, 99)
         if not self.shares or not all(0 < share <= 0.5 for share in self.shares):
             raise InputError(f"study.shares must lie in (0, 1/2], got {self.shares}")
-        for name in self.rivals:
-            _require_choice("study.rivals", name, CONTENDERS)
+        for name in self.baselines:
+            _require_choice("study.baselines", name, ATTACK_NAMES)
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""What a task attacks: the model and the photographs of a configuration, their predictions, their targets."""
+"""What a task works on: the model and the photographs of a configuration, their predictions, their targets."""
 
 import hashlib
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from percep.models import Classifier
 from percep.runs.config import Config, DataConfig
 
 
-def load_subjects(config: Config) -> tuple[Classifier, Source]:
+def load_inputs(config: Config) -> tuple[Classifier, Source]:
     """The model, on the configuration's device, and the photographs, none of them read yet.
 
     Raises:
@@ -48,7 +48,7 @@ def predict(model: Classifier, images: Tensor) -> Predictions:
 
 
 @dataclass(frozen=True)
-class Looked:
+class Screened:
     """What is known of a photograph before it is attacked alone; None where it was not asked.
 
     Attributes:
@@ -66,8 +66,8 @@ class Looked:
     target: Tensor | None = None
 
 
-def look_at(photograph: Photograph, model: Classifier, config: Config, target: str | None) -> Looked:
-    """Looks at one photograph; without a label of its own it has the model's.
+def screen(photograph: Photograph, model: Classifier, config: Config, target: str | None) -> Screened:
+    """Screens one photograph; without a label of its own it has the model's.
 
     Args:
         photograph: read.
@@ -79,11 +79,11 @@ def look_at(photograph: Photograph, model: Classifier, config: Config, target: s
         InputError: a label or target that is not a class of the model.
     """
     if photograph.image is None:
-        return Looked(photograph.problem)
+        return Screened(photograph.problem)
     image = photograph.image[None].to(config.device)
     before = predict(model, image)
     if before.classes < 0:
-        return Looked("not_finite", image, before)
+        return Screened("not_finite", image, before)
     label = before.classes if photograph.label is None else torch.full_like(before.classes, photograph.label)
     goal = targets_of([photograph], target, label, before.logits.shape[1], config.seed, model.first_class)
     check_logits(before.logits, 1, label, goal)
@@ -92,7 +92,7 @@ def look_at(photograph: Photograph, model: Classifier, config: Config, target: s
         status = "misclassified"
     elif goal is not None and goal == label:
         status = "already_adversarial"
-    return Looked(status, image, before, label, goal)
+    return Screened(status, image, before, label, goal)
 
 
 def targets_of(
@@ -126,7 +126,7 @@ def targets_of(
         return None
     classes = logits - first_class
     if target == "random":  # any class but the label, each as likely
-        numbers = [drawn(one.name, seed) for one in photographs]
+        numbers = [stable_seed(one.name, seed) for one in photographs]
         pairs = zip(numbers, labels.tolist(), strict=True)
         found = [_another(number, label - first_class, classes) + first_class for number, label in pairs]
         return torch.tensor(found, dtype=labels.dtype, device=labels.device)
@@ -141,7 +141,7 @@ def _another(number: int, label: int, classes: int) -> int:
     return number % classes if label < 0 else (label + 1 + number % max(classes - 1, 1)) % classes
 
 
-def drawn(name: str, seed: int) -> int:
+def stable_seed(name: str, seed: int) -> int:
     """A number below 2**63, as good as random, that a name and a seed stand for on every machine."""
     key = f"{seed} {name}".encode("utf-8", "surrogateescape")
     return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest()) >> 1

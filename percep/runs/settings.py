@@ -21,9 +21,14 @@ def _unless(other: str, value: float, *, _parent_: DictConfig) -> float | None:
 
 OmegaConf.register_new_resolver("unless", _unless, replace=True)
 
-# What conf/task/NAME.yaml starts from.
-for _name, _task in TASKS.items():
-    ConfigStore.instance().store(name=f"{_name}_schema", node=_task.config)
+
+def store_schemas() -> None:
+    """Gives hydra what each `conf/task/NAME.yaml` starts from."""
+    for name, task in TASKS.items():
+        ConfigStore.instance().store(name=f"{name}_schema", node=task.config)
+
+
+store_schemas()
 
 
 def validated(composed: DictConfig) -> Config:

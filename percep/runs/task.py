@@ -6,6 +6,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from percep.errors import InputError
 from percep.runs.config import Config
 
 
@@ -30,42 +31,55 @@ class Request:
 class Task:
     """A task of the command: `percep.runs.TASKS` lists them, and `conf/task/NAME.yaml` has the defaults of each.
 
-    Functions are named, "MODULE.NAME", and imported when they are called: a command line is checked without torch.
+    What does it is named, "MODULE.NAME", and imported when it is called: a command line is checked without torch.
 
     Attributes:
         config: the type of its configuration.
-        does: does the task, of a configuration and a `Request`, and returns the lines to print: none in the processes
-            that leave it to the first.
-        merges: of a run's folder, finished or not, writes its tables and its report, and returns what is to be said;
-            None for a task without parts.
+        does: a function of a configuration and a `Request` that returns the lines to print.
     """
 
     config: type[Config]
     does: str
-    merges: str | None = None
 
     def run(self, config: Config, request: Request) -> Sequence[str]:
-        """Does the task.
+        """Does the task, and returns the lines to print: none in the processes that leave it to the first.
 
         Raises:
             PercepError: what was asked for cannot be had.
             OSError: a file cannot be read or written.
         """
-        lines: Sequence[str] = _named(self.does)(config, request)
+        lines: Sequence[str] = self._named()(config, request)
         return lines
 
     def merge(self, folder: Path) -> str:
-        """Writes what a run has finished; of a task that has parts.
+        """Writes the tables and the report of what a run has finished, and returns what is to be said of it.
 
         Raises:
-            InputError: no run, or a damaged part.
+            InputError: no run, a damaged part, or a task without parts.
             OSError: a file cannot be written.
         """
-        assert self.merges is not None  # no other task leaves parts
-        words: str = _named(self.merges)(folder)
+        raise InputError(f"output folder {folder} is of a task without parts: there is nothing to merge")
+
+    def _named(self) -> Any:
+        module, _, name = self.does.rpartition(".")
+        return getattr(import_module(module), name)
+
+
+@dataclass(frozen=True)
+class ResumableTask(Task):
+    """A task over photographs, which is interrupted, continued, merged and shared by processes.
+
+    Attributes:
+        does: a `percep.runs.engine.campaign.Campaign`, which the engine runs.
+    """
+
+    def run(self, config: Config, request: Request) -> Sequence[str]:
+        """See `Task.run`."""
+        from percep.runs.engine.run import run  # noqa: PLC0415  torch, and all else that takes seconds
+
+        return run(self._named(), config, request)
+
+    def merge(self, folder: Path) -> str:
+        """See `Task.merge`."""
+        words: str = self._named().merge(folder)
         return words
-
-
-def _named(name: str) -> Any:
-    module, _, function = name.rpartition(".")
-    return getattr(import_module(module), function)

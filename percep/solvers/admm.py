@@ -7,8 +7,7 @@ import torch
 from torch import Tensor
 
 from percep.program import Multipliers, Program, Solution
-from percep.solvers.feasibility import restore_feasibility
-from percep.solvers.incumbents import Incumbents, unfinished
+from percep.solvers.iterative import Candidate, Iterate, IterativeSolver
 from percep.solvers.lagrangian import best_uncovered
 from percep.solvers.patches import (
     Affine,
@@ -22,7 +21,6 @@ from percep.solvers.patches import (
     refuse_large,
 )
 from percep.solvers.quadratic import per_image
-from percep.solvers.solver import Solver
 
 _TINY = 1e-20
 # Larger penalties favour d, smaller ones the bound, which converges later.
@@ -30,7 +28,7 @@ _DUAL_SHARE = 0.7
 
 
 @dataclass(frozen=True)
-class ADMM(Solver):
+class ADMM(IterativeSolver):
     """Consensus between the image and its window copies (Boyd et al. 2011, sections 3 and 7).
 
         maximise  <g, d> - rho/2 |d - a|^2 + box(d)   subject to   z = K d - k K x,  z in the balls
@@ -65,48 +63,53 @@ class ADMM(Solver):
     relaxation: float = 1.7
     check_every: int = 20
 
-    def answer(self, program: Program, tol: float, warm_start: Solution | None) -> Solution:
-        """See `Solver.answer`."""
+    def init(self, program: Program, tol: float, warm_start: Solution | None) -> "_Iterate":
+        """See `IterativeSolver.init`."""
         refuse_large(program.ball)
-        incumbents = Incumbents(program)
-        images = torch.arange(program.ball.batch, device=program.linear.device)
-        state = _start(program, warm_start)
-        for iteration in range(1, self.max_iterations + 1):
-            last = iteration % self.check_every == 0 or iteration == self.max_iterations
-            state.project()
-            state.maximise()
-            if last:
-                bound, multipliers = state.certificate()
-                restored = restore_feasibility(state.program.ball, state.delta, min(1e-3, 0.05 * tol))
-                gap = incumbents.update_with_bound(images, state.program, restored, bound, multipliers, iteration)
-                images, state = unfinished(images, state, gap > tol)
-                if not len(images):
-                    break
-            state.relax(self.relaxation)
-            if last:
-                state.balance()
-        return incumbents.solution(tol)
+        return _start(program, self.relaxation, warm_start)
 
 
-class _State:
-    """The iterate of the images still in the batch: copies `v = z + u` and a penalty per window, for each block."""
+class _Iterate(Iterate):
+    """Copies `v = z + u` and a penalty per window, for each block; d, and the projections that give z and u."""
 
-    def __init__(self, program: Program, copies: list[Tensor], penalties: list[Tensor]) -> None:
-        self.program, self.copies, self.penalties = program, copies, penalties
+    def __init__(self, program: Program, relaxation: float, copies: list[Tensor], penalties: list[Tensor]) -> None:
+        self.program, self.relaxation = program, relaxation
+        self.copies, self.penalties = copies, penalties
         self.patches, self.blocks = Patches(program.ball), blocks_of(program.ball)
         self.delta = best_uncovered(program)
         self.linear_term = program.linear_term
         self.projections: list[Affine] = []
 
-    def select(self, images: Tensor) -> "_State":
-        chosen = _State(
+    def select(self, images: Tensor) -> "_Iterate":
+        chosen = _Iterate(
             self.program.select(images),
+            self.relaxation,
             [copies[images] for copies in self.copies],
             [penalty[images] for penalty in self.penalties],
         )
         chosen.delta = self.delta[images]
         chosen.projections = [projection.select(images) for projection in self.projections]
         return chosen
+
+    def maximise(self) -> None:
+        """The projections, then the d-step."""
+        self.project()
+        self.maximise_over_pixels()
+
+    def candidate(self) -> Candidate:
+        """d, and the dual function at `y = s (K d - k K x - 2 z + v)`, in float64, with the multipliers of y."""
+        duals = []
+        for block, copies, penalty, (factor, shift) in self._parts():
+            dual = Affine(1 - 2 * factor.double(), -2 * shift.double()).of(copies)
+            duals.append(dual.add_(self.patches.about(block.k, self.delta)).mul_(over_copies(penalty)))
+        bound, multipliers = copies_bound(self.program.double, duals)
+        return Candidate(self.delta, bound, multipliers.map(lambda values: values.to(self.delta.dtype)))
+
+    def update(self, gap: Tensor | None) -> None:
+        """The step of v; after a certificate the penalties are balanced."""
+        self.relax()
+        if gap is not None:
+            self.balance()
 
     def project(self) -> None:
         """`z = P(v)` of every block, as a factor and a shift per window."""
@@ -115,7 +118,7 @@ class _State:
             for block, copies, penalty in zip(self.blocks, self.copies, self.penalties, strict=True)
         ]
 
-    def maximise(self) -> None:
+    def maximise_over_pixels(self) -> None:
         """The d-step. Pixels that no window covers keep their best value."""
         ball, adjoint = self.program.ball, self.patches.adjoint
         top, bottom = self.linear_term, self.program.rho
@@ -128,12 +131,12 @@ class _State:
         best = (top / bottom.clamp_min(_TINY)).clamp(ball.lowest, ball.highest)
         self.delta = torch.where(bottom > 0, best, self.delta)
 
-    def relax(self, relaxation: float) -> None:
+    def relax(self) -> None:
         """`v += alpha (K d - k K x - z)`."""
         for block, copies, _, (factor, shift) in self._parts():
-            copies.mul_(over_copies(1 - relaxation * factor))
-            copies.add_(self.patches.about(block.k, self.delta), alpha=relaxation)
-            copies.sub_(over_copies(relaxation * shift))
+            copies.mul_(over_copies(1 - self.relaxation * factor))
+            copies.add_(self.patches.about(block.k, self.delta), alpha=self.relaxation)
+            copies.sub_(over_copies(self.relaxation * shift))
 
     def balance(self) -> None:
         """Multiplies each image's penalties so that z and u come to be of similar size, y and z as they are.
@@ -154,20 +157,11 @@ class _State:
             copies.add_(over_copies((1 - 1 / change) * shift))
             penalty.mul_(change)
 
-    def certificate(self) -> tuple[Tensor, Multipliers]:
-        """The dual function at `y = s (K d - k K x - 2 z + v)`, in float64, and the multipliers of y."""
-        duals = []
-        for block, copies, penalty, (factor, shift) in self._parts():
-            dual = Affine(1 - 2 * factor.double(), -2 * shift.double()).of(copies)
-            duals.append(dual.add_(self.patches.about(block.k, self.delta)).mul_(over_copies(penalty)))
-        bound, multipliers = copies_bound(self.program.double, duals)
-        return bound, multipliers.map(lambda values: values.to(self.delta.dtype))
-
     def _parts(self) -> Iterator[tuple[Block, Tensor, Tensor, Affine]]:
         return zip(self.blocks, self.copies, self.penalties, self.projections, strict=True)
 
 
-def _start(program: Program, warm_start: Solution | None) -> _State:
+def _start(program: Program, relaxation: float, warm_start: Solution | None) -> _Iterate:
     """Penalties of the size of the pull over that of the radii, and `v` from 0 or from an earlier answer."""
     ball = program.ball
     patches, blocks = Patches(ball), blocks_of(ball)
@@ -176,12 +170,12 @@ def _start(program: Program, warm_start: Solution | None) -> _State:
     # What the multipliers of dual copies of the pull's size would add to the curvature.
     penalties = [block.dual(typical, block.with_multipliers(typical, Multipliers())).factor for block in blocks]
     if warm_start is None or warm_start.multipliers is None:
-        return _State(program, [patches.zeros() for _ in blocks], penalties)
+        return _Iterate(program, relaxation, [patches.zeros() for _ in blocks], penalties)
     delta = warm_start.delta.to(program.linear.dtype)
     copies = [
         patches.about(block.k, delta) + dual / over_copies(penalty)
         for block, dual, penalty in zip(blocks, earlier_duals(program, warm_start), penalties, strict=True)
     ]
-    state = _State(program, copies, penalties)
-    state.balance()
-    return state
+    iterate = _Iterate(program, relaxation, copies, penalties)
+    iterate.balance()
+    return iterate

@@ -1,6 +1,5 @@
 """A matrix-free dual method for overlapping windows: multiplicative updates around warm-started CG."""
 
-from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,15 +13,13 @@ from percep.kernels.arguments import Floor, no_less
 from percep.kernels.gpu.graphs import Recorded, some
 from percep.program import FloorMultipliers, Multipliers, Program, Solution
 from percep.solvers.constraints import squared_radii
-from percep.solvers.feasibility import restore_feasibility
-from percep.solvers.incumbents import Incumbents, unfinished
-from percep.solvers.lagrangian import NormalEquations, best_uncovered, feasible_multipliers
+from percep.solvers.iterative import Candidate, Iterate, IterativeSolver
+from percep.solvers.lagrangian import NormalEquations, best_uncovered, dual_bound, feasible_multipliers
 from percep.solvers.quadratic import per_image
-from percep.solvers.solver import Solver
 
 _TINY = 1e-30
 # Of an image's multipliers relative to its largest.
-_LEAST_PRICE = 1e-9
+_LEAST_MULTIPLIER = 1e-9
 # A gap that keeps more than this share of itself from one certificate to the next has stalled.
 _STALLED = 0.9999
 # Clamping costs a product and the conjugate directions; an excursion of a quarter of a grey level can wait.
@@ -34,7 +31,7 @@ _CLOSE = 0.75
 
 
 @dataclass(frozen=True)
-class Dual(Solver):
+class Dual(IterativeSolver):
     """Alternates a linear solve for d at fixed multipliers with a multiplicative update of the multipliers.
 
     One multiplier per constraint, `log l += eta log(|K d - c|^2 / R^2) + momentum`; eta = 1/2 without momentum
@@ -65,46 +62,80 @@ class Dual(Solver):
     certificate_steps: int = 60
     check_every: int = 10
 
-    def answer(self, program: Program, tol: float, warm_start: Solution | None) -> Solution:
-        """See `Solver.answer`."""
-        incumbents = Incumbents(program)
-        images = torch.arange(program.ball.batch, device=program.linear.device)
-        state, close = _start(program, warm_start, self.linear_steps)
-        single = program.ball.floor is None
-        iterate = self._iteration(state)
-        tightening = min(1e-3, 0.1 * tol)
-        for iteration in range(1, self.max_iterations + 1):
-            early = close and 2 * iteration == self.check_every
-            last = single or early or iteration % self.check_every == 0 or iteration == self.max_iterations
-            share = 1.0 if single else max(4 / (iteration + 3), 0.08)
-            if not last:
-                state = iterate(state, share)
-                continue
-            if single:
-                # The residual enters the objective and the bound squared, and one solve nearly suffices.
-                state.solve_linear(self.certificate_steps, 0.2 * tol**0.5)
-                state.update(self.eta, self.momentum)
-            else:
-                state.solve_linear(self.linear_steps, 1e-3, 0.1)
-                state.solve_linear(self.certificate_steps, 0.05 * tol)
-            state.include_in_average(share)
-            restored = restore_feasibility(state.program.ball, state.average, tightening)
-            before = incumbents.gap(images)
-            gap = incumbents.update(images, state.program, restored, state.delta, state.multipliers, iteration)
-            state.slow_down(gap > _STALLED * before)
-            working = len(images)
-            images, state = unfinished(images, state, gap > tol)
-            if not len(images):
-                break
-            if len(images) < working:
-                iterate = self._iteration(state)
-            if not single:
-                state.update(self.eta, self.momentum)
-        return incumbents.solution(tol)
+    def init(self, program: Program, tol: float, warm_start: Solution | None) -> "_Iterate":
+        """See `IterativeSolver.init`."""
+        state, near = _start(program, warm_start, self.linear_steps)
+        return _Iterate(self, tol, state, near)
 
-    def _iteration(self, state: "_State") -> Callable[["_State", float], "_State"]:
-        """An iteration without a certificate; on a CUDA device it is a graph, in which the host asks nothing."""
-        return _Graph(self) if state.delta.is_cuda else partial(_iterated, self, self.linear_steps)
+
+class _Iterate(Iterate):
+    """The state of an iteration, how precise each of its halves is, and how many there were.
+
+    Args:
+        settings: of the solver.
+        tol: the gap asked for.
+        state: where to begin.
+        near: some image starts near its answer, so that an early certificate may end it.
+    """
+
+    tightening = 0.1
+
+    def __init__(self, settings: Dual, tol: float, state: "_State", near: bool) -> None:
+        self.settings, self.tol, self.state, self.near = settings, tol, state, near
+        self.program = state.program
+        self.has_floor = self.program.ball.floor is not None
+        self.iteration = 0
+        self.gap = torch.full((len(state.delta),), torch.inf, dtype=torch.float64, device=state.delta.device)
+        self.graph = _Graph(settings) if state.delta.is_cuda else None
+
+    def wants_certificate(self, iteration: int) -> bool:
+        """Without a floor always: a certificate costs as much as the single multiplier's iteration."""
+        return not self.has_floor or (self.near and 2 * iteration == self.settings.check_every)
+
+    def step(self) -> None:
+        """With one short linear solve; on a CUDA device a graph, in which the host asks nothing."""
+        self.iteration += 1
+        if self.graph is not None:
+            self.state = self.graph(self.state, self.share)
+        else:
+            _iterated(self.settings, self.settings.linear_steps, self.state, self.share)
+
+    @property
+    def share(self) -> float:
+        """Of the present d in its running average."""
+        return max(4 / (self.iteration + 3), 0.08) if self.has_floor else 1.0
+
+    def maximise(self) -> None:
+        """With a linear solve tight enough for a certificate, and without a floor the multiplier's step as well."""
+        self.iteration += 1
+        settings, state = self.settings, self.state
+        if self.has_floor:
+            state.solve_linear(settings.linear_steps, 1e-3, 0.1)
+            state.solve_linear(settings.certificate_steps, 0.05 * self.tol)
+        else:
+            # The residual enters the objective and the bound squared, and one solve nearly suffices.
+            state.solve_linear(settings.certificate_steps, 0.2 * self.tol**0.5)
+            state.update(settings.eta, settings.momentum)
+        state.include_in_average(self.share)
+
+    def candidate(self) -> Candidate:
+        """The running average of d, and the bound of the multipliers at d."""
+        state = self.state
+        bound = dual_bound(self.program, state.multipliers, state.delta)
+        return Candidate(state.average, bound, state.multipliers)
+
+    def update(self, gap: Tensor | None) -> None:
+        """The multipliers' step; an image whose gap stalled goes back towards the plain one."""
+        if gap is not None:
+            self.state.slow_down(gap > _STALLED * self.gap)
+            self.gap = gap
+        if self.has_floor:
+            self.state.update(self.settings.eta, self.settings.momentum)
+
+    def select(self, images: Tensor) -> "_Iterate":
+        chosen = _Iterate(self.settings, self.tol, self.state.select(images), self.near)
+        chosen.iteration, chosen.gap = self.iteration, self.gap[images]
+        return chosen
 
 
 def _iterated(settings: Dual, steps: int, state: "_State", share: float | Tensor) -> "_State":
@@ -278,7 +309,7 @@ class _State:
         steps = violations.join(last, partial(_stepped, eta=exponent, momentum=repeated))
         if violations.mean is not None:
             steps = replace(steps, mean=(0.5 * violations.mean).clamp_(-3, 3))
-        return steps, old.join(steps, lambda price, step: no_less(price * step.exp(), _LEAST_PRICE))
+        return steps, old.join(steps, lambda multiplier, step: no_less(multiplier * step.exp(), _LEAST_MULTIPLIER))
 
     def _fused_step(self, launch: ModuleType, exponent: Tensor, repeated: Tensor) -> tuple[Multipliers, Multipliers]:
         """`_step` in one pass over the image."""
@@ -291,7 +322,7 @@ class _State:
                 (sets.luminance.radius, sets.contrast.radius),
                 old.floor,
                 last.floor,
-                _LEAST_PRICE,
+                _LEAST_MULTIPLIER,
             )
         if ellipsoid is not None:
             weights = (ellipsoid.luminance, ellipsoid.contrast)
@@ -303,7 +334,7 @@ class _State:
             floor_steps, raised = FloorMultipliers(*updated.steps), FloorMultipliers(*updated.multipliers)
         if ellipsoid is not None and old.mean is not None:
             mean_step = (0.5 * _log_ratio(updated.spent, ellipsoid.budget)).clamp_(-3, 3)
-            mean = no_less(old.mean * mean_step.exp(), _LEAST_PRICE)
+            mean = no_less(old.mean * mean_step.exp(), _LEAST_MULTIPLIER)
         return Multipliers(floor_steps, mean_step), Multipliers(raised, mean)
 
 

@@ -15,8 +15,8 @@ def restore_feasibility(ball: SSIMBall, delta: Tensor, tightening: float = 1e-4,
     First the floor's violated windows are treated where they are: simultaneous projections onto the linearised
     constraints, with squared radii smaller by the share `tightening`, each divided by the number of violated
     windows that overlap it, until no squared radius is exceeded by more than that share. What is left is removed by
-    one scaling per image, in float64 and in closed form. Only that last step acts on whole images, so a bad window
-    costs its neighbourhood and not the rest.
+    one scaling per image, in float64 and in closed form. Only that last step acts on whole images; the first changes
+    no more than the neighbourhoods of violated windows.
     """
     delta = delta.clamp(ball.lowest, ball.highest)
     if ball.floor_sets is not None:
@@ -37,11 +37,11 @@ def scale_into_ball(ball: SSIMBall, delta: Tensor) -> Tensor:
     factor = torch.where(factor < 1, factor * (1 - 4 * spacing), factor)
     for _ in range(60):
         result = (factor.to(delta.dtype)[:, None, None, None] * inside).clamp_(ball.lowest, ball.highest)
-        left = ball.scale(result)
-        if bool((left >= 1).all()):
+        allowed = ball.scale(result)
+        if bool((allowed >= 1).all()):
             return result
-        factor = torch.where(left < 1, factor * left * (1 - 4 * spacing), factor)
-    return torch.where((left >= 1)[:, None, None, None], result, torch.zeros_like(result))
+        factor = torch.where(allowed < 1, factor * allowed * (1 - 4 * spacing), factor)
+    return torch.where((allowed >= 1)[:, None, None, None], result, torch.zeros_like(result))
 
 
 class _Repair:
@@ -67,7 +67,7 @@ class _Repair:
         too_varied, too_bright = var_v > squared, shift.abs() > radius
         allowed = 1 + self.tightening
         exceeded = (var_v > allowed * squared) | (shift**2 > allowed * radius**2)
-        # An image that needs no more repair is left alone whatever its batch mates need.
+        # An image without such windows stays as it is whatever the rest of the batch needs.
         pending = exceeded.flatten(1).any(1).reshape(-1, 1, 1, 1)
         if not bool(pending.any()):
             return None

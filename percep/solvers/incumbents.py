@@ -1,23 +1,10 @@
 """The best certified answer seen so far for each image of a batch."""
 
-from typing import Protocol, Self, TypeVar
-
 import torch
 from torch import Tensor
 
 from percep.program import Multipliers, Program, Solution, Status
 from percep.solvers.lagrangian import dual_bound
-
-
-class Iterate(Protocol):
-    """What a solver carries from one iteration to the next, for the images it still works on."""
-
-    def select(self, images: Tensor) -> Self:
-        """That of some of the images."""
-        ...
-
-
-_State = TypeVar("_State", bound=Iterate)
 
 
 class Incumbents:
@@ -73,20 +60,11 @@ class Incumbents:
         self._multipliers.update(images[tighter], multipliers.select(tighter))
         return relative_gap(self._objective[images], self._bound[images])
 
-    def gap(self, images: Tensor) -> Tensor:
-        """The gaps certified so far for some images, infinite before the first update."""
-        return relative_gap(self._objective[images], self._bound[images]).nan_to_num(torch.inf)
-
     def solution(self, tol: float) -> Solution:
         """The answers so far; an image is solved when its certified gap is at most `tol`."""
         gap = relative_gap(self._objective, self._bound)
         status = tuple(Status.SOLVED if value <= tol else Status.ITERATION_LIMIT for value in gap.tolist())
         return Solution(self._delta, self._objective, self._bound, gap, status, self._iterations, self._multipliers)
-
-
-def unfinished(images: Tensor, state: _State, keep: Tensor) -> tuple[Tensor, _State]:
-    """The images still to work on and their state, `keep` `(len(images),)` bool; no copy where all are kept."""
-    return (images, state) if bool(keep.all()) else (images[keep], state.select(keep))
 
 
 def relative_gap(objective: Tensor, bound: Tensor) -> Tensor:

@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from percep.ball import FloorSets, SSIMBall
+from percep.errors import InputError
 from percep.kernels.arguments import no_less
 from percep.program import FloorMultipliers, Multipliers, Program
 from percep.solvers.quadratic import WindowQuadratic, per_image
 from percep.ssim import Moments, shifted_variance
 
-# A pixel within this of an end of the range may leave its residual to it; one covered by less than this share of a
-# window does.
+# The residual of a pixel within this of an end of its range, and pointing outwards, is bounded by the range; so is that
+# of any pixel covered by less than this share of a window.
 _AT_END = 1e-4
 _BARELY_COVERED = 1e-3
 
@@ -68,23 +69,29 @@ def dual_bound(program: Program, multipliers: Multipliers, delta: Tensor) -> Ten
 
         <g, d> - rho/2 |d - a|^2 <= sum_i (R_i |u_i| + <c_i, u_i>) + max_box (<r, d> - rho/2 |d - a|^2).
 
-    The residual that stationarity leaves at `delta` is not paid for by the pixel range, which is wide, but first
-    moved into u: `r = K'(K (r / A'1))`, since the window's means and deviations together give back A'1 times the
-    image. What is kept for the pixel range is the multiplier of pixels at its ends. Evaluated in float64.
+    The pixel range is wide, so the residual r of stationarity at `delta` is first moved into u:
+    `r = K'(K (r / A'1))`, since the windows' means and deviations together give back A'1 times the image. Only the
+    residuals of pixels at the ends of their range stay in the last term. Evaluated in float64.
+
+    Raises:
+        InputError: multipliers of a floor or a mean that the ball has not, or the reverse.
     """
+    ball = program.ball
+    if (ball.floor is None, ball.mean is None) != (multipliers.floor is None, multipliers.mean is None):
+        raise InputError("a bound needs multipliers of the constraints of its ball, floor and mean alike")
     terms = [
         _bound_terms(part, multipliers.channels(channels).map(Tensor.double), delta[:, channels].double())
         for channels, part in program.exact
     ]
     total = _BoundTerms(*(reduce(torch.add, parts) for parts in zip(*terms, strict=True)))
-    # The residual goes to the group of constraints that pays least for it.
+    # The residual is added to the kind of constraints whose term grows least.
     extra = []
     plain = total.support
-    if program.ball.floor is not None:
+    if ball.floor is not None:
         plain = plain + total.floor
         extra.append(total.floor_with_residual - total.floor)
-    if program.ball.mean is not None and multipliers.mean is not None:
-        multiplier, budget = multipliers.mean.double().flatten(), 1 - program.ball.mean.flatten()
+    if ball.mean is not None and multipliers.mean is not None:
+        multiplier, budget = multipliers.mean.double().flatten(), 1 - ball.mean.flatten()
         squared = 4 * multiplier**2 * total.squared_norm
         with_residual = squared + 4 * multiplier * total.residual_product + total.squared_residual
         plain = plain + (squared * budget).sqrt()

@@ -6,16 +6,14 @@ import torch
 from torch import Tensor
 
 from percep.errors import InputError
-from percep.program import Multipliers, Program, Solution
-from percep.solvers.feasibility import restore_feasibility
-from percep.solvers.incumbents import Incumbents, unfinished
+from percep.program import Program, Solution
+from percep.solvers.iterative import Candidate, Iterate, IterativeSolver
 from percep.solvers.patches import Affine, Patches, blocks_of, copies_bound, earlier_duals, over_copies, refuse_large
 from percep.solvers.quadratic import per_image
-from percep.solvers.solver import Solver
 
 
 @dataclass(frozen=True)
-class ProjectedGradient(Solver):
+class ProjectedGradient(IterativeSolver):
     """FISTA on the dual of a proximal program (Beck and Teboulle 2009, with the restarts of O'Donoghue and Candes).
 
     With dual copies y of `K d - k K x` in the balls, the inner maximum over the pixel range is attained at
@@ -47,28 +45,15 @@ class ProjectedGradient(Solver):
     max_iterations: int = 2000
     check_every: int = 10
 
-    def answer(self, program: Program, tol: float, warm_start: Solution | None) -> Solution:
-        """See `Solver.answer`."""
+    def init(self, program: Program, tol: float, warm_start: Solution | None) -> "_Iterate":
+        """See `IterativeSolver.init`."""
         if not bool((program.rho > 0).all()):
             raise InputError("ProjectedGradient needs proximal > 0: use Dual or ADMM")
         refuse_large(program.ball)
-        incumbents = Incumbents(program)
-        images = torch.arange(program.ball.batch, device=program.linear.device)
-        state = _start(program, warm_start)
-        for iteration in range(1, self.max_iterations + 1):
-            state.maximise()
-            if iteration % self.check_every == 0 or iteration == self.max_iterations:
-                bound, multipliers = state.certificate()
-                restored = restore_feasibility(state.program.ball, state.delta, min(1e-3, 0.05 * tol))
-                gap = incumbents.update_with_bound(images, state.program, restored, bound, multipliers, iteration)
-                images, state = unfinished(images, state, gap > tol)
-                if not len(images):
-                    break
-            state.step()
-        return incumbents.solution(tol)
+        return _start(program, warm_start)
 
 
-class _State:
+class _Iterate(Iterate):
     """Scaled dual copies u, their extrapolation w, and the momentum's clock per image."""
 
     def __init__(self, program: Program, duals: list[Tensor], ahead: list[Tensor], clock: Tensor) -> None:
@@ -78,8 +63,8 @@ class _State:
         self.linear_term = program.linear_term
         self.delta = torch.zeros_like(self.linear_term)
 
-    def select(self, images: Tensor) -> "_State":
-        chosen = _State(
+    def select(self, images: Tensor) -> "_Iterate":
+        chosen = _Iterate(
             self.program.select(images),
             [dual[images] for dual in self.duals],
             [ahead[images] for ahead in self.ahead],
@@ -96,7 +81,13 @@ class _State:
             left = left - self.scale * self.patches.scatter(ahead)
         self.delta = (left / self.program.rho).clamp(ball.lowest, ball.highest)
 
-    def step(self) -> None:
+    def candidate(self) -> Candidate:
+        """`d(s w)`, and the dual function at `s w`, in float64, with its multipliers."""
+        duals = [over_copies(self.scale.double()) * ahead for ahead in self.ahead]
+        bound, multipliers = copies_bound(self.program.double, duals)
+        return Candidate(self.delta, bound, multipliers.map(lambda values: values.to(self.delta.dtype)))
+
+    def update(self, gap: Tensor | None) -> None:
         """One proximal step from w, then the extrapolation."""
         turned = torch.zeros_like(self.clock)
         fresh = []
@@ -114,19 +105,13 @@ class _State:
         ]
         self.duals = fresh
 
-    def certificate(self) -> tuple[Tensor, Multipliers]:
-        """The dual function at `s w`, in float64, and its multipliers."""
-        duals = [over_copies(self.scale.double()) * ahead for ahead in self.ahead]
-        bound, multipliers = copies_bound(self.program.double, duals)
-        return bound, multipliers.map(lambda values: values.to(self.delta.dtype))
-
 
 def _step_size(program: Program, blocks: int) -> Tensor:
     """`rho / |K'K|`, `(B, 1, 1, 1)`."""
     return program.rho / (blocks * program.ball.view.coverage.max())
 
 
-def _start(program: Program, warm_start: Solution | None) -> _State:
+def _start(program: Program, warm_start: Solution | None) -> _Iterate:
     """From zero duals, or those of an earlier answer."""
     ball, blocks = program.ball, blocks_of(program.ball)
     if warm_start is None or warm_start.multipliers is None:
@@ -134,4 +119,4 @@ def _start(program: Program, warm_start: Solution | None) -> _State:
     else:
         scale = over_copies(_step_size(program, len(blocks)))
         duals = [dual / scale for dual in earlier_duals(program, warm_start)]
-    return _State(program, duals, duals, torch.ones_like(program.rho))
+    return _Iterate(program, duals, duals, torch.ones_like(program.rho))

@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from percep.explain import Interval
+from percep.study.attributions import ATTRIBUTIONS
 from percep.study.evidence import Evidence
 from percep.study.tables import Correlation, Inference, correlate, gains
 
@@ -96,14 +97,14 @@ def evaluate_criteria(
 
 
 def verdict(criteria: Sequence[Criterion]) -> str:
-    """The answer in a sentence without its full stop."""
+    """The result in a sentence without its full stop."""
     if any(criterion.met is None for criterion in criteria):
         images = min(criterion.interval.images for criterion in criteria)
         question = "whether the perturbation falls on what the classifier looks at"
         return f"Undecided {question}: {images} photographs are too few"
     met = sum(bool(criterion.met) for criterion in criteria)
-    answer = {0: "does not fall", len(criteria): "falls"}.get(met, "falls in part")
-    return f"The perturbation {answer} on what the classifier looks at: {met} of {len(criteria)} criteria are met"
+    outcome = {0: "does not fall", len(criteria): "falls"}.get(met, "falls in part")
+    return f"The perturbation {outcome} on what the classifier looks at: {met} of {len(criteria)} criteria are met"
 
 
 def display_name(name: str) -> str:
@@ -111,6 +112,8 @@ def display_name(name: str) -> str:
     kind, randomised, stage = name.partition("_randomised_")
     if randomised:
         return f"randomised model {stage}" if kind == "model" else f"{display_name(kind)} of randomised model {stage}"
+    if name in ATTRIBUTIONS:
+        return ATTRIBUTIONS[name].title
     return _DISPLAY_NAMES.get(name, name.replace("_", " "))
 
 
@@ -127,8 +130,6 @@ _DISPLAY_NAMES = {
     "edges": "an edge map",
     "energy": "energy over the allowance",
     "gaussian": "a centred Gaussian",
-    "gradcam": "Grad-CAM",
-    "integrated_gradients": "integrated gradients",
     "iou": "intersection over union",
     "matched": "texture-matched",
     "partial_spearman": "partial Spearman",
@@ -161,11 +162,11 @@ def _criterion(
     # If signs are random, all values are positive with probability 2^-images, and then so is every resample.
     enough = 2.0**-interval.images <= (1 - level) / 2
     met = interval.low > 0 if enough else None
-    answer = "too few photographs" if met is None else ("yes" if met else "no")
+    outcome = "too few photographs" if met is None else ("yes" if met else "no")
     means = "" if first is None or second is None else f"{first:.2f} against {second:.2f}, difference "
     missing = f", {interval.undefined} undefined" if interval.undefined else ""
     sentence = (
-        f"{capitalised(what)}: {answer}, {means}{interval.estimate:.2f} "
+        f"{capitalised(what)}: {outcome}, {means}{interval.estimate:.2f} "
         f"[{interval.low:.2f}, {interval.high:.2f}] over {interval.images} photographs{missing}"
     )
     return Criterion(name, met, interval, first, second, sentence)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import Tensor
 
+from percep.study.attributions import ATTRIBUTIONS
 from percep.study.causal import BUDGETS, REGIONS, CurveRow, RegionRow
 from percep.study.criteria import Claim, Criterion, capitalised, display_name, evaluate_criteria, verdict
 from percep.study.evidence import FOOLED, Evidence
@@ -26,7 +27,6 @@ from percep.study.tables import (
 )
 from percep.summaries import by_status
 
-ATTRIBUTIONS = ("gradcam", "integrated_gradients", "occlusion")
 CURVES = ("insertion", "deletion")
 # Also without confounds: a centred Gaussian and an edge map are confounds themselves, whose residuals are noise.
 _CONTROL_STATISTICS: tuple[Correlation, ...] = ("spearman", "partial_spearman")
@@ -92,7 +92,7 @@ class Findings:
     """All tables of a study.
 
     Attributes:
-        verdict: the answer in a sentence.
+        verdict: the result in a sentence.
         claim: what the criteria test.
         criteria: of the main variant.
         sweep: every variant, the main one first.
@@ -148,6 +148,7 @@ def analyse(variants: Iterable[VariantResult], claim: Claim, shares: Sequence[fl
         (change, values, name, evidence.attention[name])
         for change, values in evidence.changes.items()
         for name in ATTRIBUTIONS
+        if name in evidence.attention
     ]
     associations = list(association_rows(main.name, pairs, evidence.confounds, shares, inference))
     causal = causal_rows(main.name, evidence.regions, inference)

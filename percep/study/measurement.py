@@ -16,14 +16,13 @@ from percep.explain import (
     edge_strength,
     energy_maps,
     gradcam,
-    integrated_gradients,
     multiplier_maps,
-    occlusion,
     ssim_maps,
     wrong_classes,
 )
 from percep.explain.statistics.similarity import upsampled_blocks
 from percep.models import Classifier
+from percep.study.attributions import ATTRIBUTIONS
 from percep.study.causal import CurveRow, RegionRow, curve_rows, region_rows
 from percep.study.perturbations import (
     CONTROLS,
@@ -47,8 +46,8 @@ class Depth:
         control: the one of `CONTROLS` that is always measured.
         full: every map, control, baseline and curve; or only what the criteria need.
         steps: of insertion and deletion curves.
-        integration: steps of integrated gradients, a gradient each.
-        baselines: other attacks, by their names in `percep.choices.CONTENDERS`.
+        integration: gradients per image of attributions that average gradients.
+        baselines: other attacks, by their names in `percep.choices.ATTACK_NAMES`.
         gradients: of each baseline, per image.
     """
 
@@ -218,8 +217,11 @@ def _further_attention(
     model, images, labels = batch.model, batch.images, batch.labels
     wrong = wrong_classes(labels, classes, generator)
     maps = {
-        "integrated_gradients": integrated_gradients(model, images, labels, depth.integration).maps,
-        "occlusion": occlusion(model, images, labels).maps,
+        name: attribution.maps(model, images, labels, depth.integration)
+        for name, attribution in ATTRIBUTIONS.items()
+        if name != "gradcam"
+    }
+    maps |= {
         "wrong_class": gradcam(model, images, wrong),
         "another_image": upsampled_blocks(another, depth.block, batch.size),
         "gaussian": centred_gaussian(*batch.size).to(images).expand(len(images), *batch.size),

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from percep.attacks import FrankWolfe
-from percep.attacks.comparison import contender
+from percep.attacks.comparison import attack_by_name
 from percep.attacks.criteria import Loss, loss
-from percep.attacks.quantisation import lattice_optimum
+from percep.attacks.quantisation import quantised_optimum
 from percep.ball import SSIMBall
 from percep.explain import phase_shuffled, random_gradient, restrict, sign_flipped
 from percep.program import Multipliers, Program
@@ -97,7 +97,7 @@ def optimum(setting: Setting, images: Tensor, gradient: Tensor) -> Optimum:
     direction = gradient / torch.where(size > 0, size, 1.0)
     solution = solve(Program(ball, direction), tol=setting.tol)
     assert solution.multipliers is not None
-    found = lattice_optimum(ball, direction, solution.multipliers, solution.delta)
+    found = quantised_optimum(ball, direction, solution.multipliers, solution.delta)
     return Optimum(ball, solution.delta, solution.multipliers, found - images)
 
 
@@ -124,7 +124,7 @@ def baseline_perturbation(
     """The perturbation of another attack, rescaled to a size: `(B, C, H, W)`, not rounded; 0 where it found none.
 
     Args:
-        name: one of `percep.attacks.comparison.CONTENDERS`.
+        name: one of `percep.attacks.comparison.ATTACK_NAMES`.
         model: maps `(B, C, H, W)` images in [0, 1] to `(B, K)` logits.
         images: `(B, C, H, W)` in [0, 1].
         labels, targets: `(B,)` class indices.
@@ -135,7 +135,7 @@ def baseline_perturbation(
         InputError: an unknown name, or targets for an attack that takes none.
         UnavailableError: the attack's library is not installed.
     """
-    attack, _ = contender(name, model, gradients)
+    attack, _ = attack_by_name(name, model, gradients)
     return equal_size(images, attack(images, labels, targets).images - images, budget)
 
 

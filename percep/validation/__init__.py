@@ -1,1 +1,1 @@
-"""What public functions ask of their arguments, said once: the check, and the error that names the remedy."""
+"""The checks of public functions' arguments, each with an error that names the remedy."""

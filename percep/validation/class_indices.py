@@ -1,4 +1,4 @@
-"""Class indices as callers give them: labels to be left, targets to be reached or explained."""
+"""Checks of class indices: labels and targets."""
 
 from collections.abc import Sequence
 

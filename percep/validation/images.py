@@ -1,4 +1,4 @@
-"""What public functions ask of images and models, said once: the check, and the error that names the remedy."""
+"""Checks of images and models, each with an error that names the remedy."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from percep.errors import InputError
 
-# Fewer bits do not tell the perturbations apart that are sought: SSIM's constants are 1e-4 and 1e-3.
+# Fewer bits cannot represent the perturbations that are sought: SSIM's constants are 1e-4 and 1e-3.
 _PRECISIONS = (torch.float32, torch.float64)
-# What torch computes in at all; its types of 8 bits only store.
+# The types that torch computes in; its types of 8 bits are for storage.
 _FLOATS = (torch.float16, torch.bfloat16, *_PRECISIONS)
 # White in files of 8, 10, 12, 14 and 16 bits.
 _WHITES = (255, 1023, 4095, 16383, 65535)
@@ -26,7 +26,7 @@ def require_images(images: Tensor, name: str = "images") -> Tensor:
     Costs one pass over images that are all finite. An empty batch is one of images.
 
     Args:
-        images: `(B, C, H, W)`, floating point in [0, 1]. NaN and infinity are the concern of their own image alone.
+        images: `(B, C, H, W)`, floating point in [0, 1]. NaN and infinity affect their own image alone.
         name: of the argument, for the error.
 
     Raises:
@@ -35,10 +35,10 @@ def require_images(images: Tensor, name: str = "images") -> Tensor:
             images of many channels.
     """
     _require_layout(images, name)
-    finite, least, most = _range(images.detach())
-    if least < 0 or most > 1:
+    finite, lowest, highest = _range(images.detach())
+    if lowest < 0 or highest > 1:
         raise InputError(
-            f"{name} must lie in [0, 1], got values in [{least:.4g}, {most:.4g}]: {_remedy(name, least, most)}"
+            f"{name} must lie in [0, 1], got values in [{lowest:.4g}, {highest:.4g}]: {_remedy(name, lowest, highest)}"
         )
     return finite
 
@@ -72,11 +72,11 @@ def require_perturbed(images: Tensor, reference: Tensor, name: str = "images") -
     if images.shape != reference.shape:
         shapes = f"{tuple(reference.shape)} and {tuple(images.shape)}"
         raise InputError(f"reference and {name} must both be (B, C, H, W) of one shape, got {shapes}")
-    finite, least, most = _range(images.detach())
-    if least < -1 or most > 2:
+    finite, lowest, highest = _range(images.detach())
+    if lowest < -1 or highest > 2:
         raise InputError(
-            f"{name} must be images on a scale of [0, 1], got values in [{least:.4g}, {most:.4g}]: "
-            f"{_remedy(name, least, most)}"
+            f"{name} must be images on a scale of [0, 1], got values in [{lowest:.4g}, {highest:.4g}]: "
+            f"{_remedy(name, lowest, highest)}"
         )
     return finite
 
@@ -92,7 +92,7 @@ def require_eval(model: Callable[..., Any]) -> None:
     for path, module in owner.named_modules():
         if module.training:
             place = f"its {type(module).__name__} {path!r}" if path else "the model"
-            raise InputError(f"{place} is in train mode, where answers change: call model.eval() first")
+            raise InputError(f"{place} is in train mode, where outputs vary: call model.eval() first")
 
 
 def _require_layout(images: Tensor, name: str) -> None:
@@ -123,22 +123,22 @@ def _range(images: Tensor) -> tuple[Tensor, float, float]:
     """Which images are finite, and the least and greatest of their finite values; 0 and 0 where there is none."""
     if not images.numel():
         return torch.ones(len(images), dtype=torch.bool, device=images.device), 0.0, 0.0
-    least, most = torch.stack(images.aminmax()).tolist()
-    if torch.isfinite(torch.tensor([least, most])).all():
-        return torch.ones(len(images), dtype=torch.bool, device=images.device), least, most
+    lowest, highest = torch.stack(images.aminmax()).tolist()
+    if torch.isfinite(torch.tensor([lowest, highest])).all():
+        return torch.ones(len(images), dtype=torch.bool, device=images.device), lowest, highest
     known = torch.isfinite(images)
     values = images[known]
-    least, most = torch.stack(values.aminmax()).tolist() if values.numel() else (0.0, 0.0)
-    return known.flatten(1).all(1), least, most
+    lowest, highest = torch.stack(values.aminmax()).tolist() if values.numel() else (0.0, 0.0)
+    return known.flatten(1).all(1), lowest, highest
 
 
-def _remedy(name: str, least: float, most: float) -> str:
+def _remedy(name: str, lowest: float, highest: float) -> str:
     """What to do with values in such a range: where its reason is a guess, under which condition."""
-    if max(-least, most - 1) <= _ROUNDING:
+    if max(-lowest, highest - 1) <= _ROUNDING:
         return f"give {name}.clamp(0, 1) if that is rounding"
-    if -1 <= least < -0.5 and most <= 1:
+    if -1 <= lowest < -0.5 and highest <= 1:
         return f"give ({name} + 1) / 2 if black is -1 and white 1"
-    if least < 0:
+    if lowest < 0:
         return f"undo what was subtracted and divided by, {name} * std + mean after a normalisation"
-    white = next((level for level in _WHITES if 2 < most <= level), None)
+    white = next((level for level in _WHITES if 2 < highest <= level), None)
     return f"divide {name} by {'the level of white' if white is None else f'{white} if that is white'}"

@@ -1,4 +1,4 @@
-"""The logits in what a model answers: a tensor, or a container that holds exactly one that can be meant."""
+"""The logits in a model's output: a tensor, or a container in which exactly one tensor can be the logits."""
 
 from collections.abc import Mapping
 
@@ -8,18 +8,18 @@ from percep.errors import InputError
 
 
 def logits_of(output: object, images: Tensor) -> Tensor:
-    """The logits of a batch in a model's answer.
+    """The logits of a batch in a model's output.
 
     Args:
-        output: what the model answered: the logits; or a tuple, list, mapping or object that holds them under the name
+        output: of the model: the logits; or a tuple, list, mapping or object that holds them under the name
             `logits`, or holds one floating-point tensor of their shape and no other.
         images: `(B, ...)`, what the model was given.
 
     Returns:
-        `(B, K)`, floating point: the tensor of the answer itself, so that gradients pass.
+        `(B, K)`, floating point: the tensor in the output itself, so that gradients pass.
 
     Raises:
-        InputError: logits of another shape or type, or an answer in which none or several tensors can be meant.
+        InputError: logits of another shape or type, or an output in which no tensor, or several, can be the logits.
     """
     batch = len(images)
     found = output
@@ -31,15 +31,15 @@ def logits_of(output: object, images: Tensor) -> Tensor:
             raise InputError(_refusal(type(output).__name__, batch, bool(entries), len(fitting)))
         found = fitting[0] if named is None else named
     if not isinstance(found, Tensor):
-        raise InputError(f"the model must answer ({batch}, K) logits, got a {type(found).__name__} under that name")
+        raise InputError(f"the model must return ({batch}, K) logits, got a {type(found).__name__} under that name")
     if not _fits(found, batch):
         kind = "" if found.is_floating_point() else f"{found.dtype} "
-        raise InputError(f"the model must answer ({batch}, K) logits, got {kind}{tuple(found.shape)}")
+        raise InputError(f"the model must return ({batch}, K) logits, got {kind}{tuple(found.shape)}")
     return found
 
 
 def _entries(output: object) -> dict[str, object]:
-    """What a container holds, by name where it has names; a named tuple, as torchvision's Inception answers, has."""
+    """What a container holds, by name where it has names; a named tuple, as torchvision's Inception returns, has."""
     if isinstance(output, tuple) and hasattr(output, "_asdict"):
         return dict(output._asdict())
     if isinstance(output, Mapping):
@@ -57,9 +57,9 @@ def _fits(value: object, batch: int) -> bool:
 
 def _refusal(kind: str, batch: int, holds: bool, candidates: int) -> str:
     if not holds:
-        return f"the model must answer ({batch}, K) logits, got {kind}"
+        return f"the model must return ({batch}, K) logits, got {kind}"
     article = "an" if kind[0].lower() in "aeiou" else "a"
     number = f" with {candidates} tensors of that shape" if candidates else ""
     return (
-        f"the model must answer ({batch}, K) logits, got {article} {kind}{number}: wrap it, lambda x: model(x).logits"
+        f"the model must return ({batch}, K) logits, got {article} {kind}{number}: wrap it, lambda x: model(x).logits"
     )

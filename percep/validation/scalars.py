@@ -1,4 +1,4 @@
-"""What public functions ask of the numbers they are set to: whole ones, and levels, of any type that holds them."""
+"""Checks of integers and of levels in (0, 1), of any numeric type."""
 
 import math
 import operator

@@ -1,4 +1,4 @@
-"""Attacks side by side: rivals saved with our rounding, pulled back to a floor, and the figures told of them."""
+"""Attacks side by side: baselines saved with our rounding, pulled back to a floor, and the figures told of them."""
 
 import math
 
@@ -8,7 +8,7 @@ import torch
 from percep import InputError, certify
 from percep.attacks import quantise
 from percep.attacks.baselines import Baseline
-from percep.attacks.comparison import CONTENDERS, OURS, Outcome, attempt, contender, outcomes, success_curve
+from percep.attacks.comparison import ATTACK_NAMES, OURS, Outcome, attack_by_name, attempt, outcomes, success_curve
 from percep.attacks.criteria import achieved
 from percep.attacks.resave import cheapest_saved, pulled_back
 from percep.report.comparison.tables import save_curves, summary, table
@@ -64,7 +64,7 @@ def test_outcomes_are_those_of_the_attacks():
     labels = model(x).argmax(1)
     for name in (OURS, "ddn", "pgd_l2+8bit"):
         rows = outcomes(name, model, x, labels, gradients=20, floor=0.9)
-        attack, origin = contender(name, model, 20)
+        attack, origin = attack_by_name(name, model, 20)
         for image, row in enumerate(rows):
             result = attack(x[image : image + 1], labels[image : image + 1], None)
             assert row.attack == name and row.origin == origin
@@ -87,7 +87,7 @@ def test_an_attempt_without_success_keeps_the_answer_rounded():
     x = saved()
     beyond_reach = Linear(x, 3, lead=1e6)
     found = attempt("fgsm", beyond_reach, x, LABEL, gradients=20)
-    answer = contender("fgsm", beyond_reach, 20)[0](x, LABEL, None).images
+    answer = attack_by_name("fgsm", beyond_reach, 20)[0](x, LABEL, None).images
     assert found.outcome.resaved_cost == math.inf and torch.equal(found.image, quantise(answer))
 
 
@@ -95,7 +95,9 @@ def test_percep_beats_every_library_on_a_linear_model_as_saved():
     x = saved()
     model = Linear(x, 4, lead=1.0)
     costs = {
-        name: outcomes(name, model, x, LABEL, gradients=40)[0] for name in CONTENDERS if name not in ("fgsm", "perc_al")
+        name: outcomes(name, model, x, LABEL, gradients=40)[0]
+        for name in ATTACK_NAMES
+        if name not in ("fgsm", "perc_al")
     }
     mine = costs.pop(OURS).saved_cost
     assert mine < 0.5 * min(min(row.saved_cost, row.resaved_cost) for row in costs.values())
@@ -103,7 +105,7 @@ def test_percep_beats_every_library_on_a_linear_model_as_saved():
 
 def test_unknown_attacks_are_refused():
     with pytest.raises(InputError, match="choose percep"):
-        contender("deepfool", Linear(saved()), 20)
+        attack_by_name("deepfool", Linear(saved()), 20)
     with pytest.raises(InputError, match="cannot round"):
         Baseline("cw", Linear(saved()), eight_bit=True)
 

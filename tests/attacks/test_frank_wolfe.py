@@ -1,4 +1,4 @@
-"""The attack: strength against a linear model's closed form, and the honesty of what it returns."""
+"""The attack: strength against a linear model's closed form, and that what it returns is what it says."""
 
 import itertools
 
@@ -14,7 +14,7 @@ from percep import InputError, Multipliers, Program, SSIMBall, Window, certify, 
 from percep.attacks import AttackStatus, FrankWolfe, quantise
 from percep.attacks.cost import Cost
 from percep.attacks.criteria import achieved, loss, margin
-from percep.attacks.quantisation import descend, lattice_optimum, to_lattice, to_level
+from percep.attacks.quantisation import descend, quantise_into_ball, quantise_perturbation, quantised_optimum
 from tests.support.moods import Moods
 from tests.support.references import KINDS, photograph, random_like, reference
 
@@ -54,7 +54,7 @@ def scaled(model: Linear) -> nn.Module:
 
 @pytest.mark.parametrize("level", [{"floor": 0.95}, {"mean": 0.98}, {"floor": 0.8, "mean": 0.98}])
 @pytest.mark.parametrize("name", ["margin", "cross_entropy", "dlr"])
-def test_linear_model_is_turned_just_within_reach_of_the_program(level, name):
+def test_linear_model_is_fooled_just_within_reach_of_the_program(level, name):
     x = saved()
     gradient = Linear(x).weight[1] - Linear(x).weight[0]
     ball = SSIMBall(x, **level)
@@ -180,7 +180,7 @@ def test_the_k_best_classes_are_left_or_entered():
     assert entered.success.tolist() == [True] and 5 in model(entered.images).topk(5, 1).indices[0].tolist()
 
 
-def test_a_gradient_of_the_user_s_is_followed_and_the_model_judges():
+def test_a_gradient_of_the_user_s_is_followed_and_the_model_decides_success():
     x = saved()
     model = Linear(x, 2, lead=0.5)
     calls = []
@@ -220,34 +220,34 @@ def test_losses_against_their_formulas():
     st.sampled_from([11, 16, 33]),
     st.sampled_from([{"floor": 0.5}, {"floor": 0.99}, {"mean": 0.9}, {"mean": 0.9999}, {"floor": 0.9, "mean": 0.99}]),
 )
-def test_lattice_optima_are_certified_whatever_the_prices(kind, seed, size, level):
+def test_quantised_optima_are_certified_whatever_the_multipliers(kind, seed, size, level):
     x = quantise(reference(kind, size, channels=3, seed=seed).float())
     generator = torch.Generator().manual_seed(seed)
     ball = SSIMBall(x, **level)
-    pull = torch.randn(x.shape, generator=generator)
-    prices = Multipliers.of(
+    linear_term = torch.randn(x.shape, generator=generator)
+    multipliers = Multipliers.of(
         torch.rand(ball.map_shape, generator=generator) if ball.floor is not None else None,
         torch.rand(ball.map_shape, generator=generator) if ball.floor is not None else None,
         torch.rand(1, 1, 1, 1, generator=generator) if ball.mean is not None else None,
     )
-    images = lattice_optimum(ball, pull, prices, torch.randn(x.shape, generator=generator))
+    images = quantised_optimum(ball, linear_term, multipliers, torch.randn(x.shape, generator=generator))
     torch.testing.assert_close(images, quantise(images), rtol=0, atol=0)
     assert certify(x, images, **level).within.tolist() == [True]
-    assert float((pull * (images - x)).sum()) >= 0
+    assert float((linear_term * (images - x)).sum()) >= 0
 
 
 def test_descent_never_rises():
     x = saved(2)
     quadratic = Cost.of_reference(x, Window.gaussian(), "mean").quadratic(torch.zeros_like(x))
-    pull = random_like(x, 4) * 1e-6
-    delta = to_level(0.02 * random_like(x, 5), x)
+    linear_term = random_like(x, 4) * 1e-6
+    delta = quantise_perturbation(0.02 * random_like(x, 5), x)
 
     def value(d: Tensor) -> float:
-        return float((d.double() * quadratic.product(d).double() / 2 - pull.double() * d.double()).sum())
+        return float((d.double() * quadratic.product(d).double() / 2 - linear_term.double() * d.double()).sum())
 
     values = [value(delta)]
     for _ in range(8):
-        delta = descend(quadratic, pull, delta, x)
+        delta = descend(quadratic, linear_term, delta, x)
         torch.testing.assert_close((x + delta) * 255, ((x + delta) * 255).round(), rtol=0, atol=1e-3)
         values.append(value(delta))
     assert all(after <= before + 1e-12 for before, after in itertools.pairwise(values))
@@ -256,7 +256,7 @@ def test_descent_never_rises():
 
 @pytest.mark.parametrize("size", [12, 16, 23, 32, 40])
 def test_no_certified_image_of_a_thousand_violates_its_ball(size):
-    """200 random images of each size, half with a floor and half with a mean, judged by kornia and scikit-image."""
+    """200 random images of each size, half with a floor and half with a mean, measured by kornia and scikit-image."""
     kinds = [reference(KINDS[i % len(KINDS)], size, channels=1, seed=i) for i in range(200)]
     x = quantise(torch.cat(kinds).float())
     model = Linear(x[:1].expand(1, 1, size, size), 3, lead=0.2)
@@ -284,11 +284,11 @@ def test_no_certified_image_of_a_thousand_violates_its_ball(size):
     st.sampled_from([{"floor": 0.5}, {"floor": 0.99}, {"mean": 0.9}, {"mean": 0.9999}, {"floor": 0.9, "mean": 0.99}]),
     st.floats(-3, 0),
 )
-def test_lattice_images_are_always_certified(kind, seed, size, level, magnitude):
+def test_quantised_images_are_always_certified(kind, seed, size, level, magnitude):
     x = quantise(reference(kind, size, channels=3, seed=seed).float())
     generator = torch.Generator().manual_seed(seed)
     delta = 10**magnitude * torch.randn(x.shape, generator=generator)
-    images = to_lattice(SSIMBall(x, **level), delta)
+    images = quantise_into_ball(SSIMBall(x, **level), delta)
     torch.testing.assert_close(images, quantise(images), rtol=0, atol=0)
     assert certify(x, images, **level).within.tolist() == [True]
 
@@ -325,7 +325,7 @@ def test_bad_calls_are_refused():
 
 @pytest.mark.parametrize("levels", [16, 256, 4096, 65536, None])
 @pytest.mark.parametrize("level", [{"floor": 0.9}, {"mean": 0.98}, {"floor": 0.8, "mean": 0.98}])
-def test_every_number_of_levels_has_its_lattice_inside_the_ball(levels, level):
+def test_every_number_of_levels_is_kept_inside_the_ball(levels, level):
     x = quantise(saved(), levels)
     lead = 0.5 if levels != 16 else 0.05
     result = FrankWolfe(Linear(x, 3, lead), levels=levels, **level)(x, [0])

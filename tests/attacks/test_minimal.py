@@ -1,4 +1,4 @@
-"""The smallest budget: closed forms on linear models, the honesty of the interval, and every odd model."""
+"""The smallest budget: closed forms on linear models, that nothing cheaper was missed, and unusual models."""
 
 import hypothesis.strategies as st
 import pytest
@@ -125,7 +125,7 @@ def test_the_budget_is_kept_and_the_counters_are_right(budget):
     assert model.forwards == int(result.gradient_calls.sum() + result.forward_calls.sum())
 
 
-def test_a_gradient_of_the_user_s_is_followed_and_the_model_judges():
+def test_a_gradient_of_the_user_s_is_followed_and_the_model_decides_success():
     x = saved()
     model = Linear(x, 2, lead=0.5)
     calls = []
@@ -351,11 +351,11 @@ class Ensemble(nn.Module):
         return 4 * torch.stack([member(images) for member in self.members]).mean(0)
 
 
-@pytest.mark.parametrize("judge", ["mean", "one"])
-def test_an_ensemble_s_sum_of_margins_succeeds_where_the_judge_s_own_gradient_does(judge):
+@pytest.mark.parametrize("attacked", ["mean", "one"])
+def test_an_ensemble_s_sum_of_margins_succeeds_where_the_model_s_own_gradient_does(attacked):
     x = saved(4)
     ensemble = Ensemble(3)
-    model = ensemble if judge == "mean" else ensemble.members[0]
+    model = ensemble if attacked == "mean" else ensemble.members[0]
     labels = model(x).argmax(1)
     plain = MinimalPerturbation(model, gradients=30)(x, labels)
     assert plain.success.all()
@@ -369,7 +369,7 @@ def test_an_ensemble_s_sum_of_margins_succeeds_where_the_judge_s_own_gradient_do
         torch.testing.assert_close(1 - result.found, 1 - results[0].found, rtol=0.05, atol=0)
 
 
-def test_the_judge_s_own_gradient_at_any_scale_is_as_good_as_without_one():
+def test_the_model_s_own_gradient_at_any_scale_is_as_good_as_without_one():
     x = saved(3)
     model = Ensemble(1)
     labels = model(x).argmax(1)
@@ -379,7 +379,7 @@ def test_the_judge_s_own_gradient_at_any_scale_is_as_good_as_without_one():
 
 
 @pytest.mark.parametrize("levels", [2, 16, 256, 4096, 65536, None])
-def test_every_number_of_levels_has_its_lattice(levels):
+def test_every_number_of_levels_is_kept(levels):
     x = quantise(saved(dtype=torch.float64 if levels == 65536 else torch.float32), levels)
     model = Linear(x, 3, lead=0.5)
     result = MinimalPerturbation(model, gradients=15, levels=levels)(x, LABEL)

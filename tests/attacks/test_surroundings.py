@@ -288,7 +288,7 @@ def test_logits_in_a_container_are_taken(name):
 def test_answers_without_logits_are_one_error(name):
     for form in (lambda logits, images: (logits, logits), lambda logits, images: logits[:, 0]):
         model = Answering(form)
-        with pytest.raises(InputError, match=r"the (model|network of a foolbox.PyTorchModel) must answer"):
+        with pytest.raises(InputError, match=r"the (model|network of a foolbox.PyTorchModel) must return"):
             (NATIVE | OTHERS | INTEGRATIONS)[name](model, X, LABELS)
 
 

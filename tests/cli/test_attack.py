@@ -21,7 +21,7 @@ from PIL import Image
 
 import percep
 from percep import data, models
-from percep.attacks.comparison import CONTENDERS, ROUNDING
+from percep.attacks.comparison import ATTACK_NAMES, ROUNDING
 from percep.cli.main import main
 from percep.report import read_image
 from percep.runs import TASKS
@@ -154,7 +154,7 @@ def test_the_command_of_a_run_repeats_it(name: str) -> None:
     again = json.loads(Path("again/run.json").read_text())
     assert again["settings"] | {"output": ""} == recorded["settings"] | {"output": ""}
     assert again["command"] == recorded["command"]
-    assert again["basis"]["photographs"] == recorded["basis"]["photographs"]
+    assert again["provenance"]["photographs"] == recorded["provenance"]["photographs"]
 
 
 @pytest.mark.usefixtures("small_model")
@@ -301,7 +301,7 @@ def test_help_names_every_key(capsys: pytest.CaptureFixture[str]) -> None:
     for key in ("attack.measure", "attack.gradients", "compare.attacks", "compare.gradients", "compare.floor"):
         assert key in printed
     assert "task: attack, compare, explain, info, merge, minimal" in printed
-    assert all(name.removesuffix(ROUNDING) in printed for name in CONTENDERS)
+    assert all(name.removesuffix(ROUNDING) in printed for name in ATTACK_NAMES)
     assert "efficientnet_lite0, efficientnet_lite1, efficientnet_lite2, mobilenet_v2, timm, torchvision" in printed
 
 

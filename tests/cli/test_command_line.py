@@ -62,7 +62,8 @@ def test_a_path_is_taken_as_it_is(name: str, key: str) -> None:
     assert composed("data=folder", "data.path=x", f"{key}={name}")[key] == name
 
 
-@settings(max_examples=60, deadline=None)
+@pytest.mark.slow("every example composes a configuration, which takes a tenth of a second")
+@settings(max_examples=25, deadline=None)
 @given(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1))
 @example('\\"')
 @example("\\\\'")
@@ -75,7 +76,8 @@ def test_any_path_is_taken_as_it_is(name: str) -> None:
     assert composed("data=folder", f"data.path={name}")["data.path"] == name
 
 
-@settings(max_examples=60, deadline=None)
+@pytest.mark.slow("every example composes a configuration, which takes a tenth of a second")
+@settings(max_examples=25, deadline=None)
 @given(st.text(st.sampled_from("\\\"'a ${},"), min_size=1))
 def test_quotes_keep_what_is_in_them(name: str) -> None:
     name = name.replace("${", "$ {")

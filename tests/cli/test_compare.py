@@ -12,8 +12,10 @@ from PIL import Image
 
 from percep import data, models
 from percep.attacks import MinimalPerturbation
+from percep.attacks.comparison import attempt
 from percep.cli.main import main
 from tests.support.command import CLASSES, PREPROCESSING, complaint, small_classifier
+from tests.support.processes import finish, start
 
 pytestmark = pytest.mark.usefixtures("one_thread", "elsewhere")
 
@@ -86,6 +88,7 @@ def test_only_correctly_classified_photographs_are_attacked() -> None:
     assert [line["images"] for line in summary["attacks"]] == [1, 1]
 
 
+@pytest.mark.slow("two comparisons, of which one is of two attacks")
 @pytest.mark.usefixtures("small_model")
 def test_an_attack_does_the_same_in_any_company() -> None:
     alone = _run("compare.attacks=[pgd_l2]", "attack.target=random")
@@ -101,8 +104,6 @@ def test_an_attack_does_the_same_in_any_company() -> None:
 
 @pytest.mark.usefixtures("small_model")
 def test_an_interrupted_comparison_keeps_what_was_done(monkeypatch: pytest.MonkeyPatch) -> None:
-    attempt = sys.modules["percep.runs.comparison.task"].attempt
-
     def interrupt(name: str, *arguments: object) -> object:
         if name == "ddn":
             raise KeyboardInterrupt
@@ -166,9 +167,14 @@ def test_bad_input_is_one_line(arguments: str, words: str, capsys: pytest.Captur
     assert words in complaint(capsys, "task=compare", *arguments.split())
 
 
-def test_several_processes_are_refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    assert "task=compare runs in one process" in complaint(capsys, "task=compare", "output=out")
+@pytest.mark.multiprocess
+@pytest.mark.usefixtures("small_model")
+def test_several_processes_say_once_what_cannot_be_compared(capfd: pytest.CaptureFixture[str]) -> None:
+    command = ("task=compare", "data=folder", "data.path=photos", "attack.target=3", "output=out")
+    assert finish(start(2, *command)) == [2, 2]
+    (line,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith("percep: ")]
+    assert "no photograph is left to compare attacks on: 3 already adversarial, 1 unreadable" in line
+    assert not list(Path("out").iterdir())
 
 
 def _image(name: str, folder: str = "photos") -> torch.Tensor:

@@ -116,7 +116,7 @@ def test_a_targeted_study_judges_its_target() -> None:
         ("criteria.control=noise", "criteria.control must be one of random, phase_shuffled, sign_flipped"),
         ("criteria.region=here", "criteria.region must be one of outside, matched, shifted, random"),
         ("criteria.statistic=kendall", "criteria.statistic must be one of pearson, spearman, partial_spearman"),
-        ("study.rivals=[pgd]", "study.rivals must be one of"),
+        ("study.baselines=[pgd]", "study.baselines must be one of"),
         ("study.gradients=3", "gradients must be at least 20"),
         ("study.sweep=[{floor: 2}]", "study.sweep: floor must lie in (0, 1)"),
         ("study.sweep=[{window: uniform, size: 4, stride: 9}]", "window stride must lie in [1, 4]"),

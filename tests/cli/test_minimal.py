@@ -13,7 +13,7 @@ from skimage.metrics import structural_similarity
 from percep import data, models
 from percep.cli.main import main
 from percep.report import read_image
-from percep.report.common.sheet import Sheet
+from percep.report.common.canvas import Canvas
 from tests.support.command import CLASSES, complaint, small_classifier
 
 pytestmark = pytest.mark.usefixtures("one_thread", "elsewhere")
@@ -60,13 +60,13 @@ def test_what_was_found_is_true_of_the_saved_file() -> None:
 @pytest.mark.usefixtures("small_model")
 def test_what_a_run_leaves_behind(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[str] = []
-    text = Sheet.text
+    text = Canvas.text
 
-    def listen(page: Sheet, left: float, middle: float, words: str, **style: object) -> None:
+    def listen(page: Canvas, left: float, middle: float, words: str, **style: object) -> None:
         written.append(words)
         text(page, left, middle, words, **style)
 
-    monkeypatch.setattr(Sheet, "text", listen)
+    monkeypatch.setattr(Canvas, "text", listen)
     table = _run("batch_size=2")
     assert list(table.name) == ["a", "b", "c", "d"]
     assert table.status["c"] == "unreadable: not an image of a known format"

@@ -164,7 +164,7 @@ class TestLabels:
 
     def test_a_study_without_labels_says_so(self, use, capsys) -> None:
         use(small_classifier())
-        arguments = ["task=explain", "study=quick", "study.block=4", "study.sweep=[]", "study.rivals=[]", *ATTACK]
+        arguments = ["task=explain", "study=quick", "study.block=4", "study.sweep=[]", "study.baselines=[]", *ATTACK]
         assert main([*arguments, "ball.mean=0.7"]) == 0
         told = summary()
         assert (told["labelled"], told["correct_before"], told["without_label"]) == (0, None, 3)
@@ -259,7 +259,7 @@ class TestGrey:
             "attack": ["ball.mean=0.7"],
             "minimal": ["attack.gradients=20"],
             "compare": ["compare.gradients=20", "compare.attacks=[percep,fgsm]"],
-            "explain": ["study=quick", "study.block=4", "study.sweep=[]", "study.rivals=[]", "ball.mean=0.05"],
+            "explain": ["study=quick", "study.block=4", "study.sweep=[]", "study.baselines=[]", "ball.mean=0.05"],
         }[task]
         assert main([f"task={task}", "data=folder", "data.path=photos", "output=out", *own]) == 0
         page = Path("out/report.html").read_text()
@@ -328,7 +328,7 @@ TASKS = {
     "attack": ["ball.mean=0.7"],
     "minimal": ["attack.gradients=20"],
     "compare": ["compare.gradients=20", "compare.attacks=[fgsm]"],
-    "explain": ["study=quick", "study.block=4", "study.sweep=[]", "study.rivals=[]", "ball.mean=0.05"],
+    "explain": ["study=quick", "study.block=4", "study.sweep=[]", "study.baselines=[]", "ball.mean=0.05"],
 }
 
 

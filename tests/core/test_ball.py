@@ -1,5 +1,7 @@
 """The ball is the sublevel set itself: membership, convexity, rays, and the mean's inner approximation."""
 
+from dataclasses import fields, is_dataclass
+
 import hypothesis.strategies as st
 import pytest
 import torch
@@ -155,6 +157,38 @@ def test_select_is_the_ball_of_those_images():
     before = ball.select(chosen).scale(delta[chosen])
     torch.testing.assert_close(before, ball.scale(delta)[chosen], rtol=0, atol=0)
     torch.testing.assert_close(ball.select(chosen).scale(delta[chosen]), before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("levels", [{"floor": 0.9}, {"mean": 0.99}, {"floor": 0.9, "mean": 0.99}])
+def test_what_is_known_of_a_ball_is_not_computed_again(levels, monkeypatch):
+    """Its selections, conversions and expansions take the reference's statistics over."""
+    x = torch.cat([photograph(i, 24) for i in (3, 4)]).float()
+    ball, images = SSIMBall(x, **levels), torch.tensor([1])
+    assert ball.ellipsoid is not None or ball.floor_sets is not None
+    fresh = SSIMBall(x[1:], **levels)
+    expected = [fresh.floor_sets, fresh.ellipsoid, fresh.reference_variance, fresh.double.reference_variance]
+    monkeypatch.setattr("percep.ball.View.of", lambda *_: pytest.fail("computed once more"))
+    for derived in (ball.select(images), ball.select(images).select(torch.tensor([True]))):
+        found = [derived.floor_sets, derived.ellipsoid, derived.reference_variance, derived.double.reference_variance]
+        for mine, other in zip(found, expected, strict=True):
+            assert _same(mine, other)
+    assert torch.equal(ball.expand(torch.zeros_like(x)).reference_mean, ball.reference_mean)
+
+
+def test_a_ball_is_not_written_to():
+    ball = SSIMBall(photograph(3, 24), floor=0.9)
+    for made in (ball, ball.select(torch.tensor([0])), ball.expand(torch.zeros_like(ball.reference))):
+        with pytest.raises(AttributeError):
+            made.reference = ball.reference
+    assert ball.num_windows == 3 * 24 * 24 and ball.map_shape == (1, 3, 24, 24)
+
+
+def _same(mine: object, other: object) -> bool:
+    if isinstance(mine, torch.Tensor) and isinstance(other, torch.Tensor):
+        return bool(torch.allclose(mine, other, rtol=1e-6, atol=0))
+    if is_dataclass(mine) and is_dataclass(other):
+        return all(_same(getattr(mine, part.name), getattr(other, part.name)) for part in fields(mine))
+    return mine is None and other is None
 
 
 def test_one_bad_image_leaves_the_others_alone():

@@ -16,7 +16,7 @@ from percep.study import CONTROLS
 
 
 def test_every_baseline_has_its_attack() -> None:
-    assert tuple(baseline._PEERS) == choices.BASELINES
+    assert tuple(baseline._LIBRARY_ATTACKS) == choices.BASELINES
 
 
 def test_every_control_has_its_gradient() -> None:

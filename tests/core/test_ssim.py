@@ -7,8 +7,8 @@ from kornia.metrics import ssim as kornia_ssim
 from skimage.metrics import structural_similarity
 
 from percep import Window, certify
-from percep.ssim import ssim_losses, ssim_map
-from tests.support.references import KINDS, reference
+from percep.ssim import View, ssim_losses, ssim_map
+from tests.support.references import KINDS, random_like, reference
 
 
 def distorted(images: torch.Tensor, amount: float = 0.05) -> torch.Tensor:
@@ -80,3 +80,32 @@ def test_certificate_measures_the_same_map(window, kind):
     certificate = certify(x, y, window=window)
     torch.testing.assert_close(certificate.min_ssim[0], values.min(), rtol=0, atol=1e-9)
     torch.testing.assert_close(certificate.mean_ssim[0], values.mean(), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("window", [Window.gaussian(), Window.uniform(8, stride=4, padding="valid")])
+def test_moments_of_a_view_are_those_of_the_perturbation_itself(window):
+    x = torch.cat([reference(kind, 20, channels=3) for kind in KINDS[:2]])
+    d, k = 0.1 * random_like(x, 1), torch.tensor([0.1, 0.7], dtype=torch.float64).reshape(-1, 1, 1, 1)
+    moments = View.of(window, x).moments(d)
+    v = d - k * x
+    torch.testing.assert_close(moments.mean_from(k), window.mean(v), rtol=0, atol=1e-12)
+    torch.testing.assert_close(moments.variance_from(k), window.mean(v * v) - window.mean(v) ** 2, rtol=0, atol=1e-12)
+
+
+def test_a_view_s_adjoint_and_coverage_are_those_of_its_mean():
+    x = reference("photograph", 21, channels=2)
+    view = View.of(Window.uniform(8, stride=5, padding="valid"), x)
+    d, u = random_like(x, 1), random_like(view.reference_mean, 2)
+    torch.testing.assert_close((view.adjoint(u) * d).sum(), (u * view.mean(d)).sum())
+    torch.testing.assert_close((view.coverage * d).sum(), view.mean(d).sum())
+    # Windows of 8 at 0, 5 and 10 end before the last three of 21 pixels.
+    assert bool((view.coverage[..., 18:, :] == 0).all() & (view.coverage[..., :18, :18] > 0).all())
+
+
+def test_a_view_of_some_images_is_the_view_selected():
+    x = torch.cat([reference(kind, 20) for kind in KINDS[:3]])
+    images, window = torch.tensor([2, 0]), Window.gaussian()
+    y = distorted(x)
+    found, alone = View.of(window, x).select(images), View.of(window, x[images])
+    for mine, other in zip(found.losses(y[images]), alone.losses(y[images]), strict=True):
+        torch.testing.assert_close(mine, other, rtol=0, atol=1e-14)

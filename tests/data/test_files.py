@@ -19,7 +19,7 @@ from percep.data.files import Names, is_hidden, is_image_name, without_suffix
 from percep.data.shards import Archives, ClassFolders
 from percep.errors import InputError
 from percep.models import Preprocessing
-from percep.runs.engine.manifest import Record, claim
+from percep.runs.engine.manifest import Manifest, claim
 
 SIDE = 12
 WHOLE = Preprocessing(resize=SIDE, crop=SIDE)
@@ -221,7 +221,7 @@ class TestFolders:
         _put(tmp_path, "classes/out/curves.png", "classes/cat/out/panels/a.png")
         (tmp_path / "classes/outputs/2026-01-01/10-00-00").mkdir(parents=True)  # of the run that has just begun
         for folder in ("loose/outputs/2026-01-01/10-00-00", "classes/cat/out"):
-            claim(tmp_path / folder, Record("percep", {"task": "attack"}, {"percep": "1"}, 1, 1))
+            claim(tmp_path / folder, Manifest("percep", {"task": "attack"}, {"percep": "1"}, 1, 1))
         (tmp_path / "classes/out/config.yaml").write_text(settings)
         assert [one.name for one in data.folder(tmp_path / "loose", WHOLE, CLASSES)] == ["a"]
         assert [one.name for one in data.folder(tmp_path / "classes", WHOLE, CLASSES)] == ["cat_a"]

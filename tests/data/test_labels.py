@@ -415,12 +415,12 @@ class TestFolders:
         for missing, rows in ((3, 3), (101, 1)):
             labels = _read(tmp_path, "a,0\n" + "".join(f"x{n},1\n" for n in range(missing)))
             photographs = data.folder(root, WHOLE, CLASSES, labels)
-            assert (photographs.survey().count, photographs.survey().entries) == (2, 2 + rows)
+            assert (photographs.inventory().count, photographs.inventory().entries) == (2, 2 + rows)
             assert sum(entry.missing for entry in photographs.entries) == missing
 
     def test_a_changed_label_is_another_survey(self, tmp_path: Path) -> None:
         root = _photos(tmp_path / "photos", "a.png", "b.png")
-        surveys = [data.folder(root, WHOLE, CLASSES, _read(tmp_path, f"a,{n}\nb,2\n")).survey() for n in (0, 0, 1)]
+        surveys = [data.folder(root, WHOLE, CLASSES, _read(tmp_path, f"a,{n}\nb,2\n")).inventory() for n in (0, 0, 1)]
         assert surveys[0] == surveys[1] != surveys[2]
 
     def test_one_photograph(self, tmp_path: Path) -> None:
@@ -556,7 +556,9 @@ class TestTargetsOfTheCommand:
 
     def test_the_draws_without_a_background_class_stay(self) -> None:
         labels = [number % 10 for number in range(200)]
-        expected = [(label + 1 + inputs.drawn(name, 7) % 9) % 10 for name, label in zip(NAMES, labels, strict=True)]
+        expected = [
+            (label + 1 + inputs.stable_seed(name, 7) % 9) % 10 for name, label in zip(NAMES, labels, strict=True)
+        ]
         assert self._targets("random", labels, 10, 0) == expected
 
 

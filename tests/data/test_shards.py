@@ -128,7 +128,7 @@ class TestClassFolders:
         folders = ClassFolders(_folders(tmp_path, "n1", "n2", "n3", each=3), WHOLE, CLASSES)
         assert [photograph.name for photograph in folders.first(4)] == ["n1/0", "n1/1", "n2/0", "n3/0"]
         assert [photograph.name for photograph in folders.first(2)] == ["n1/0", "n2/0"]
-        assert (folders.survey().count, folders.first(4).survey().count) == (9, 4)
+        assert (folders.inventory().count, folders.first(4).inventory().count) == (9, 4)
 
     def test_a_limit_is_reached_where_classes_are_small_or_empty(self, tmp_path: Path) -> None:
         _folders(tmp_path, "n2", "n3", each=3)
@@ -142,10 +142,10 @@ class TestClassFolders:
 
     def test_a_survey_tells_other_photographs(self, tmp_path: Path) -> None:
         folders = ClassFolders(_folders(tmp_path, "n1", "n2"), WHOLE, CLASSES)
-        before = folders.survey()
-        assert folders.survey() == before
+        before = folders.inventory()
+        assert folders.inventory() == before
         (tmp_path / "n2" / "0.png").rename(tmp_path / "n2" / "1.png")
-        after = folders.survey()
+        after = folders.inventory()
         assert after.count == before.count and after.digest != before.digest
 
     def test_bad_files_and_empty_classes(self, tmp_path: Path) -> None:
@@ -217,7 +217,8 @@ class TestArchives:
         assert [one.name for one in archives.first(3)] == ["0/d_00", "0/d_01", "1/d_10"]
         (tmp_path / "labels.csv").write_text("00,1\n")
         assert (
-            archives.survey() != Archives(str(tmp_path), WHOLE, CLASSES, Labels.read(tmp_path / "labels.csv")).survey()
+            archives.inventory()
+            != Archives(str(tmp_path), WHOLE, CLASSES, Labels.read(tmp_path / "labels.csv")).inventory()
         )
 
     def test_labels_of_one_name_in_several_archives(self, tmp_path: Path) -> None:
@@ -358,5 +359,5 @@ def test_folders_and_samples_are_one_shard() -> None:
     photographs = data.samples(WHOLE)
     assert photographs.shards == ("photographs",)
     assert [entry.name for entry in photographs.shard(0)] == [photograph.name for photograph in photographs]
-    assert photographs.survey().count == 20
-    assert photographs.survey().digest != photographs.first(19).survey().digest
+    assert photographs.inventory().count == 20
+    assert photographs.inventory().digest != photographs.first(19).inventory().digest

@@ -1,4 +1,4 @@
-"""Attributions of linear models, whose answers are known."""
+"""Attributions of linear models, which are known in closed form."""
 
 import pytest
 import torch

@@ -44,13 +44,13 @@ def test_distance_is_from_the_middle_over_half_the_diagonal():
     assert float(distance_from_centre(224, 224).max()) < 1
 
 
-def test_the_centred_gaussian_is_separable_with_the_spread_asked_for():
-    gaussian = centred_gaussian(41, 21, spread=0.2)
+def test_the_centred_gaussian_is_separable_with_the_sigma_asked_for():
+    gaussian = centred_gaussian(41, 21, sigma=0.2)
     assert float(gaussian[20, 10]) == 1
     assert float(gaussian[20, 10 + 4]) == pytest.approx(math.exp(-((4 / 4.2) ** 2) / 2))
     torch.testing.assert_close(gaussian, torch.outer(gaussian[:, 10], gaussian[20]))
-    with pytest.raises(InputError, match="spread"):
-        centred_gaussian(4, 4, spread=0)
+    with pytest.raises(InputError, match="sigma"):
+        centred_gaussian(4, 4, sigma=0)
 
 
 def test_the_confounds_of_a_batch_have_names_and_one_shape():

@@ -104,7 +104,7 @@ def test_a_prefix_that_only_some_keys_have_is_named() -> None:
         fill(_network(), some, "checkpoint x.pt", "net")
     assert str(caught.value) == (
         "checkpoint x.pt does not fit net: stem.weight is missing, and 3 more; "
-        "2 of its 9 keys begin with 'module.', which is taken off where all do"
+        "2 of its 9 keys begin with 'module.', which is removed only if all do"
     )
 
 

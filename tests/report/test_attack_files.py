@@ -33,11 +33,11 @@ from percep.report import (
     summarise,
     write_results,
 )
-from percep.report.common.drawing import amplification, ssim_colours
+from percep.report.common.canvas import Canvas, printable
+from percep.report.common.colours import amplification, ssim_colours
 from percep.report.common.panel import certificate_line
 from percep.report.common.plot import DARK, LIGHT
-from percep.report.common.sheet import Sheet, printable
-from percep.report.common.worst import cut, worst_place
+from percep.report.common.worst_place import span, worst_place
 from percep.report.comparison import curves
 from percep.report.comparison.tables import save_curves
 
@@ -144,13 +144,13 @@ class TestPanel:
 
     def test_where_there_is_no_grad_cam_its_reason_is_written(self, tmp_path, panel, monkeypatch):
         written: list[str] = []
-        text = Sheet.text
+        text = Canvas.text
 
         def listen(page, left, middle, words, **style):
             written.append(words)
             text(page, left, middle, words, **style)
 
-        monkeypatch.setattr(Sheet, "text", listen)
+        monkeypatch.setattr(Canvas, "text", listen)
         reason = "the network has no convolutional stage in front of its pooling, so no layer for Grad-CAM " * 2
         without = replace(panel, gradcam=None, no_gradcam=reason + "日\n")
         save_panel(tmp_path / "panel.png", without)
@@ -245,7 +245,7 @@ class TestWorstPlace:
     @given(st.integers(0, 99), st.integers(1, 100), st.integers(1, 40))
     def test_a_cutting_is_inside_the_image_around_its_middle(self, middle, length, size):
         middle = middle % length
-        part = cut(middle, length, size)
+        part = span(middle, length, size)
         assert 0 <= part.start <= middle < part.stop <= length
         assert part.stop - part.start == min(size, length)
 

@@ -16,12 +16,12 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.support.select import Select
 
 from percep import data
-from percep.attacks.comparison import CONTENDERS, Outcome
+from percep.attacks.comparison import ATTACK_NAMES, Outcome
 from percep.models import Preprocessing
 from percep.report import Facts, Prediction
 from percep.report.common.plot import DARK, LIGHT
 from percep.report.comparison.curves import line_style
-from percep.report.comparison.gallery import GALLERY_LIMIT, ComparisonGallery
+from percep.report.comparison.gallery import GALLERY_LIMIT, ComparedPictures, ComparisonGallery, compared_pictures
 from percep.report.comparison.page import comparison_verdict, save_comparison_report
 from percep.report.comparison.tables import ComparedImages, ComparisonRow, ranked, summary
 from tests.report.test_attack_page import (
@@ -63,14 +63,13 @@ def row(name: str, attack: str, cost: float) -> ComparisonRow:
     return ComparisonRow(name, "attacked", 1, CLASS, outcome=outcome(attack, cost))
 
 
-def images(attack: str) -> ComparedImages:
+def images(attack: str) -> ComparedPictures:
     original = shown().original
     first, second = CHANGES[attack]
     perturbation = torch.zeros_like(original)
     perturbation[0, :, :40], perturbation[1, :, 24:] = first / 255, second / 255
-    return ComparedImages(
-        original, (original + perturbation).clamp(0, 1), Prediction(CLASS, 0.9712), Prediction(f"{attack}-like", 0.5)
-    )
+    before, after = Prediction(CLASS, 0.9712), Prediction(f"{attack}-like", 0.5)
+    return compared_pictures(ComparedImages(original, (original + perturbation).clamp(0, 1), before, after))
 
 
 def rows_of(costs: dict[str, Sequence[float]]) -> list[ComparisonRow]:
@@ -240,11 +239,11 @@ class TestCurves:
 
     @pytest.mark.parametrize(("theme", "ground"), [(LIGHT, "rgb(252, 252, 251)"), (DARK, "rgb(19, 19, 22)")])
     def test_every_attack_has_a_line_of_its_own_with_or_without_colour(self, theme, ground):
-        styles = [line_style(name, theme) for name in CONTENDERS]
+        styles = [line_style(name, theme) for name in ATTACK_NAMES]
         without = [
             (style.get("marker"), style.get("linestyle"), style.get("markerfacecolor") == "none") for style in styles
         ]
-        assert len(set(without)) == len(CONTENDERS)
+        assert len(set(without)) == len(ATTACK_NAMES)
         hues = {style["color"] for style in styles}
         assert len(hues) == 12
         for hue in hues:
@@ -418,13 +417,14 @@ def test_the_verdict(costs, words):
 def test_five_hundred_photographs_under_six_attacks_open_at_once(browser, tmp_path):
     generator = torch.Generator().manual_seed(0)
     attacks = ("percep", "fgsm", "pgd_linf", "pgd_l2", "ddn", "cw")
-    pictures: list[ComparedImages] = []
+    pictures: list[ComparedPictures] = []
     strength = torch.linspace(0, 1.2, 224)  # levels; as an attack's, nothing in places
     for photograph in data.samples(Preprocessing(resize=256, crop=224)).first(10):
         assert photograph.image is not None
         noise = (strength * torch.randn(3, 224, 224, generator=generator)).round() / 255
         adversarial = (photograph.image + noise).clamp(0, 1)
-        pictures.append(ComparedImages(photograph.image, adversarial, Prediction("a", 0.9), Prediction("b", 0.5)))
+        compared = ComparedImages(photograph.image, adversarial, Prediction("a", 0.9), Prediction("b", 0.5))
+        pictures.append(compared_pictures(compared))
     gallery, rows = ComparisonGallery(), []
     for place in range(500):
         for attack in attacks:

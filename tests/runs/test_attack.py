@@ -147,15 +147,15 @@ def test_an_interrupted_terminal(world: int, undisturbed: Path) -> None:
     command = (*ARGUMENTS, "output=out")
 
     def slowly(rank: int) -> None:
-        from percep.runs.attack import task as campaign  # noqa: PLC0415
+        from percep.runs.attack import task  # noqa: PLC0415
 
-        work = campaign.Campaign._work
+        work = task.AttackCampaign._attack
 
         def slow(self: object, batch: object) -> object:
             time.sleep(0.5)
             return work(self, batch)
 
-        campaign.Campaign._work = slow
+        task.AttackCampaign._attack = slow
 
     processes = start(world, *command, before=slowly)
     while not parts("out") and all(process.is_alive() for process in processes):

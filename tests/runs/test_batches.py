@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from percep import data
-from percep.data.photographs import Entry, Photograph, Survey
+from percep.data.photographs import Entry, Inventory, Photograph
 from percep.errors import InputError, UnavailableError
 from percep.models import Preprocessing
 from percep.runs.engine import batches as module
@@ -44,8 +44,8 @@ class _Named:
         if number == self.broken:
             raise InputError("it breaks off")
 
-    def survey(self) -> Survey:
-        return Survey("", None)
+    def inventory(self) -> Inventory:
+        return Inventory("", None)
 
     def __iter__(self) -> Iterator[Photograph]:
         raise NotImplementedError

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from percep.errors import InputError
-from percep.runs.engine.atomic import whole
+from percep.runs.engine.atomic import atomic
 from percep.runs.engine.batches import Finished
-from percep.runs.engine.checkpoints import Parts
+from percep.runs.engine.checkpoints import Checkpoints
 
 
 @dataclass(frozen=True)
@@ -60,14 +60,14 @@ extras = st.builds(
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.tuples(rows, extras), max_size=4), st.booleans())
 def test_records_come_back_as_they_were(tmp_path_factory: pytest.TempPathFactory, records: list, last: bool) -> None:
-    parts = Parts(tmp_path_factory.mktemp("parts"), (Row, Extra))
+    parts = Checkpoints(tmp_path_factory.mktemp("parts"), (Row, Extra))
     parts.write(3, 0, records, last=last)
     assert list(parts) == [(3, 0, records)]
     assert parts.finished() == (Finished(frozenset([3])) if last else Finished(frozenset(), {3: frozenset([0])}))
 
 
 def test_nan_is_not_none_and_names_from_disks_do_not_hurt(tmp_path: Path) -> None:
-    parts = Parts(tmp_path, (Row,))
+    parts = Checkpoints(tmp_path, (Row,))
     parts.write(0, 0, [(Row("a\udce9", size=math.nan),), (Row("b"),)], last=True)
     ((_, _, ((first,), (second,))),) = parts
     assert first.name == "a\\udce9" and math.isnan(first.size)
@@ -75,7 +75,7 @@ def test_nan_is_not_none_and_names_from_disks_do_not_hurt(tmp_path: Path) -> Non
 
 
 def test_parts_are_in_order_and_other_tools_read_them(tmp_path: Path) -> None:
-    parts = Parts(tmp_path, (Row, Extra))
+    parts = Checkpoints(tmp_path, (Row, Extra))
     for shard, number in ((1, 0), (0, 10), (0, 9)):
         parts.write(shard, number, [(Row(f"{shard} {number}", count=number), Extra())], last=False)
     assert [(shard, number) for shard, number, _ in parts] == [(0, 9), (0, 10), (1, 0)]
@@ -84,7 +84,7 @@ def test_parts_are_in_order_and_other_tools_read_them(tmp_path: Path) -> None:
 
 
 def test_a_shard_is_finished_when_nothing_is_missing(tmp_path: Path) -> None:
-    parts = Parts(tmp_path, (Row,))
+    parts = Checkpoints(tmp_path, (Row,))
     assert parts.finished() == Finished() and not parts
     parts.write(0, 2, [], last=True)
     parts.write(0, 0, [(Row("a"),)], last=False)
@@ -96,7 +96,7 @@ def test_a_shard_is_finished_when_nothing_is_missing(tmp_path: Path) -> None:
 
 
 def test_a_part_that_cannot_be_written_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    parts = Parts(tmp_path, (Row,))
+    parts = Checkpoints(tmp_path, (Row,))
     parts.write(0, 0, [(Row("a"),)], last=False)
     write_table = pq.write_table
 
@@ -114,7 +114,7 @@ def test_a_part_that_cannot_be_written_is_not_there(tmp_path: Path, monkeypatch:
 
 
 def test_a_damaged_part_is_named(tmp_path: Path) -> None:
-    parts = Parts(tmp_path, (Row,))
+    parts = Checkpoints(tmp_path, (Row,))
     parts.write(0, 0, [(Row("a"),)], last=True)
     path = tmp_path / "000000" / "000000.parquet"
     path.write_bytes(path.read_bytes()[:-20])
@@ -126,11 +126,11 @@ def test_a_damaged_part_is_named(tmp_path: Path) -> None:
 def test_a_file_is_replaced_whole_or_stays(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     path.write_text("before")
-    with pytest.raises(KeyboardInterrupt), whole(path) as temporary:
+    with pytest.raises(KeyboardInterrupt), atomic(path) as temporary:
         temporary.write_text("ha")
         raise KeyboardInterrupt
     assert path.read_text() == "before" and list(tmp_path.iterdir()) == [path]
-    with whole(path) as temporary:
+    with atomic(path) as temporary:
         temporary.write_text("after")
         assert path.read_text() == "before"
     assert path.read_text() == "after" and list(tmp_path.iterdir()) == [path]

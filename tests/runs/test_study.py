@@ -2,12 +2,15 @@
 
 import json
 import os
+import shutil
 import signal
 import tarfile
 import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -132,6 +135,23 @@ def test_what_a_killed_study_has_finished_is_merged_on_demand(capsys: pytest.Cap
     assert summary("out")["photographs"] == {"fooled": 3, "unreadable": 1, "pending": 3}
     assert not summary("out")["complete"]
     assert "The run was interrupted: 4 of 7 photographs were done." in Path("out/report.html").read_text()
+
+
+def test_a_folder_with_former_names_is_merged(undisturbed: Path) -> None:
+    shutil.copytree(undisturbed, "former")
+    record = json.loads(Path("former/run.json").read_text())
+    record["settings"]["study"]["rivals"] = record["settings"]["study"].pop("baselines")
+    Path("former/run.json").write_text(json.dumps(record))
+    for path in Path("former/parts").glob("*/examination/*/*.parquet"):
+        table = pq.read_table(path)
+        rows = table.to_pylist()
+        for row in rows:
+            row["status"] = "turned" if row["status"] == "fooled" else row["status"]
+            for named in row["maps"]:
+                named["name"] = named["name"].replace("multiplier", "price")
+        pq.write_table(pa.Table.from_pylist(rows, table.schema), path)
+    assert main(["task=merge", "output=former"]) == 0
+    same("former", undisturbed)
 
 
 @pytest.mark.parametrize("world", [1, 2])

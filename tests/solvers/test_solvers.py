@@ -8,7 +8,7 @@ from hypothesis import given, settings
 
 from percep import InputError, Multipliers, Program, SSIMBall, Status, Window, solve
 from percep.solvers import ADMM, Dual, InteriorPoint, Oracle, ProjectedGradient, Tiles
-from percep.solvers.lagrangian import NormalEquations, dual_bound, per_image
+from percep.solvers.lagrangian import NormalEquations, dual_bound, feasible_multipliers, per_image
 from tests.support.references import KINDS, LEVELS, photograph, random_like, reference
 
 SEEDS = st.integers(0, 2**31)
@@ -27,8 +27,7 @@ def program(kind: str, seed: int, rho: float, ball: dict, size: int = 24, dtype=
 @pytest.mark.parametrize("rho", [0.0, 1.0])
 @pytest.mark.parametrize("level", LEVELS)
 def test_dual_agrees_with_the_conic_solver_on_random_programs(level, rho):
-    for seed in range(10):
-        kind = KINDS[seed % len(KINDS)]
+    for seed, kind in enumerate(KINDS):
         task = program(kind, seed, rho, LEVELS[level])
         exact = solve(task, Oracle(), tol=1e-4)
         answer = solve(task, Dual(), tol=1e-3)
@@ -163,6 +162,16 @@ def test_the_bound_holds_for_any_multipliers_and_any_point(kind, seed, level, rh
     bound = dual_bound(task, multipliers, 0.1 * random_like(task.linear, seed + 3))
     for point in (feasible, ascent, torch.zeros_like(feasible)):
         assert float(bound) >= float(task.objective(point)) - 1e-12
+
+
+@pytest.mark.parametrize("others", [name for name in LEVELS if name != "both"])
+def test_a_bound_of_other_constraints_multipliers_is_refused(others):
+    """Those of a floor alone, or of a mean alone, say nothing of a program with both."""
+    task, other = (program("photograph", 2, 0.0, LEVELS[name], size=16) for name in ("both", others))
+    point = torch.zeros_like(task.linear)
+    for mine, foreign in ((task, other), (other, task)):
+        with pytest.raises(InputError, match="multipliers of the constraints of its ball"):
+            dual_bound(mine, feasible_multipliers(foreign), point)
 
 
 def test_normal_equations_are_the_gradient_of_the_lagrangian():

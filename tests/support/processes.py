@@ -46,9 +46,9 @@ def die_while_writing(part: int) -> Callable[[int], None]:
     def arm(rank: int) -> None:
         if rank:
             return
-        from percep.runs.engine import checkpoints as parts  # noqa: PLC0415
+        from percep.runs.engine import checkpoints  # noqa: PLC0415
 
-        write_table, written = parts.pq.write_table, []
+        write_table, written = checkpoints.pq.write_table, []
 
         def write(table: object, path: Path) -> None:
             write_table(table, path)
@@ -57,7 +57,7 @@ def die_while_writing(part: int) -> Callable[[int], None]:
                 path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        parts.pq.write_table = write
+        checkpoints.pq.write_table = write
 
     return arm
 

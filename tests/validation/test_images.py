@@ -252,7 +252,7 @@ def test_logits_are_found_in_what_the_model_answers(name: str) -> None:
     for wrap in (lambda y: {"logits": y}, lambda y: (y, y[:, None]), lambda y: SimpleNamespace(logits=y)):
         found = _parts(TAKERS[name](Answering(wrap), images(2)))
         assert all(torch.equal(mine, wanted) for mine, wanted in zip(found, expected, strict=True))
-    with pytest.raises(InputError, match=r"the model must answer .* logits"):
+    with pytest.raises(InputError, match=r"the model must return .* logits"):
         TAKERS[name](Answering(lambda y: y[:, 0]), images(2))
 
 

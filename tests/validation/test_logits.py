@@ -101,6 +101,6 @@ WAY_OUT = r": wrap it, lambda x: model\(x\)\.logits$"
     ],
 )
 def test_anything_else_is_refused_in_one_line(output: object, message: str) -> None:
-    with pytest.raises(InputError, match=r"^the model must answer \(2, K\) logits, " + message) as caught:
+    with pytest.raises(InputError, match=r"^the model must return \(2, K\) logits, " + message) as caught:
         logits_of(output, IMAGES)
     assert "\n" not in str(caught.value)

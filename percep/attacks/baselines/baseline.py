@@ -11,11 +11,11 @@ from torch import Tensor
 from percep.attacks.baselines import advlib_attacks, foolbox_attacks, torchattacks_attacks
 from percep.attacks.baselines.counting import Counted, NotFiniteError
 from percep.attacks.baselines.epsilon_search import PROBES
-from percep.attacks.baselines.peer import Peer, Task
+from percep.attacks.baselines.library_attack import LibraryAttack, Problem
 from percep.attacks.criteria import achieved
+from percep.attacks.network import Network, own_modes, plain
 from percep.attacks.quantisation import quantise
 from percep.attacks.result import AttackResult, AttackStatus
-from percep.attacks.surroundings import Network, own_modes, plain
 from percep.attacks.validation import check_images, check_logits
 from percep.choices import BASELINES, ROUNDING_BASELINES
 from percep.errors import InputError
@@ -24,7 +24,7 @@ from percep.validation.fields import checked
 from percep.validation.scalars import require_integer
 from percep.windows import Window
 
-_PEERS: dict[str, Callable[[int, bool], Peer]] = {
+_LIBRARY_ATTACKS: dict[str, Callable[[int, bool], LibraryAttack]] = {
     "fgsm": foolbox_attacks.fgsm,
     "pgd_linf": foolbox_attacks.pgd_linf,
     "pgd_l2": foolbox_attacks.pgd_l2,
@@ -37,7 +37,7 @@ _PEERS: dict[str, Callable[[int, bool], Peer]] = {
     "alma_l2": advlib_attacks.alma_l2,
     "perc_al": advlib_attacks.perc_al,
 }
-_FEWEST_GRADIENTS = 2 * PROBES
+_MIN_GRADIENTS = 2 * PROBES
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Baseline:
         model: maps `(B, C, H, W)` images in [0, 1] to `(B, K)` logits; every module in it must be in eval mode. Nothing
             of it is changed, and it alone runs under the caller's `torch.autocast`.
         gradients: most gradients per image, at least 20.
-        eight_bit: judge images as rounded to 256 levels, inside the attack; "cw" and "fmn" cannot. Other numbers of
+        eight_bit: evaluate images as rounded to 256 levels, inside the attack; "cw" and "fmn" cannot. Other numbers of
             levels, which percep's attacks have as `levels`, are not offered: the libraries that round do so to 8 bits.
 
     Raises:
@@ -63,24 +63,24 @@ class Baseline:
 
     name: str
     model: Callable[[Tensor], Any]
-    gradients: int = checked(200, partial(require_integer, least=_FEWEST_GRADIENTS))
+    gradients: int = checked(200, partial(require_integer, least=_MIN_GRADIENTS))
     eight_bit: bool = False
 
     def __post_init__(self) -> None:
-        if self.name not in _PEERS:
+        if self.name not in _LIBRARY_ATTACKS:
             raise InputError(f"unknown baseline {self.name!r}: choose {', '.join(BASELINES)}")
         if self.eight_bit and self.name not in ROUNDING_BASELINES:
             raise InputError(f"{self.name} cannot round to 8 bits inside: leave eight_bit False")
-        _ = self._peer  # a library that is not installed is named now
+        _ = self._library_attack  # a library that is not installed is named now
 
     @cached_property
-    def _peer(self) -> Peer:
-        return _PEERS[self.name](self.gradients, self.eight_bit)
+    def _library_attack(self) -> LibraryAttack:
+        return _LIBRARY_ATTACKS[self.name](self.gradients, self.eight_bit)
 
     @property
     def origin(self) -> str:
         """Whose attack this is: library, version and the settings used."""
-        return self._peer.origin
+        return self._library_attack.origin
 
     def __call__(self, images: Tensor, labels: ClassIndices, targets: ClassIndices | None = None) -> AttackResult:
         """Attacks a batch. Random starts follow `torch.manual_seed`: one number is drawn from the global generator.
@@ -104,17 +104,18 @@ class Baseline:
         Window.gaussian().grid(*images.shape[-2:])
         if images.dtype != torch.float32:
             raise InputError(f"the libraries of baselines compute in float32, got images in {images.dtype}")
-        if self._peer.rgb and images.shape[1] != 3:
+        attack = self._library_attack
+        if attack.rgb and images.shape[1] != 3:
             raise InputError(f"{self.name} works on colours: images must be (B, 3, H, W), got {tuple(images.shape)}")
-        if min(images.shape[-2:]) < self._peer.side:
+        if min(images.shape[-2:]) < attack.min_side:
             raise InputError(
-                f"{self.name} needs sides of {self._peer.side} pixels or more, got {tuple(images.shape[-2:])}"
+                f"{self.name} needs sides of {attack.min_side} pixels or more, got {tuple(images.shape[-2:])}"
             )
         batch, device = len(images), images.device
         labels = as_class_indices("labels", labels, batch, device)
         targets = None if targets is None else as_class_indices("targets", targets, batch, device)
-        if targets is not None and not self._peer.targeted:
-            raise InputError(f"{self.name} has no targeted mode in {self._peer.release}")
+        if targets is not None and not attack.targeted:
+            raise InputError(f"{self.name} has no targeted mode in {attack.release}")
         seed = int(torch.randint(2**31, ()))
         with own_modes(gradients=True):
             references = torch.where(finite[:, None, None, None], plain(images), 0.0)
@@ -122,11 +123,11 @@ class Baseline:
             for image, sound in enumerate(finite.tolist()):
                 one = slice(image, image + 1)
                 target = None if targets is None else plain(targets[one])
-                trial = _Trial(Task(Counted(network, device), references[one], plain(labels[one]), target))
+                trial = _Trial(Problem(Counted(network, device), references[one], plain(labels[one]), target))
                 if sound:
                     with torch.random.fork_rng(devices=_seeded()):
                         torch.manual_seed(seed)
-                        trial.run(self._peer, labels, targets)
+                        trial.run(attack, labels, targets)
                 trials.append(trial)
             return _result(references, plain(finite), trials)
 
@@ -139,34 +140,34 @@ def _seeded() -> list[int]:
 class _Trial:
     """One image: what was found, and what the model says of it before and after (-1 where it is not finite)."""
 
-    def __init__(self, task: Task) -> None:
-        self.task = task
-        self.image = task.image
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        self.image = problem.image
         self.status = AttackStatus.NOT_FINITE
         self.before = self.after = -1
 
-    def run(self, peer: Peer, labels: Tensor, targets: Tensor | None) -> None:
+    def run(self, attack: LibraryAttack, labels: Tensor, targets: Tensor | None) -> None:
         """Attacks the image; `labels` and `targets` are the whole batch's, to be checked before the first attack."""
-        task = self.task
+        problem = self.problem
         try:
-            logits = task.model(task.image)
+            logits = problem.model(problem.image)
             check_logits(logits, 1, labels, targets)
-            if logits.shape[1] < peer.classes:
+            if logits.shape[1] < attack.min_classes:
                 raise InputError(
-                    f"{peer.attack} of {peer.library} needs a model of {peer.classes} classes or more, "
+                    f"{attack.attack} of {attack.library} needs a model of {attack.min_classes} classes or more, "
                     f"this one has {logits.shape[1]}"
                 )
             self.before = self.after = int(logits.argmax(1))
-            if bool(achieved(logits, task.label, task.target)):
+            if bool(achieved(logits, problem.label, problem.target)):
                 self.status = AttackStatus.ALREADY_ADVERSARIAL
                 return
-            found = peer.run(task)
+            found = attack.run(problem)
             self.status = AttackStatus.NOT_FOUND
             if found is None:
                 return
-            found = quantise(found.detach()) if peer.eight_bit else found.detach().clamp(0, 1)
-            logits = task.model(found)
-            if bool(achieved(logits, task.label, task.target)):
+            found = quantise(found.detach()) if attack.eight_bit else found.detach().clamp(0, 1)
+            logits = problem.model(found)
+            if bool(achieved(logits, problem.label, problem.target)):
                 self.image, self.status, self.after = found, AttackStatus.ADVERSARIAL, int(logits.argmax(1))
         except NotFiniteError:
             self.status = AttackStatus.NOT_FINITE
@@ -188,6 +189,6 @@ def _result(references: Tensor, finite: Tensor, trials: list[_Trial]) -> AttackR
         finite=finite,
         labels_before=integers([trial.before for trial in trials]),
         labels_after=integers([trial.after for trial in trials]),
-        gradient_calls=integers([trial.task.model.gradient_calls for trial in trials]),
-        forward_calls=integers([trial.task.model.forward_calls for trial in trials]),
+        gradient_calls=integers([trial.problem.model.gradient_calls for trial in trials]),
+        forward_calls=integers([trial.problem.model.forward_calls for trial in trials]),
     )

@@ -1,4 +1,4 @@
-"""What the libraries are given as their model: it counts, and keeps their hands off the user's module."""
+"""What the libraries are given as their model: it counts passes and keeps the caller's module as it is."""
 
 from collections.abc import Callable
 from functools import partial

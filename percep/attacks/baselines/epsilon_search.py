@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from percep.attacks.baselines.peer import Task
+from percep.attacks.baselines.library_attack import Problem
 from percep.attacks.quantisation import quantise
 
 PROBES = 10
@@ -14,26 +14,26 @@ PROBES = 10
 _LOWEST = 1e-5
 
 
-def smallest(
-    task: Task, perturb: Callable[[float], Tensor], norm: Literal["linf", "l2"], eight_bit: bool
+def smallest_epsilon(
+    problem: Problem, perturb: Callable[[float], Tensor], norm: Literal["linf", "l2"], eight_bit: bool
 ) -> Tensor | None:
     """The adversarial image of the smallest epsilon found, by bisection on a logarithmic scale.
 
     Args:
-        task: decides, with one forward pass for each epsilon, whether an image is adversarial.
+        problem: decides, with one forward pass for each epsilon, whether an image is adversarial.
         perturb: gives the attack's `(1, C, H, W)` image for an epsilon.
         norm: what epsilon bounds. The search begins between the distance of a black from a white image and 1e-5 of it.
-        eight_bit: whether images are rounded to 8 bits before they are judged.
+        eight_bit: whether images are rounded to 8 bits before they are evaluated.
 
     Returns:
         The image, or None where no epsilon succeeded.
     """
-    high = 1.0 if norm == "linf" else math.sqrt(task.image.numel())
+    high = 1.0 if norm == "linf" else math.sqrt(problem.image.numel())
     best, low = None, _LOWEST * high
     for _ in range(PROBES):
         epsilon = math.sqrt(low * high)
         image = quantise(perturb(epsilon)) if eight_bit else perturb(epsilon)
-        if task.met(image):
+        if problem.met(image):
             best, high = image, epsilon
         else:
             low = epsilon

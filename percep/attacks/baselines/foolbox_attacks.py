@@ -5,47 +5,49 @@ from typing import Any, Literal
 from torch import Tensor
 
 from percep.attacks.baselines.advlib_attacks import ddn_rounded
-from percep.attacks.baselines.epsilon_search import PROBES, smallest
-from percep.attacks.baselines.peer import Peer, Task, load
-from percep.errors import PEERS_REMEDY
+from percep.attacks.baselines.epsilon_search import PROBES, smallest_epsilon
+from percep.attacks.baselines.library_attack import LibraryAttack, Problem, load_library
+from percep.errors import BASELINES_REMEDY
 
 
-def fgsm(gradients: int, eight_bit: bool) -> Peer:
+def fgsm(gradients: int, eight_bit: bool) -> LibraryAttack:
     """The fast gradient sign method (Goodfellow et al., ICLR 2015) with the smallest epsilon; one gradient."""
     del gradients
     attack = _foolbox().attacks.LinfFastGradientAttack(random_start=False)
 
-    def run(task: Task) -> Tensor | None:
+    def run(problem: Problem) -> Tensor | None:
         # At epsilon 1 every pixel is driven to the end of its range, which tells the sign of its gradient.
-        direction = (_run(attack, task, epsilon=1.0) - task.image).sign()
-        return smallest(task, lambda epsilon: (task.image + epsilon * direction).clamp(0, 1), "linf", eight_bit)
+        direction = (_run(attack, problem, epsilon=1.0) - problem.image).sign()
+        return smallest_epsilon(
+            problem, lambda epsilon: (problem.image + epsilon * direction).clamp(0, 1), "linf", eight_bit
+        )
 
     settings = {"random_start": False}
-    return Peer(
+    return LibraryAttack(
         "foolbox", "LinfFastGradientAttack", settings, run, targeted=False, epsilons=PROBES, eight_bit=eight_bit
     )
 
 
-def pgd_linf(gradients: int, eight_bit: bool) -> Peer:
+def pgd_linf(gradients: int, eight_bit: bool) -> LibraryAttack:
     """Projected gradient descent (Madry et al., ICLR 2018) in Linf, from a random start, smallest epsilon."""
     return _pgd("LinfProjectedGradientDescentAttack", "linf", gradients, eight_bit)
 
 
-def pgd_l2(gradients: int, eight_bit: bool) -> Peer:
+def pgd_l2(gradients: int, eight_bit: bool) -> LibraryAttack:
     """Projected gradient descent in L2, from a random start, smallest epsilon."""
     return _pgd("L2ProjectedGradientDescentAttack", "l2", gradients, eight_bit)
 
 
-def ddn(gradients: int, eight_bit: bool) -> Peer:
+def ddn(gradients: int, eight_bit: bool) -> LibraryAttack:
     """Decoupled direction and norm, L2 (Rony et al., CVPR 2019); rounding inside is adv-lib's."""
     if eight_bit:
         return ddn_rounded(gradients)
     settings = {"steps": gradients, "init_epsilon": 1.0, "gamma": 0.05}
     attack = _foolbox().attacks.DDNAttack(**settings)
-    return Peer("foolbox", "DDNAttack", settings, lambda task: _run(attack, task))
+    return LibraryAttack("foolbox", "DDNAttack", settings, lambda problem: _run(attack, problem))
 
 
-def cw(gradients: int, eight_bit: bool) -> Peer:
+def cw(gradients: int, eight_bit: bool) -> LibraryAttack:
     """Carlini and Wagner, L2 (IEEE S&P 2017).
 
     Of sixteen settings tried on photographs and EfficientNet-Lite0 with 100 gradients these are among the best;
@@ -63,34 +65,34 @@ def cw(gradients: int, eight_bit: bool) -> Peer:
     }
     attack = _foolbox().attacks.L2CarliniWagnerAttack(**settings)
 
-    def run(task: Task) -> Tensor | None:
-        image = _run(attack, task)
+    def run(problem: Problem) -> Tensor | None:
+        image = _run(attack, problem)
         # It answers with a black image where it found nothing, which some models misclassify.
         return image if bool(image.any()) else None
 
-    return Peer("foolbox", "L2CarliniWagnerAttack", settings, run)
+    return LibraryAttack("foolbox", "L2CarliniWagnerAttack", settings, run)
 
 
-def _pgd(name: str, norm: Literal["linf", "l2"], gradients: int, eight_bit: bool) -> Peer:
+def _pgd(name: str, norm: Literal["linf", "l2"], gradients: int, eight_bit: bool) -> LibraryAttack:
     # Madry's rule: the steps add up to 2.5 epsilon, so that any point can be reached from any start.
     steps = gradients // PROBES
     settings = {"steps": steps, "rel_stepsize": 2.5 / steps, "random_start": True}
     attack = getattr(_foolbox().attacks, name)(**settings)
 
-    def run(task: Task) -> Tensor | None:
-        return smallest(task, lambda epsilon: _run(attack, task, epsilon=epsilon), norm, eight_bit)
+    def run(problem: Problem) -> Tensor | None:
+        return smallest_epsilon(problem, lambda epsilon: _run(attack, problem, epsilon=epsilon), norm, eight_bit)
 
-    return Peer("foolbox", name, settings, run, epsilons=PROBES, eight_bit=eight_bit)
+    return LibraryAttack("foolbox", name, settings, run, epsilons=PROBES, eight_bit=eight_bit)
 
 
-def _run(attack: Any, task: Task, **arguments: float) -> Tensor:
+def _run(attack: Any, problem: Problem, **arguments: float) -> Tensor:
     foolbox = _foolbox()
-    model = foolbox.PyTorchModel(task.model, bounds=(0, 1), device=task.image.device)
-    targeted = task.target is not None
+    model = foolbox.PyTorchModel(problem.model, bounds=(0, 1), device=problem.image.device)
+    targeted = problem.target is not None
     criterion = foolbox.criteria.TargetedMisclassification if targeted else foolbox.criteria.Misclassification
-    image: Tensor = attack.run(model, task.image, criterion(task.goal), **arguments)
+    image: Tensor = attack.run(model, problem.image, criterion(problem.goal), **arguments)
     return image
 
 
 def _foolbox() -> Any:
-    return load("foolbox", PEERS_REMEDY)
+    return load_library("foolbox", BASELINES_REMEDY)

@@ -5,12 +5,12 @@ from contextlib import contextmanager
 
 from torch import nn
 
-from percep.errors import PEERS_REMEDY, UnavailableError
+from percep.errors import BASELINES_REMEDY, UnavailableError
 
 
 def unavailable(error: ImportError) -> UnavailableError:
     """What to raise where a module's library cannot be imported."""
-    return UnavailableError(f"{error}: {PEERS_REMEDY}")
+    return UnavailableError(f"{error}: {BASELINES_REMEDY}")
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from percep.attacks.criteria import Loss
 from percep.attacks.frank_wolfe import FrankWolfe
 from percep.attacks.integrations import unavailable
 from percep.attacks.minimal import MinimalPerturbation
-from percep.attacks.quantisation import to_lattice
+from percep.attacks.quantisation import quantise_into_ball
 from percep.attacks.result import AttackResult
 from percep.ball import SSIMBall
 from percep.certificate import certify
@@ -66,7 +66,7 @@ class SSIMDistance(Distance):
         floor, mean = self.levels(epsilon)
         ball = SSIMBall(x, floor, mean, self.window)
         clipped = x
-        for candidate in (to_lattice(ball, y - x), y):
+        for candidate in (quantise_into_ball(ball, y - x), y):
             within = certify(x, candidate, floor, mean, self.window).within
             clipped = torch.where(within[:, None, None, None], candidate, clipped)
         return restore(ep.astensor(clipped))
@@ -174,7 +174,7 @@ def _answers(model: Model) -> Callable[[Tensor], Tensor]:
             if not str(error).startswith("Unknown type"):
                 raise
             raise InputError(
-                f"the network of a foolbox.PyTorchModel must answer a tensor of logits, got {str(error)[14:]}: "
+                f"the network of a foolbox.PyTorchModel must return a tensor of logits, got {str(error)[14:]}: "
                 "wrap it in a module whose forward gives model(x).logits"
             ) from error
         return logits

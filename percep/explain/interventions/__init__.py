@@ -1,1 +1,1 @@
-"""What is done to images and networks to see what a map is worth."""
+"""Control experiments and causal experiments: randomised gradients, maps and models, regions and curves."""

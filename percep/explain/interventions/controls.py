@@ -1,6 +1,6 @@
-"""What the study's statistics must not find anything in: random gradients, other images' maps, randomised models.
+"""Negative controls, in which no association is expected: random gradients, other images' maps, randomised models.
 
-All randomness comes from a generator on the CPU that the caller passes, and results go to the device of the input.
+All randomness comes from a generator on the CPU that the caller passes; results are on the device of the input.
 """
 
 import copy
@@ -13,18 +13,18 @@ from percep.errors import InputError
 
 
 def random_gradient(gradient: Tensor, generator: torch.Generator) -> Tensor:
-    """White Gaussian noise with each image's Euclidean norm kept: `(B, C, H, W)`."""
+    """White Gaussian noise with the Euclidean norm of each image's gradient: `(B, C, H, W)`."""
     noise = _normal(tuple(gradient.shape), gradient, generator)
     sizes = [values.flatten(1).norm(dim=1).reshape(-1, *[1] * (gradient.ndim - 1)) for values in (gradient, noise)]
     return noise * (sizes[0] / sizes[1])
 
 
 def phase_shuffled(gradient: Tensor, generator: torch.Generator) -> Tensor:
-    """The gradient with its Fourier phases turned at random: its spectrum is kept, its places are lost.
+    """The gradient with random Fourier phases: a surrogate with the same power spectrum.
 
-    Each image's phases are turned by those of one field of white noise, the same for all its channels, so that power
-    spectra, cross-spectra between channels, autocorrelations and means are all kept (Prichard, Theiler, Physical Review
-    Letters 1994), and the result is real.
+    The phases of one field of white noise are added to each image's, the same for all its channels, so that power
+    spectra, cross-spectra between channels, autocorrelations and means are all preserved (Prichard, Theiler, Physical
+    Review Letters 1994), and the result is real.
 
     Args:
         gradient: `(B, C, H, W)`, or maps `(B, H, W)`; any real values.
@@ -36,20 +36,20 @@ def phase_shuffled(gradient: Tensor, generator: torch.Generator) -> Tensor:
     height, width = (int(side) for side in gradient.shape[-2:])
     between = [1] * (gradient.ndim - 3)
     noise = _normal((len(gradient), *between, height, width), gradient.double(), generator)
-    turns = torch.fft.rfft2(noise)
-    turns = turns / turns.abs()
-    turns[..., 0, 0] = 1  # the mean has no phase
+    phases = torch.fft.rfft2(noise)
+    phases = phases / phases.abs()
+    phases[..., 0, 0] = 1  # preserves the mean
     spectrum = torch.fft.rfft2(gradient.double())
-    return torch.fft.irfft2(spectrum * turns, s=(height, width)).to(gradient.dtype)
+    return torch.fft.irfft2(spectrum * phases, s=(height, width)).to(gradient.dtype)
 
 
 def sign_flipped(gradient: Tensor) -> Tensor:
-    """The opposite direction: it strengthens what the attack would weaken, with the same magnitudes everywhere."""
+    """The negative gradient: the opposite effect on the loss, with the same magnitude in every pixel."""
     return -gradient
 
 
 def derangement(count: int, generator: torch.Generator) -> Tensor:
-    """`(count,)` int64: a permutation that leaves no image in its place, each as likely.
+    """`(count,)` int64: a random permutation without a fixed point, uniformly distributed.
 
     Raises:
         InputError: fewer than two images.
@@ -57,19 +57,19 @@ def derangement(count: int, generator: torch.Generator) -> Tensor:
     if count < 2:
         raise InputError(f"another image is needed for each image: got {count}")
     places = torch.arange(count)
-    while True:  # about every third permutation is one
+    while True:  # a share of 1/e of all permutations has no fixed point
         order = torch.randperm(count, generator=generator)
         if not bool((order == places).any()):
             return order
 
 
 def another_images(maps: Tensor, generator: torch.Generator) -> Tensor:
-    """For each of `(B, ...)` maps that of another image, by a `derangement`: what all photographs share is kept."""
+    """The maps `(B, ...)` of other images, by a `derangement`: preserves what the maps of all images have in common."""
     return maps[derangement(len(maps), generator).to(maps.device)]
 
 
 def wrong_classes(labels: Tensor, classes: int, generator: torch.Generator) -> Tensor:
-    """`(B,)` int64: for each image a class that is not its label, each of the others as likely.
+    """`(B,)` int64: for each image a random class other than its label, uniformly distributed.
 
     Raises:
         InputError: fewer than two classes.
@@ -89,11 +89,11 @@ def weight_layers(model: nn.Module) -> tuple[str, ...]:
 
 
 def randomised(model: nn.Module, layers: Sequence[str], generator: torch.Generator) -> nn.Module:
-    """A copy of a model with the weights of some layers shuffled; the model itself is left as it is.
+    """A copy of a model with the weights of some layers shuffled; the model itself is not changed.
 
-    The values of each parameter tensor change places at random. What was learned is lost, while every
-    layer keeps its scale. Normalisation statistics are buffers, and are kept: a wholly shuffled EfficientNet-Lite0
-    still gives finite logits that differ between photographs, by a quarter of what the trained one's do.
+    The values of each parameter tensor are permuted at random, which destroys what was learned and preserves the scale
+    of every layer. Normalisation statistics are buffers, and are not shuffled: an EfficientNet-Lite0 with all weights
+    shuffled still gives finite logits that differ between photographs, by a quarter of what the trained one's do.
 
     Args:
         model: any module; its mode, and which parameters are frozen, are copied.
@@ -115,18 +115,20 @@ def randomised(model: nn.Module, layers: Sequence[str], generator: torch.Generat
 def cascade(
     model: nn.Module, generator: torch.Generator, stages: int | None = None
 ) -> Iterator[tuple[tuple[str, ...], nn.Module]]:
-    """Models randomised from the logits down, more and more of them (Adebayo et al., NeurIPS 2018).
+    """Cascading randomisation: models with more and more layers shuffled, from the logits down.
 
-    Each is a copy of its own and has the same random weights as the one before in the layers they share. An explanation
-    that hardly changes along the cascade does not depend on what the model has learned.
+    (Adebayo et al., NeurIPS 2018.) Each model is a copy, with the same random weights as the one before in the layers
+    that both have shuffled. An explanation that hardly changes along the cascade does not depend on learned weights.
 
     Args:
-        model: left as it is.
+        model: is not changed.
         generator: on the CPU.
-        stages: how many models, about equally many layers apart; by default one per layer.
+        stages: number of models, with about equally many layers shuffled from one to the next; by default one per
+            layer.
 
     Yields:
-        The names of the layers randomised so far, last layer first, and the model. The last has none left.
+        The names of the layers randomised so far, last layer first, and the model; in the last model all
+        layers are shuffled.
 
     Raises:
         InputError: no layer with weights, or a number of stages that is not in 1..(number of layers).

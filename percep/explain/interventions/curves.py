@@ -90,7 +90,7 @@ def insertion(
         steps: how many groups, about equally many blocks each; at most the number of blocks.
 
     Raises:
-        InputError: images that are none, a model in train mode or that answers no logits, shapes that do not fit,
+        InputError: tensors that are not images, a model in train mode or without logits, shapes that do not fit,
             labels or targets that are no classes of the model's, an order that is not finite, or steps out of range.
     """
     return _curve(model, reference, delta, order, labels, targets, side, steps, add=True)

@@ -1,4 +1,4 @@
-"""Where a perturbation is kept for the causal tests, and at which size."""
+"""Regions that a perturbation is restricted to in causal experiments, and its rescaling to a budget."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ from percep.validation.images import require_images
 from percep.validation.scalars import require_level
 from percep.windows import Window
 
-_LARGEST, _TRIALS = 2.0**12, 60
-_CLOSE, _TINY = 1e-7, 1e-300
+_MAX_FACTOR, _MAX_STEPS = 2.0**12, 60
+_TOLERANCE, _TINY = 1e-7, 1e-300
 
 
 def top_region(maps: Tensor, share: float, generator: torch.Generator) -> Tensor:
@@ -45,9 +45,9 @@ class MatchedRegion:
     """A region with another region's area and distribution of texture.
 
     Attributes:
-        mask: `(B, H, W)` bool, of the other region's area and outside it, wholly or mostly.
-        distance: `(B,)` float64, greatest difference between the two regions' distributions of texture
-            (Kolmogorov and Smirnov's), in [0, 1]; 0 for the same distribution, NaN for an empty region.
+        mask: `(B, H, W)` bool, with the other region's area and disjoint from it, or almost.
+        distance: `(B,)` float64, Kolmogorov-Smirnov statistic of the two regions' distributions of texture, in [0, 1];
+            0 for the same distribution, NaN for an empty region.
     """
 
     mask: Tensor
@@ -55,14 +55,14 @@ class MatchedRegion:
 
 
 def matched_region(mask: Tensor, texture: Tensor, generator: torch.Generator, bins: int = 10) -> MatchedRegion:
-    """A region outside the mask with the mask's area and its distribution of texture.
+    """A region disjoint from the mask, with the mask's area and its distribution of texture.
 
-    Pixels are sorted into `bins` quantiles of the image's texture, and from each as many are taken outside the mask
-    as the mask has there. Which ones is decided by a smooth random field (the mask's spectrum with shuffled phases,
-    averaged over a 28th of the image), so that pixels come in patches; their outline still is about four times as long
-    as that of the top fifth of Grad-CAM, and outlines cost SSIM, so read this region beside `random_region`, which is
-    as coherent as the mask and matches nothing. Where a quantile is exhausted, the shortfall is taken from the
-    quantiles nearest to it; `distance` tells how well the match came out.
+    Pixels are sorted into `bins` quantiles of the image's texture. In each quantile as many pixels outside the mask are
+    selected as the mask has, those with the greatest values of a smooth random field (the mask's spectrum with shuffled
+    phases, averaged over a 28th of the image), so that the region consists of patches. Its outline is still about four
+    times as long as that of the top fifth of Grad-CAM, and outlines cost SSIM: compare with `random_region`, which is
+    as coherent as the mask and matches nothing. Where a quantile has too few pixels, the nearest quantiles supply the
+    others; `distance` measures the match.
 
     Args:
         mask: `(B, H, W)` bool, at most half of each image.
@@ -85,9 +85,11 @@ def matched_region(mask: Tensor, texture: Tensor, generator: torch.Generator, bi
     inside, values = mask.flatten(1).cpu(), texture.detach().double().flatten(1).cpu()
     pixels = inside.shape[1]
     if bool((2 * inside.sum(1) > pixels).any()):
-        raise InputError("a mask of more than half of the image leaves no room for a region of its area")
+        raise InputError(
+            "a mask of more than half of the image leaves too few pixels for a disjoint region of its area"
+        )
     field = _smooth(phase_shuffled(mask.double().cpu(), generator)).flatten(1)
-    # Equal textures are sorted at random, so that bins are equally large also in flat images.
+    # Ties are sorted at random, so that bins are equally large in flat images too.
     order = torch.rand(values.shape, generator=generator).argsort(1)
     order = order.gather(1, values.gather(1, order).argsort(dim=1, stable=True))
     places = torch.arange(pixels).expand_as(order)
@@ -105,9 +107,9 @@ def matched_region(mask: Tensor, texture: Tensor, generator: torch.Generator, bi
 
 
 def random_region(mask: Tensor, generator: torch.Generator) -> Tensor:
-    """The mask at a random place: each image's is rolled around the torus, so area and autocorrelation are kept.
+    """The mask under a random toroidal shift, which preserves its area and autocorrelation.
 
-    All shifts are equally likely, so on average the mask's share of the region lies inside the mask.
+    All shifts are equally likely, so the expected overlap with the mask is that of independent regions.
 
     Args:
         mask: `(B, H, W)`.
@@ -130,17 +132,17 @@ def random_region(mask: Tensor, generator: torch.Generator) -> Tensor:
 def shifted_region(
     mask: Tensor, texture: Tensor, generator: torch.Generator, draws: int = 64, overlap: float = 0.1
 ) -> MatchedRegion:
-    """The mask rolled around the torus to where the texture is most like its own: its area and its outline.
+    """The mask under the toroidal shift, of some random ones, whose texture is most like the mask's own.
 
-    The counterpart of `matched_region`: an outline as short as the mask's, and a distribution of texture only as close
-    as the best of some random places has it. Read `distance`.
+    The counterpart of `matched_region`: the outline is that of the mask, and the distribution of texture only as close
+    as that of the best shift: see `distance`.
 
     Args:
         mask: `(B, H, W)` bool.
         texture: `(B, H, W)`, finite.
         generator: on the CPU.
-        draws: places tried.
-        overlap: most of the mask that may still be covered; where no draw is that far off, the farthest is taken.
+        draws: number of random shifts.
+        overlap: largest share of the mask that may be covered; if every shift covers more, the least overlap is taken.
 
     Raises:
         InputError: shapes that differ, texture that is not finite, or no draws.
@@ -164,12 +166,12 @@ def shifted_region(
 
 
 def _distances(values: Tensor, own: Tensor, others: Tensor) -> Tensor:
-    """Kolmogorov and Smirnov's distance of the values `(N,)` inside one region from those inside others, `(K, ...)`.
+    """Kolmogorov-Smirnov statistics of the values `(N,)` inside one region and inside each of others, `(K, ...)`.
 
     NaN for an empty region.
     """
     ranked = values.argsort()
-    # Between equal values there is no step of a distribution to be read.
+    # A distribution function is defined after the last of equal values.
     ends = torch.ones_like(ranked, dtype=torch.bool)
     ends[:-1] = values[ranked][1:] != values[ranked][:-1]
 
@@ -186,9 +188,9 @@ class Restricted:
 
     Attributes:
         delta: `(B, C, H, W)`, 0 outside the regions, with `reference + delta` in [0, 1].
-        factor: `(B,)` float64, what the perturbation inside was multiplied by.
+        factor: `(B,)` float64, by which the perturbation inside was multiplied.
         spent: `(B,)` float64, 1 - mean SSIM of `reference + delta`.
-        reached: `(B,)` bool: a budget that was asked for is spent to within a millionth; True where none was.
+        reached: `(B,)` bool: whether the budget is spent to within a millionth of it; True without a budget.
     """
 
     delta: Tensor
@@ -200,17 +202,17 @@ class Restricted:
 def restrict(
     reference: Tensor, delta: Tensor, mask: Tensor, budget: Tensor | None = None, window: Window | None = None
 ) -> Restricted:
-    """The perturbation inside a region only; at its own size, or rescaled to spend a budget.
+    """The perturbation restricted to a region: unchanged inside, or rescaled to spend a budget.
 
-    Without a budget a smaller region spends less, so a loss of margin is the region's share of the attack. With the
-    budget of the whole perturbation (`dissimilarity`), regions are compared at equal visibility: what is inside grows
-    until the image's mean SSIM is the same, clipped to the pixel range. That may be out of reach: see `reached`. A
-    rescaled perturbation is no longer between 8-bit images.
+    Without a budget a smaller region spends less, so its gain in margin is the region's share of the attack's. With the
+    budget of the full perturbation (`dissimilarity`), regions are compared at equal visibility: the perturbation inside
+    is scaled up, and clipped to the pixel range, until the image's mean SSIM is the same. That may be impossible: see
+    `reached`. A rescaled perturbation is not rounded to 8 bits.
 
     Args:
         reference: `(B, C, H, W)`, floating point in [0, 1].
         delta: `(B, C, H, W)`, finite.
-        mask: `(B, H, W)` bool; all True rescales a perturbation as it is.
+        mask: `(B, H, W)` bool; all True to rescale a full perturbation.
         budget: `(B,)`, at least 0: 1 - mean SSIM to be spent.
         window: the SSIM window, `Window.gaussian()` by default.
 
@@ -221,11 +223,11 @@ def restrict(
     if reference.shape != delta.shape or mask.shape != (len(delta), *delta.shape[-2:]):
         shapes = ", ".join(str(tuple(tensor.shape)) for tensor in (reference, delta, mask))
         raise InputError(f"reference, delta and mask must be (B, C, H, W), (B, C, H, W) and (B, H, W), got {shapes}")
-    kept, least, most = (delta * mask[:, None]).double(), -reference.double(), 1 - reference.double()
+    inside, lower, upper = (delta * mask[:, None]).double(), -reference.double(), 1 - reference.double()
     cost = Cost.of_reference(reference.double(), Window.gaussian() if window is None else window, "mean")
 
     def scaled(factor: Tensor) -> Tensor:
-        return torch.minimum(torch.maximum(kept * factor[:, None, None, None], least), most)
+        return torch.minimum(torch.maximum(inside * factor[:, None, None, None], lower), upper)
 
     def spent(perturbation: Tensor) -> Tensor:
         return cost.of(cost.losses(cost.reference + perturbation))
@@ -238,10 +240,10 @@ def restrict(
             raise InputError("budget must be one number of at least 0 per image")
         factor = _factor(lambda tried: spent(scaled(tried)), factor, goal)
     final = scaled(factor)
-    lost = spent(final)
+    final_spent = spent(final)
     if budget is not None:
-        reached = (lost - goal).abs() <= 1e-6 * goal
-    return Restricted(final.to(delta.dtype), factor, lost, reached)
+        reached = (final_spent - goal).abs() <= 1e-6 * goal
+    return Restricted(final.to(delta.dtype), factor, final_spent, reached)
 
 
 def dissimilarity(reference: Tensor, delta: Tensor, window: Window | None = None) -> Tensor:
@@ -258,18 +260,18 @@ def dissimilarity(reference: Tensor, delta: Tensor, window: Window | None = None
 
 
 def _factor(spent: Callable[[Tensor], Tensor], ones: Tensor, goal: Tensor) -> Tensor:
-    """The factor at which `spent` meets the goal, or the largest one tried where that is out of reach.
+    """The factor at which `spent` is the goal, or the largest one tried where no factor reaches it.
 
-    What is lost grows about as the square of the factor, and as a power that clipping makes smaller: the secant between
-    logarithms gives the next guess, and where it leaves the bracket, the bracket is halved.
+    1 - SSIM grows about as the square of the factor, and more slowly where values are clipped. The next guess is
+    that of the secant method in logarithms; outside the bracket, the bracket is bisected instead.
     """
     factor, low, high = ones, torch.zeros_like(ones), torch.full_like(ones, torch.inf)
     power = torch.full_like(ones, 2.0)
     before: tuple[Tensor, Tensor] | None = None
-    for _ in range(_TRIALS):
+    for _ in range(_MAX_STEPS):
         value = spent(factor)
         short = value < goal
-        done = ((value - goal).abs() <= _CLOSE * goal) | (short & (factor >= _LARGEST))
+        done = ((value - goal).abs() <= _TOLERANCE * goal) | (short & (factor >= _MAX_FACTOR))
         if bool(done.all()):
             break
         low, high = torch.where(short, factor, low), torch.where(short, high, factor)
@@ -279,16 +281,16 @@ def _factor(spent: Callable[[Tensor], Tensor], ones: Tensor, goal: Tensor) -> Te
         before = factor, value
         guess = factor * (goal / value.clamp_min(_TINY)) ** (1 / power)
         middle = torch.where(torch.isinf(high), 2 * factor, (low + high) / 2)
-        step = torch.where((guess >= low) & (guess < high), guess, middle).clamp_max(_LARGEST)
+        step = torch.where((guess >= low) & (guess < high), guess, middle).clamp_max(_MAX_FACTOR)
         factor = torch.where(done, factor, step)
     return factor
 
 
 def _counts(inside: Tensor, bin_of: Tensor, bins: int) -> list[int]:
-    """How many pixels to take outside in each bin: as many as are inside, or else from the bins nearest to it."""
+    """Number of pixels to select outside per bin: as many as are inside, with shortfalls moved to the nearest bins."""
     wanted = torch.bincount(bin_of[inside], minlength=bins).tolist()
     free = torch.bincount(bin_of[~inside], minlength=bins).tolist()
-    taken = [min(want, room) for want, room in zip(wanted, free, strict=True)]
+    taken = [min(want, available) for want, available in zip(wanted, free, strict=True)]
     for number in range(bins):
         missing = wanted[number] - min(wanted[number], free[number])
         for other in sorted(range(bins), key=lambda place: abs(place - number)):
@@ -299,8 +301,8 @@ def _counts(inside: Tensor, bin_of: Tensor, bins: int) -> list[int]:
 
 
 def _smooth(field: Tensor) -> Tensor:
-    spread = min(field.shape[-2:]) / 28
-    return Window.gaussian(2 * round(3 * spread) + 1, spread).mean(field)
+    sigma = min(field.shape[-2:]) / 28
+    return Window.gaussian(2 * round(3 * sigma) + 1, sigma).mean(field)
 
 
 def _check_maps(maps: Tensor) -> None:

@@ -1,1 +1,1 @@
-"""Maps of an image: of what changed, of what a classifier looks at, and of what may explain both."""
+"""Maps of an image: of the perturbation, of attribution, and of their common confounds."""

@@ -1,4 +1,4 @@
-"""Where the perceptual budget of an adversarial image went."""
+"""Maps of where the perceptual budget of an adversarial image was spent."""
 
 import torch
 from torch import Tensor
@@ -6,7 +6,7 @@ from torch.nn import functional
 
 
 def allocation_maps(spending: Tensor, size: tuple[int, int]) -> Tensor:
-    """Spending per pixel as multiples of the uniform share: 1 is the map's mean, 3 is three times as much.
+    """Spending per pixel, in multiples of the map's mean.
 
     Args:
         spending: `(B, C, h, w)`, at least 0: what each window spent, as in `AttackResult.spending`.
@@ -22,7 +22,7 @@ def allocation_maps(spending: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def over_channels(values: Tensor, size: tuple[int, int]) -> Tensor:
-    """Windows' values `(B, C, h, w)` summed over channels, `(B, *size)`; resampled bilinearly where windows stride."""
+    """Windows' values `(B, C, h, w)` summed over channels, `(B, *size)`; resampled bilinearly for a stride above 1."""
     maps = values.sum(1, keepdim=True)
     if maps.shape[-2:] != size:
         maps = functional.interpolate(maps, size, mode="bilinear")

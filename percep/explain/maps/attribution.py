@@ -1,4 +1,4 @@
-"""Attributions beside Grad-CAM, one by gradients and one by perturbation, so that nothing hinges on one method."""
+"""Attributions beside Grad-CAM: integrated gradients, and occlusion, which needs no gradient."""
 
 from dataclasses import dataclass
 
@@ -16,11 +16,11 @@ from percep.windows import Window
 
 @dataclass(frozen=True)
 class Attribution:
-    """What speaks for one class of each image.
+    """Positive evidence for one class per image.
 
     Attributes:
         maps: `(B, H, W)`, at least 0, detached, in the images' dtype; the scale is the logit's.
-        zero: `(B,)` bool: the map is zero everywhere, so that no statistic of it is defined.
+        zero: `(B,)` bool: whether the map is zero everywhere, so that its statistics are undefined.
     """
 
     maps: Tensor
@@ -33,27 +33,27 @@ def zero_maps(maps: Tensor) -> Tensor:
 
 
 def integrated_gradients(model: Model, images: Tensor, targets: ClassIndices, steps: int = 32) -> Attribution:
-    """Integrated Gradients (Sundararajan, Taly, Yan, ICML 2017), by captum: the gradient method.
+    """Integrated Gradients (Sundararajan, Taly, Yan, ICML 2017), by captum.
 
-    The class logit's gradient is averaged on the way from the image's mean colour to the image, and multiplied by
+    The class logit's gradient is averaged along the line from the image's mean colour to the image, and multiplied by
     their difference. Chosen over a smoothed input x gradient for three reasons: it is deterministic, so that no noise
-    level has to be picked; it is complete, pixels sum to the logit's change, so that the number of steps can be
-    checked (they miss it by 0.4 to 20% at 32 steps and by 0.6 to 10% at 64 on four photographs, EfficientNet-Lite0);
+    level has to be chosen; it is complete, pixels sum to the logit's change, so that the number of steps can be
+    checked (the error is 0.4 to 20% at 32 steps and by 0.6 to 10% at 64 on four photographs, EfficientNet-Lite0);
     and it does not saturate where the class is certain, as it is on photographs classified correctly. The
     mean colour as a baseline has no edges of its own and treats dark and bright objects alike. The product with the
-    difference still favours contrast: read the map next to the confounds.
+    difference still favours contrast: compare with the confounds.
 
-    Signed contributions are summed over channels and averaged in SSIM's window, in which those of neighbouring
-    pixels cancel, and cut off at 0, as Grad-CAM is: what is left speaks for the class.
+    Signed contributions are summed over channels and averaged in SSIM's window, in which opposite
+    signs of neighbouring pixels cancel, and negative values are set to 0, as in Grad-CAM.
 
     Args:
         model: maps `(B, C, H, W)` images in `[0, 1]` to `(B, K)` logits, in eval mode; any callable.
         images: `(B, C, H, W)`, floating point in `[0, 1]`, sides of at least 6 pixels.
         targets: `(B,)` class indices: a tensor, an array or a list of integers.
-        steps: gradients per image, at the nodes of Gauss and Legendre.
+        steps: gradients per image, at the nodes of Gauss-Legendre quadrature.
 
     Raises:
-        InputError: images that are none, a model in train mode or that answers no logits, a target that is not a
+        InputError: tensors that are not images, a model in train mode or without logits, a target that is not a
             class, sides that are too short, or steps below 1.
     """
     require_images(images)
@@ -79,10 +79,10 @@ def occlusion(
     stride: int | None = None,
     at_once: int = 1,
 ) -> Attribution:
-    """Occlusion (Zeiler, Fergus, ECCV 2014), by captum: the perturbation method, without any gradient.
+    """Occlusion (Zeiler, Fergus, ECCV 2014), by captum.
 
-    A square painted in the image's mean colour moves over the image; each pixel gets the mean, over the squares that
-    cover it, of what the class logit loses, cut off at 0.
+    A square of the image's mean colour slides over the image; a pixel's value is the mean decrease of the class logit
+    over the squares that cover it, and 0 where that is negative.
 
     Args:
         model: maps `(B, C, H, W)` images in `[0, 1]` to `(B, K)` logits, in eval mode; any callable.
@@ -94,7 +94,7 @@ def occlusion(
         at_once: squares per forward pass, each with the whole batch.
 
     Raises:
-        InputError: images that are none, a model in train mode or that answers no logits, a target that is not a
+        InputError: tensors that are not images, a model in train mode or without logits, a target that is not a
             class, or a side, stride or number at once out of range.
     """
     require_images(images)

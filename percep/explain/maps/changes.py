@@ -1,4 +1,4 @@
-"""What a perturbation spends, what its constraints are worth, and what each of its parts does, as maps."""
+"""Maps of a perturbation: its local energy, the multipliers of its constraints, and the effect of its parts."""
 
 import torch
 from captum.attr import Occlusion
@@ -19,17 +19,17 @@ from percep.windows import Window
 
 
 def energy_maps(reference: Tensor, delta: Tensor) -> Tensor:
-    """The perturbation's local energy over what SSIM's window allows, `(B, H, W)` float64, at least 0.
+    """The perturbation's local energy over SSIM's denominators, `(B, H, W)` float64, at least 0.
 
     Squared local mean over `2 mean(x)^2 + C1` plus local variance over `2 var(x) + C2`, summed over channels: 1 - SSIM
-    to second order in the perturbation, with the allowance of the reference alone.
+    to second order in the perturbation, with the denominators at the reference.
 
     Args:
         reference: `(B, C, H, W)`, floating point in `[0, 1]`, sides of at least 6 pixels.
         delta: the same shape.
 
     Raises:
-        InputError: a reference that is none, shapes that differ, or sides that are too short.
+        InputError: a reference that is not a batch of images, shapes that differ, or sides that are too short.
     """
     require_images(reference, "reference")
     _check_same(reference, delta)
@@ -41,42 +41,36 @@ def energy_maps(reference: Tensor, delta: Tensor) -> Tensor:
 
 
 def multiplier_maps(ball: SSIMBall, multipliers: Multipliers, delta: Tensor) -> Tensor:
-    """The shadow price of quality, `(B, H, W)` float64, at least 0: what the objective gains per SSIM given up there.
+    """The multiplier of SSIM in each window, `(B, H, W)` float64, at least 0: the objective's gain per SSIM given up.
 
-    With a floor t it is minus the derivative of the program's optimum by the floor of each window: its multipliers
-    times the derivatives of its constraints at `delta`. With a mean, windows trade SSIM at one price, that of the
-    mean over their number, so a map of a mean alone is constant. Channels add up; maps of strided windows are
-    resampled bilinearly.
+    With a floor t it is minus the derivative of the program's optimal value by the floor of each window: the window's
+    multipliers times the derivatives of its constraints at `delta`. A mean has one multiplier, divided by the number of
+    windows, so the map of a mean alone is constant. Channels are summed; maps of strided windows are resampled
+    bilinearly.
 
     Args:
         ball: of the program.
         multipliers: of its solution.
         delta: `(B, C, H, W)`, its solution.
     """
-    x, d = ball.reference.double(), delta.double()
-    price = torch.zeros(ball.map_shape, dtype=torch.float64, device=delta.device)
+    total = torch.zeros(ball.map_shape, dtype=torch.float64, device=delta.device)
     if ball.floor is not None and multipliers.floor is not None:
-        window = ball.window
-        mean_x, mean_y = window.mean(x), window.mean(x + d)
-        squares = (
-            mean_x.square() + mean_y.square() + C1,
-            variance(window, x, mean_x) + variance(window, x + d, mean_y) + C2,
-        )
+        denominators = ball.double.view.denominators(ball.reference.double() + delta.double())
         shares = (ball.luminance_share, 1 - ball.luminance_share)
-        for prices, square, share in zip(multipliers.floor, squares, shares, strict=True):
-            # |stat(d - k x)|^2 - radius^2 is (|stat d|^2 - e square) / (1 - e) with 1 / (1 - e) = 1 + k, and e falls by
-            # share t^share / t per unit of t, 1 - e being t^share.
-            price += prices.double() * square * share / ball.floor.double()
+        for multiplier, denominator, share in zip(multipliers.floor, denominators, shares, strict=True):
+            # |stat(d - k x)|^2 - radius^2 is (|stat d|^2 - e denominator) / (1 - e) with 1 / (1 - e) = 1 + k, and e
+            # falls by share t^share / t per unit of t, 1 - e being t^share.
+            total += multiplier.double() * denominator * share / ball.floor.double()
     if multipliers.mean is not None:
-        price += multipliers.mean.double() / ball.num_windows
-    return over_channels(price, (int(delta.shape[-2]), int(delta.shape[-1])))
+        total += multipliers.mean.double() / ball.num_windows
+    return over_channels(total, (int(delta.shape[-2]), int(delta.shape[-1])))
 
 
 def contribution_maps(gradient: Tensor, delta: Tensor) -> Tensor:
-    """What each place adds to the margin to first order: gradient times perturbation, `(B, H, W)` float64, signed.
+    """The first-order contribution to the margin: gradient times perturbation, `(B, H, W)` float64, signed.
 
-    Products are summed over channels and averaged in SSIM's window, in which what pixels do against each other
-    cancels.
+    Products are summed over channels and averaged in SSIM's window, in which opposite signs of neighbouring pixels
+    cancel.
 
     Args:
         gradient: `(B, C, H, W)`, of the margin at the reference.
@@ -96,11 +90,10 @@ def ablation_maps(
     stride: int | None = None,
     at_once: int = 1,
 ) -> Tensor:
-    """What the margin loses where the perturbation is taken away, `(B, H, W)` in the perturbation's dtype, signed.
+    """The margin's decrease when the perturbation is removed in a square, `(B, H, W)` in its dtype, signed.
 
-    Captum's occlusion on the perturbation, with no perturbation as its baseline: a square without it moves over the
-    image, and each pixel gets the mean, over the squares that cover it, of what the attack's margin loses. Forward
-    passes only.
+    Captum's occlusion on the perturbation, with 0 as its baseline: the square slides over the image, and a pixel's
+    value is the mean decrease of the attack's margin over the squares that cover it. Forward passes only.
 
     Args:
         model: maps `(B, C, H, W)` images in `[0, 1]` to `(B, K)` logits, in eval mode; any callable.
@@ -113,7 +106,7 @@ def ablation_maps(
         at_once: squares per forward pass, each with the whole batch.
 
     Raises:
-        InputError: images that are none, a model in train mode or that answers no logits, shapes that differ, labels
+        InputError: tensors that are not images, a model in train mode or without logits, shapes that differ, labels
             or targets that are no classes of the model's, or a side, stride or number at once out of range.
     """
     require_images(reference, "reference")
@@ -125,23 +118,23 @@ def ablation_maps(
     own = as_class_indices("labels", labels, len(reference), reference.device)
     goals = own if targets is None else as_class_indices("targets", targets, len(reference), reference.device)
 
-    def attacked(kept: Tensor, images: Tensor, labels: Tensor, goals: Tensor) -> Tensor:
-        answers, wanted = logits(images + kept), None if targets is None else goals
-        check_logits(answers, len(images), labels, wanted)
-        return margin(answers, labels, wanted)
+    def margins(delta: Tensor, images: Tensor, labels: Tensor, goals: Tensor) -> Tensor:
+        values, wanted = logits(images + delta), None if targets is None else goals
+        check_logits(values, len(images), labels, wanted)
+        return margin(values, labels, wanted)
 
     if not len(delta):
         return delta.sum(1)
     channels = int(delta.shape[1])
     with torch.no_grad():
-        lost: Tensor = Occlusion(attacked).attribute(
+        decrease: Tensor = Occlusion(margins).attribute(
             delta.detach(),
             sliding_window_shapes=(channels, side, side),
             strides=(channels, stride, stride),
             additional_forward_args=(reference, own, goals),
             perturbations_per_eval=at_once,
         )
-    return lost.to(delta.dtype).mean(1)
+    return decrease.to(delta.dtype).mean(1)
 
 
 def _check_same(reference: Tensor, delta: Tensor) -> None:

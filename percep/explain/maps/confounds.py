@@ -1,4 +1,4 @@
-"""What attracts perturbations and attention alike whatever the classifier looks at: texture, edges, the centre."""
+"""Confounds of perturbation and attribution maps, whatever the model: texture, edges, distance from the centre."""
 
 import kornia.filters
 import torch
@@ -24,16 +24,16 @@ def edge_strength(images: Tensor) -> Tensor:
     """Gradient magnitude at the scale of SSIM's window, averaged over channels.
 
     The image is averaged in the window (11 taps, sigma 1.5) and differentiated by kornia's normalised Sobel filter, per
-    pixel: texture is large on both sides of an edge and in clutter, this one where brightness keeps a direction.
+    pixel. `local_standard_deviation` is also large in clutter, this only where brightness changes in one direction.
 
     Args:
         images: `(B, C, H, W)`, floating point in `[0, 1]`, sides of at least 6 pixels.
 
     Returns:
-        `(B, H, W)` float64, at least 0: a ramp's slope, and 0.24 along a step from 0 to 1.
+        `(B, H, W)` float64, at least 0: the slope of a ramp, and 0.24 along a step from 0 to 1.
 
     Raises:
-        InputError: images that are none, or sides that are too short.
+        InputError: tensors that are not images, or sides that are too short.
     """
     require_images(images)
     gradients = kornia.filters.spatial_gradient(Window.gaussian().mean(images.double()), mode="sobel")
@@ -46,20 +46,20 @@ def distance_from_centre(height: int, width: int) -> Tensor:
     return torch.sqrt(rows[:, None] ** 2 + columns[None] ** 2) / (0.5 * (height**2 + width**2) ** 0.5)
 
 
-def centred_gaussian(height: int, width: int, spread: float = 0.25) -> Tensor:
-    """`(H, W)` float64 in `(0, 1]`: what a map that knows only that objects are in the middle would be.
+def centred_gaussian(height: int, width: int, sigma: float = 0.25) -> Tensor:
+    """`(H, W)` float64 in `(0, 1]`: the map of a centre bias.
 
     Args:
         height, width: in pixels.
-        spread: standard deviation along each axis, as a share of that side.
+        sigma: standard deviation along each axis, as a share of that side.
 
     Raises:
-        InputError: a spread that is not positive.
+        InputError: a sigma that is not positive.
     """
-    if not spread > 0:
-        raise InputError(f"spread must be positive, got {spread}")
+    if not sigma > 0:
+        raise InputError(f"sigma must be positive, got {sigma}")
     rows, columns = _offsets(height, width)
-    return torch.exp(-((rows[:, None] / (spread * height)) ** 2 + (columns[None] / (spread * width)) ** 2) / 2)
+    return torch.exp(-((rows[:, None] / (sigma * height)) ** 2 + (columns[None] / (sigma * width)) ** 2) / 2)
 
 
 def confound_maps(images: Tensor) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Grad-CAM, and the layer it is taken at."""
+"""Grad-CAM, and the choice of its layer."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,8 +33,8 @@ def gradcam(model: nn.Module, images: Tensor, targets: ClassIndices, layer: str 
     """Grad-CAM of one class per image (Selvaraju et al., ICCV 2017), by captum's `LayerGradCam`.
 
     The activations of a layer, weighted by the spatial mean of the class logit's gradient, summed over
-    channels, cut off at 0 and resampled bilinearly to the image's size. The scale is the logit's: divide by
-    the maximum to draw a map. A map may be zero everywhere: nothing at this layer speaks for the class.
+    channels, with negative values set to 0 and resampled bilinearly to the image's size. The scale is the logit's:
+    divide by the maximum to draw a map. A map may be zero everywhere: at this layer nothing is evidence for the class.
 
     Args:
         model: maps `(B, C, H, W)` images in `[0, 1]` to `(B, classes)` logits, in eval mode; its parameters may be
@@ -48,7 +48,7 @@ def gradcam(model: nn.Module, images: Tensor, targets: ClassIndices, layer: str 
         `(B, H, W)`, at least 0, in the images' dtype, detached.
 
     Raises:
-        InputError: images that are none, a model in train mode or that answers no logits, no such layer, a layer
+        InputError: tensors that are not images, a model in train mode or without logits, no such layer, a layer
             without a spatial output, a target that is not a class, or a network without a convolutional stage, that
             takes no hooks, as TorchScript's do not, or whose gradients do not reach the layer.
     """
@@ -64,7 +64,7 @@ def gradcam(model: nn.Module, images: Tensor, targets: ClassIndices, layer: str 
     name = _last_stage(calls) if layer is None else _named_stage(network, calls, layer)
     with _reported(), with_gradients(images) as apart:
         maps = LayerGradCam(logits, network.get_submodule(name)).attribute(apart, classes, relu_attributions=True)
-    # Under autocast the layer's maps are of 16 bits, whose steps interpolation would draw.
+    # Under autocast the maps have 16 bits; interpolation in them would show steps.
     maps = maps.detach().to(images.dtype)
     return LayerGradCam.interpolate(maps, tuple(images.shape[-2:]), "bilinear")[:, 0]
 
@@ -113,7 +113,7 @@ def _trace(network: nn.Module, images: Tensor) -> list[_Call]:
 
 @contextmanager
 def _reported() -> Iterator[None]:
-    """What hooks and gradients make of a network that was not written for them; what lacks memory may have it later."""
+    """Reports errors of hooks and gradients as `InputError`, but not a lack of memory, which may be temporary."""
     try:
         yield
     except (InputError, torch.OutOfMemoryError):
@@ -145,7 +145,7 @@ def _closes(call: _Call, size: tuple[int, ...]) -> bool:
 
 
 def _leaves_layout(call: _Call) -> bool:
-    """Whether learned weights act position by position here, as on a transformer's tokens `(B, N, D)`."""
+    """Whether learned weights act on single positions, as on a transformer's tokens `(B, N, D)`."""
     learned = any(True for _ in call.module.parameters(recurse=False))
     return learned and (len(call.shape) == 3 or call.spatial)
 

@@ -1,4 +1,4 @@
-"""Squares that slide over an image, for what is measured by taking something away."""
+"""Side and stride of the square that slides over an image in occlusion and ablation."""
 
 from percep.errors import InputError
 
@@ -9,7 +9,7 @@ def square_and_stride(
     """Side and stride in pixels: a seventh of the shorter side and half of that where None is given.
 
     Args:
-        name: of what needs them, for the error.
+        name: of the method, for the error.
         size: height and width of the image.
         side, stride: given or None.
         at_once: squares per forward pass.

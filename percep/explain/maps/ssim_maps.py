@@ -1,4 +1,4 @@
-"""The SSIM map, by kornia: an implementation that shares nothing with the solvers' own."""
+"""The SSIM map, by kornia: an implementation independent of the solvers'."""
 
 import kornia.metrics
 from torch import Tensor

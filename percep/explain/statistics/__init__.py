@@ -1,1 +1,1 @@
-"""How two maps agree, and how sure that is."""
+"""Similarity of two maps per image, and inference over images."""

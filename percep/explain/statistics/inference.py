@@ -1,7 +1,7 @@
-"""From images to all images: intervals, paired tests and a test against chance. The image is the unit throughout.
+"""Inference over images: bootstrap intervals, paired tests and permutation tests. The image is the unit throughout.
 
-Pixels of one image are dependent, so no test here counts them: a statistic is one number per image, and images are what
-is resampled, paired or shifted. Undefined values (NaN) cannot enter a test; they are counted in every answer.
+Pixels of one image are dependent, so no test treats them as a sample: a statistic is one number per image, and images
+are resampled, paired or shifted. Undefined values (NaN) are left out of a test and counted in every result.
 """
 
 import math
@@ -23,8 +23,9 @@ Alternative = Literal["two-sided", "greater", "less"]
 Seed = int | np.random.Generator
 
 _TIED = 1e-9
+"""Differences below this are rounding error."""
 _HELD = 10**6
-"""How many resampled numbers are held at a time; results do not depend on it."""
+"""Resampled numbers in memory at a time; results do not depend on it."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Interval:
         low, high: bounds of the interval, NaN where there is none.
         method: "bca", "percentile" (where BCa is degenerate), "wilson" (rates), or "none" (fewer than two values).
         images: how many images the statistic is defined for.
-        undefined: how many it is not defined for.
+        undefined: how many images it is undefined for.
     """
 
     estimate: float
@@ -88,7 +89,7 @@ def bootstrap_interval(values: ArrayLike, seed: Seed, level: float = 0.95, resam
 
 
 def rate_interval(hits: ArrayLike, level: float = 0.95) -> Interval:
-    """Wilson's interval of a rate (Wilson, JASA 1927), which stays open where all images hit, or none.
+    """Wilson's interval of a rate (Wilson, JASA 1927), which has a positive width also if all images are hits, or none.
 
     Args:
         hits: `(B,)`, 0 or 1 per image, NaN where undefined.
@@ -175,17 +176,18 @@ def holm(p_values: ArrayLike) -> np.ndarray:
 
 @dataclass(frozen=True)
 class ShiftTest:
-    """A statistic against its values under toroidal shifts.
+    """A permutation test of a statistic against its values under toroidal shifts.
 
     Attributes:
-        scores: `(B,)`, the observed statistic in standard deviations of its own shifts from their mean; 0 where shifts
-            change nothing, NaN where undefined.
-        p_values: `(B,)`, the share of all shifts that are at least as extreme, the identity among them.
+        scores: `(B,)`, standardised effect sizes: the observed statistic minus the mean over its shifts, over their
+            standard deviation; 0 where shifts change nothing, NaN where undefined.
+        p_values: `(B,)`, permutation p-values: the share of all shifts, the identity included, that are at least as
+            extreme.
         excess: `(B,)`, the observed statistic minus the mean over its shifts, in its own units.
         score: the mean of the scores over images, NaN where there is none.
         p_value: of the mean score, over all images at once.
         images: how many images the statistic is defined for.
-        undefined: how many it is not defined for.
+        undefined: how many images it is undefined for.
     """
 
     scores: np.ndarray
@@ -198,12 +200,12 @@ class ShiftTest:
 
 
 def shift_test(shifted: np.ndarray, seed: Seed, alternative: Alternative = "two-sided", draws: int = 9999) -> ShiftTest:
-    """Whether two maps agree more than maps of their smoothness do by chance: per image, and over images.
+    """Tests whether two maps agree more than independent maps of the same autocorrelation: per image, and over images.
 
     Per image the p-value is exact over all shifts. Over images p-values are not combined: each image's statistic is
     standardised by the mean and the deviation over its own shifts, the scores are averaged, and the average is
-    compared with `draws` averages in which every image is shifted at random on its own. Both are randomisation tests
-    over a group (Hemerik and Goeman, TEST 2018), whose false-positive rate is at most nominal, for any number of
+    compared with `draws` averages in which every image is shifted at random, independently. Both are randomisation
+    tests over a group (Hemerik and Goeman, TEST 2018), whose false-positive rate is at most nominal, for any number of
     images, when maps are stationary on the torus (see `toroidal_shifts` on maps that are not).
 
     Args:
@@ -221,45 +223,44 @@ def shift_test(shifted: np.ndarray, seed: Seed, alternative: Alternative = "two-
     known = np.isfinite(orbit).all(1)
     orbit = np.where(known[:, None], orbit, 0.0)
     centred = orbit - orbit.mean(1, keepdims=True)
-    # Values that come from Fourier transforms differ by rounding where they are equal.
-    spread = centred.std(1, keepdims=True)
-    scores = np.divide(centred, spread, out=np.zeros_like(centred), where=spread > _TIED)
+    # Equal values differ by rounding error, since they come from Fourier transforms.
+    deviation = centred.std(1, keepdims=True)
+    scores = np.divide(centred, deviation, out=np.zeros_like(centred), where=deviation > _TIED)
     extreme = _extremeness(scores, alternative)
     p_values = (extreme >= extreme[:, :1] - _TIED).mean(1)
-    scores, chosen = scores[known], int(known.sum())
-    mean, p_value = math.nan, math.nan
-    if chosen:
-        random = np.random.default_rng(seed)
-        images, rows = np.arange(chosen), max(1, _HELD // chosen)
-        sizes = [min(rows, draws - done) for done in range(0, draws, rows)]
-        averages = [scores[images, random.integers(orbit.shape[1], size=(size, chosen))].mean(1) for size in sizes]
-        chance = _extremeness(np.concatenate(averages), alternative)
-        mean = float(scores[:, 0].mean())
-        observed = _extremeness(np.array(mean), alternative)
-        p_value = float((1 + (chance >= observed - _TIED).sum()) / (1 + draws))
-    whole = np.full(len(orbit), np.nan)
-    whole[known] = scores[:, 0]
+    mean, p_value = _mean_score(scores[known], seed, alternative, draws) if known.any() else (math.nan, math.nan)
     return ShiftTest(
-        scores=whole,
+        scores=np.where(known, scores[:, 0], np.nan),
         p_values=np.where(known, p_values, np.nan),
         excess=np.where(known, centred[:, 0], np.nan),
         score=mean,
         p_value=p_value,
-        images=chosen,
-        undefined=len(orbit) - chosen,
+        images=int(known.sum()),
+        undefined=int((~known).sum()),
     )
+
+
+def _mean_score(scores: np.ndarray, seed: Seed, alternative: Alternative, draws: int) -> tuple[float, float]:
+    """The mean of the observed scores, the first of each row of `(B, N)`, and its Monte Carlo p-value."""
+    random = np.random.default_rng(seed)
+    count, shifts = scores.shape
+    images, rows = np.arange(count), max(1, _HELD // count)
+    sizes = [min(rows, draws - done) for done in range(0, draws, rows)]
+    averages = [scores[images, random.integers(shifts, size=(size, count))].mean(1) for size in sizes]
+    mean = float(scores[:, 0].mean())
+    return mean, _p_value(mean, np.concatenate(averages), alternative)
 
 
 @dataclass(frozen=True)
 class ExchangeTest:
-    """A statistic of maps of the same image against that of maps of different images.
+    """A permutation test of a statistic of maps of the same image against that of maps of different images.
 
     Attributes:
         own: the mean over images with their own maps, NaN where there are fewer than two.
-        other: the mean over all pairs of different images: what all images share, the middle above all.
-        p_value: share of pairings whose mean is at least as extreme as that of the images' own.
+        other: the mean over all pairs of different images, which is above chance if all maps tend to the centre.
+        p_value: permutation p-value: the share of pairings whose mean is at least as extreme as `own`.
         images: how many images the statistic is defined for.
-        undefined: how many it is not defined for.
+        undefined: how many images it is undefined for.
     """
 
     own: float
@@ -272,14 +273,14 @@ class ExchangeTest:
 def exchange_test(
     table: np.ndarray, seed: Seed, alternative: Alternative = "two-sided", draws: int = 9999
 ) -> ExchangeTest:
-    """Whether maps agree more with those of their own image than with other images'.
+    """Tests whether maps agree more with those of their own image than with those of other images.
 
-    A permutation test over pairings. It needs no stationary maps and keeps what all images share on both sides, so it
-    is the one to trust where maps are centred; but what two maps of an image share, its texture for one, counts as
-    agreement. A two-sided test measures from the average over pairings.
+    A permutation test over pairings. It does not assume stationary maps, and all pairings share what all images have in
+    common, so prefer it where maps tend to the centre; but common causes within an image, such as its texture, count as
+    agreement. A two-sided test measures deviations from the average over pairings.
 
     Args:
-        table: `(B, B)` of `association.across_images`, the images' own on its diagonal, NaN where undefined.
+        table: `(B, B)` of `across_images`, with pairs of the same image on its diagonal, NaN where undefined.
         seed: of the pairings.
         alternative: "greater" where own maps are expected to agree more.
         draws: of random pairings; an image may get its own map.
@@ -294,14 +295,18 @@ def exchange_test(
     if count < 2:
         return ExchangeTest(math.nan, math.nan, math.nan, count, undefined)
     table = table[np.ix_(known, known)]
-    own, whole = float(np.diagonal(table).mean()), float(table.mean())
+    own, average = float(np.diagonal(table).mean()), float(table.mean())
     random = np.random.default_rng(seed)
     pairings = random.permuted(np.tile(np.arange(count), (draws, 1)), axis=1)
-    chance = _extremeness(table[np.arange(count), pairings].mean(1) - whole, alternative)
-    observed = _extremeness(np.array(own - whole), alternative)
-    p_value = float((1 + (chance >= observed - _TIED).sum()) / (1 + draws))
-    other = (whole * count - own) / (count - 1)
+    p_value = _p_value(own - average, table[np.arange(count), pairings].mean(1) - average, alternative)
+    other = (average * count - own) / (count - 1)
     return ExchangeTest(own, other, p_value, count, undefined)
+
+
+def _p_value(observed: float, null: np.ndarray, alternative: Alternative) -> float:
+    """The Monte Carlo p-value of a statistic given draws of its null distribution, the observed value among them."""
+    extreme = _extremeness(null, alternative) >= _extremeness(np.array(observed), alternative) - _TIED
+    return float((1 + extreme.sum()) / (1 + len(null)))
 
 
 def _known(values: ArrayLike) -> tuple[np.ndarray, int]:

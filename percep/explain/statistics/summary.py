@@ -1,4 +1,4 @@
-"""How far two maps of one image agree, with the image's texture next to them as the confounder."""
+"""The correlations of 1 - SSIM, Grad-CAM and texture, the confounder of the first two, per image."""
 
 from dataclasses import dataclass
 
@@ -28,7 +28,7 @@ class Associations:
     """The three associations of one image, to be read together.
 
     `dissimilarity` is 1 - SSIM, `texture` the local standard deviation. A perturbation inside an SSIM ball
-    follows the texture whatever the classifier looks at, so the first says little without the other two.
+    is correlated with texture whatever the model, so the first says little without the other two.
     """
 
     dissimilarity_gradcam: Association
@@ -39,7 +39,7 @@ class Associations:
 def associations(dissimilarity: Tensor, gradcam: Tensor, texture: Tensor) -> tuple[Associations, ...]:
     """Pearson and Spearman correlations between three maps, image by image.
 
-    Neighbouring pixels are dependent, so no p-value is given: what varies independently is the image.
+    Neighbouring pixels are dependent, so no p-value is given: the image is the unit of inference.
 
     Args:
         dissimilarity: `(B, H, W)`, 1 - SSIM, averaged over channels.

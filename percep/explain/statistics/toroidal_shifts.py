@@ -1,15 +1,15 @@
-"""The statistics of `association` under every toroidal shift of the first map, by Fourier transforms.
+"""The statistics of `similarity` under every toroidal shift of the first map, by Fourier transforms.
 
-A map shifted around the torus keeps its values and its autocorrelation, and loses its place: what two unrelated maps
-of this smoothness would give by chance. Each function answers `(B, H, W)`: at `[b, i, j]` the statistic with the first
-map rolled down by i rows and right by j columns, so `[b, 0, 0]` is the one that was observed. NaN where undefined.
+A toroidal shift preserves a map's values and its autocorrelation, and removes its relation to the second map: the null
+distribution for maps of this smoothness. Each function returns `(B, H, W)`: at `[b, i, j]` the statistic with the first
+map rolled down by i rows and right by j columns, so `[b, 0, 0]` is the observed one. NaN where undefined.
 
 The reference distribution is exact for maps that are stationary on the torus. Where they are stationary but not
-periodic the seam costs little, less the finer the maps: at a nominal 5%, crops of Gaussian fields on 28 x 28 blocks
+periodic the error is small, and smaller for finer maps: at a nominal 5%, crops of Gaussian fields on 28 x 28 blocks
 (white noise smoothed by a Gaussian of deviation s) were rejected 5 to 7% of the time for s = 1.5 blocks and 5 to 10%
-for s = 3. Many maps are stronger in the middle: two such maps agree more than shifted ones whatever they show. Take
-the distance from the centre out (`partial_spearman_shifts`), or compare with other images' maps
-(`percep.explain.statistics.inference.exchange_test`), which needs no stationary maps.
+for s = 3. Many maps are greater in the centre: two such maps agree more than shifted ones whatever the images. Use the
+distance from the centre as a confound (`partial_spearman_shifts`), or compare with other images' maps
+(`percep.explain.statistics.inference.exchange_test`), which does not assume stationary maps.
 """
 
 from collections.abc import Mapping
@@ -35,14 +35,14 @@ _TINY = 1e-12
 
 
 def pearson_shifts(first: Tensor, second: Tensor) -> np.ndarray:
-    """`association.pearson` of `(B, H, W)` maps under all shifts, `(B, H, W)`."""
+    """`pearson` of `(B, H, W)` maps under all shifts, `(B, H, W)`."""
     a, b = flattened(first, second)
     values = _products(standardised(a), standardised(b), first.shape)
     return _masked(np.clip(values, -1, 1), reasons({"first": a, "second": b}))
 
 
 def spearman_shifts(first: Tensor, second: Tensor) -> np.ndarray:
-    """`association.spearman` of `(B, H, W)` maps under all shifts, `(B, H, W)`."""
+    """`spearman` of `(B, H, W)` maps under all shifts, `(B, H, W)`."""
     a, b = flattened(first, second)
     values = _products(standardised(ranks(a)), standardised(ranks(b)), first.shape)
     return _masked(np.clip(values, -1, 1), reasons({"first": a, "second": b}))
@@ -51,12 +51,12 @@ def spearman_shifts(first: Tensor, second: Tensor) -> np.ndarray:
 def partial_spearman_shifts(
     first: Tensor, second: Tensor, confounds: Mapping[str, Tensor], scores: Scores = "normal"
 ) -> np.ndarray:
-    """`association.partial_spearman` with the first map's residuals shifted, `(B, H, W)`.
+    """`partial_spearman` with the first map's residuals shifted, `(B, H, W)`.
 
-    The confounds stay where they are. What they leave of the first map is shifted, they are taken out once more, and
-    the rest is correlated with what they leave of the second map: the scheme of Freedman and Lane (Journal of Business
-    and Economic Statistics 1983) with shifts for permutations. Arguments as for `partial_spearman`, which says why
-    scores are normal here.
+    The confounds are not shifted. The first map's residuals are shifted, regressed on the confounds again, and
+    correlated with the second map's residuals: the scheme of Freedman and Lane (Journal of Business and Economic
+    Statistics 1983) with shifts for permutations. Arguments as for `partial_spearman`, which says why scores are normal
+    here.
     """
     parts = partial_residuals(first, second, confounds, _NAMES, scores)
     shape = first.shape
@@ -64,18 +64,18 @@ def partial_spearman_shifts(
     explained = np.zeros(tuple(shape))
     for column in range(parts.basis.shape[2]):
         explained += _products(moved, parts.basis[:, :, column], shape) ** 2
-    left = np.sqrt(np.clip(1 - explained, 0, None))
+    remaining = np.sqrt(np.clip(1 - explained, 0, None))
     products = _products(moved, fixed, shape)
-    values = np.divide(products, left, out=np.zeros_like(products), where=left > _TINY)
+    values = np.divide(products, remaining, out=np.zeros_like(products), where=remaining > _TINY)
     return _masked(np.clip(values, -1, 1), parts.undefined)
 
 
 def iou_shifts(first: Tensor, second: Tensor, share: float) -> np.ndarray:
-    """`association.iou` under all shifts, `(B, H, W)`; arguments as there."""
+    """`iou` under all shifts, `(B, H, W)`; arguments as there."""
     a, b = flattened(first, second)
     top_a, top_b = top_membership(a, share), top_membership(b, share)
-    # The least of two memberships is the integral over levels of the overlap of their level sets; ties give each
-    # map one level below 1, so there are three steps.
+    # The minimum of two memberships is the integral over levels of the overlap of their level sets. Ties give each map
+    # one level below 1, so the integral has three steps.
     levels = np.stack([_tie_level(top_a), _tie_level(top_b), np.ones(len(a))], 1)
     levels.sort(axis=1)
     heights = np.diff(levels, axis=1, prepend=0.0)
@@ -89,13 +89,13 @@ def iou_shifts(first: Tensor, second: Tensor, share: float) -> np.ndarray:
 
 
 def pointing_game_shifts(first: Tensor, second: Tensor, share: float) -> np.ndarray:
-    """`association.pointing_game` under all shifts, `(B, H, W)`; arguments as there."""
+    """`pointing_game` under all shifts, `(B, H, W)`; arguments as there."""
     a, b = flattened(first, second)
     return _masked(_products(peaks(a), top_membership(b, share), first.shape), reasons({"first": a, "second": b}))
 
 
 def relevance_mass_shifts(first: Tensor, second: Tensor, share: float) -> np.ndarray:
-    """`association.relevance_mass` under all shifts, `(B, H, W)`; arguments as there."""
+    """`relevance_mass` under all shifts, `(B, H, W)`; arguments as there."""
     a, b = flattened(first, second)
     values = _products(masses(a), top_membership(b, share), first.shape)
     return _masked(values, mass_reasons(a, b, _NAMES))

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from percep.errors import InputError
-from percep.report.common.drawing import (
+from percep.report.common.canvas import MUTED, Box, canvas
+from percep.report.common.colours import (
     allocation_colours,
     amplification,
     amplified,
@@ -15,7 +16,6 @@ from percep.report.common.drawing import (
     ssim_colours,
 )
 from percep.report.common.panel import Panel, certificate_colour, certificate_line, predictions_line
-from percep.report.common.sheet import MUTED, Box, sheet
 
 # Lengths in pixels; thumbnails have the side of the usual 224-pixel image.
 _SIDE, _GAP, _MARGIN = 224, 10, 24
@@ -27,7 +27,7 @@ _TITLES = ("Original", "Adversarial", "Perturbation", "SSIM", "Grad-CAM", "Budge
 def save_overview(path: Path, panels: Sequence[Panel]) -> None:
     """Writes a PNG 1442 pixels wide, a row per panel, with the six pictures of `save_panel` side by side.
 
-    A ring is around the least SSIM. Each map keeps a scale of its own, so compare places along a row, not brightness
+    A ring is around the least SSIM. Each map has its own scale: compare places along a row, not brightness
     down a column.
 
     Raises:
@@ -37,7 +37,7 @@ def save_overview(path: Path, panels: Sequence[Panel]) -> None:
         raise InputError("an overview needs at least one image")
     lefts = [_MARGIN + column * (_SIDE + _GAP) for column in range(len(_TITLES))]
     pitch = _LINE + _SIDE + _BETWEEN
-    with sheet(path, lefts[-1] + _SIDE + _MARGIN, _HEAD + len(panels) * pitch + _MARGIN - _BETWEEN) as page:
+    with canvas(path, lefts[-1] + _SIDE + _MARGIN, _HEAD + len(panels) * pitch + _MARGIN - _BETWEEN) as page:
         for left, title in zip(lefts, _TITLES, strict=True):
             page.text(left, 30, title, size=12, bold=True)
         for row, panel in enumerate(panels):
@@ -61,7 +61,7 @@ def save_overview(path: Path, panels: Sequence[Panel]) -> None:
                 if colours is None:
                     page.notice(box, panel.no_gradcam or "", size=9)
                     continue
-                drawn = page.image(colours, box)
+                fitted = page.image(colours, box)
                 if title == "SSIM" and panel.worst is not None:
-                    page.ring(drawn, panel.worst.row, panel.worst.column, panel.ssim.shape[-2:])
+                    page.ring(fitted, panel.worst.row, panel.worst.column, panel.ssim.shape[-2:])
             page.tag(lefts[2] + 6, top + _SIDE - 6, f"× {factor}")

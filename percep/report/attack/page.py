@@ -1,4 +1,4 @@
-"""The report of a run: what came of every photograph, for people."""
+"""The report page of a run of task=attack or task=minimal."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -6,16 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from percep.report.attack.tables import LEFT_OUT, ImageRow, MinimalRow, summarise
+from percep.report.common.colours import gradcam_colours
 from percep.report.common.columns import UNKNOWN, Column, number, ssim, words, yes_or_no
-from percep.report.common.drawing import gradcam_colours
 from percep.report.common.embedded import (
     BUDGET_SCALE,
     Layers,
     budget_legend,
-    drawing,
     gradcam_legend,
     layers,
     ssim_legend,
+    webp_uri,
 )
 from percep.report.common.page import Facts, save_page
 from percep.report.common.panel import Panel, Prediction, asked_line
@@ -31,7 +31,7 @@ class Exhibit(Layers):
     Attributes:
         gradcam, allocation: the maps, each on the scale that all exhibits share; a network may have no Grad-CAM.
         no_gradcam: why there is no Grad-CAM.
-        spent: whether anything of the budget was spent.
+        spent: whether any budget was spent.
         before, after: the predictions on the original and on the adversarial image.
         asked: the levels asked for, in words.
     """
@@ -46,12 +46,12 @@ class Exhibit(Layers):
 
 
 def exhibit(panel: Panel) -> Exhibit:
-    """Encodes a panel; the tensors need not be kept."""
+    """Encodes a panel; its tensors may be released afterwards."""
     return Exhibit(
         **vars(layers(panel.original, panel.adversarial, panel.ssim)),
-        gradcam=None if panel.gradcam is None else drawing(gradcam_colours(panel.original, panel.gradcam)[0]),
+        gradcam=None if panel.gradcam is None else webp_uri(gradcam_colours(panel.original, panel.gradcam)[0]),
         no_gradcam=panel.no_gradcam,
-        allocation=drawing(BUDGET_SCALE.colours(panel.allocation.double().cpu().numpy())),
+        allocation=webp_uri(BUDGET_SCALE.colours(panel.allocation.double().cpu().numpy())),
         spent=bool(panel.allocation.any()),
         before=panel.before,
         after=panel.after,
@@ -149,6 +149,6 @@ _SECONDS = Column("Seconds", lambda row: row.seconds, number, numeric=True)
 
 
 def _findings(rows: Sequence[ImageRow]) -> tuple[Column, ...]:
-    """The columns that say what came of an image; a search for the smallest change has no ball to be inside."""
+    """The result columns; a search for the smallest change has no ball, so no certificate."""
     searched = all(isinstance(row, MinimalRow) for row in rows)
     return (_STATUS, *(_SEARCH if searched else _CERTIFICATE), *_MEASURES)

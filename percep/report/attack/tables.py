@@ -18,7 +18,7 @@ from percep.explain import Association, Associations
 
 _MEDIANS = ("min_ssim", "l2", "linf", "gradient_calls", "seconds")
 LEFT_OUT = ("unreadable", "unlabelled", "missing")
-"""Kinds of problem that a photograph is not attacked for."""
+"""Kinds of problem for which a photograph is not attacked."""
 _COUNTED = (
     *LEFT_OUT,
     "not_finite",
@@ -31,7 +31,7 @@ _COUNTED = (
     "at_goal",
     "targeted",
 )
-_ROWS_HELD = 1000
+_ROWS_PER_WRITE = 1000
 
 
 @dataclass(frozen=True)
@@ -100,9 +100,9 @@ class ImageRow:
 
     @property
     def fooled(self) -> bool:
-        """Whether the attack took the model from the right class, or from its prediction without a label, to the goal.
+        """Whether the attack succeeded on a photograph that was classified correctly, or has no label.
 
-        What met the goal to begin with does not count, nor what was misclassified already.
+        Photographs that met the goal to begin with, or were misclassified, do not count.
         """
         return bool(self.success) and self.status != "already_adversarial" and self.correct_before is not False
 
@@ -126,20 +126,20 @@ def write_results(path: Path, rows: Iterable[ImageRow], kind: type[ImageRow] | N
 
     Args:
         path: the file to write.
-        rows: of one type, whose fields are the columns; a thousand of them are held at a time.
+        rows: of one type, whose fields are the columns; a thousand of them are in memory at a time.
         kind: that type, where there may be no row; `ImageRow` by default.
     """
     remaining = iter(rows)
-    held = list(islice(remaining, _ROWS_HELD))
-    names = [field.name for field in fields(kind or (held[0] if held else ImageRow)) if field.name != "associations"]
+    chunk = list(islice(remaining, _ROWS_PER_WRITE))
+    names = [field.name for field in fields(kind or (chunk[0] if chunk else ImageRow)) if field.name != "associations"]
     columns = [*names, *_association_columns(None)]
     write_csv(path, [], columns)
-    while held:
+    while chunk:
         records = [
-            {name: getattr(row, name) for name in names} | _association_columns(row.associations) for row in held
+            {name: getattr(row, name) for name in names} | _association_columns(row.associations) for row in chunk
         ]
         write_csv(path, records, columns, append=True)
-        held = list(islice(remaining, _ROWS_HELD))
+        chunk = list(islice(remaining, _ROWS_PER_WRITE))
 
 
 def write_csv(path: Path, records: list[dict[str, object]], columns: list[str], append: bool = False) -> None:
@@ -186,7 +186,7 @@ def summarise(rows: Iterable[ImageRow]) -> dict[str, object]:
 
 
 class Totals:
-    """What `summarise` tells, of rows that are met one by one: of a row some numbers are kept, not the row."""
+    """The running totals of `summarise`: rows are added one by one, and only their numbers are stored."""
 
     def __init__(self) -> None:
         self.counts = dict.fromkeys(("images", *_COUNTED, "zero_gradcam_maps"), 0)
@@ -203,7 +203,7 @@ class Totals:
             cost = None if row.mean_ssim is None else 1 - row.mean_ssim
             values = {"one_minus_mean_ssim": cost} | {name: getattr(row, name) for name in _MEDIANS}
             for name, value in values.items():
-                if _known(value):
+                if _is_finite(value):
                     self.medians[name].append(value)
         if row.associations is not None:
             for name, (pearson, spearman) in self.associations.items():
@@ -237,9 +237,9 @@ class Totals:
             self.found = array("d") if self.found is None else self.found
             if row.fooled and row.found is not None:
                 self.found.append(1 - row.found)
-        if _known(row.min_ssim) and (self.least is None or row.min_ssim < self.least[0]):
+        if _is_finite(row.min_ssim) and (self.least is None or row.min_ssim < self.least[0]):
             self.least = row.min_ssim, row
-        if _known(row.linf) and (self.largest is None or row.linf > self.largest[0]):
+        if _is_finite(row.linf) and (self.largest is None or row.linf > self.largest[0]):
             self.largest = row.linf, row
 
     def summary(self) -> dict[str, object]:
@@ -287,7 +287,7 @@ def _association_columns(associations: Associations | None) -> dict[str, object]
     return columns
 
 
-def _known(value: float | None) -> TypeGuard[float]:
+def _is_finite(value: float | None) -> TypeGuard[float]:
     return value is not None and math.isfinite(value)
 
 

@@ -1,4 +1,4 @@
-"""The columns of a report's tables: how values are written, and what they are sorted by."""
+"""The columns of a report's tables: their values, formats and sort keys."""
 
 import math
 from collections.abc import Callable
@@ -17,7 +17,7 @@ class Column:
     Attributes:
         title: its heading.
         value: of a row; None where it is unknown.
-        write: a known value in words.
+        write: formats a known value.
         numeric: whether it is sorted as a number, and set to the right.
     """
 
@@ -51,11 +51,11 @@ def ssim(value: float | None) -> str:
 
 
 def yes_or_no(value: bool) -> str:
-    """A truth in words."""
+    """A boolean in words."""
     return "yes" if value else "no"
 
 
 def words(status: str) -> str:
-    """A status for people; the reason after a colon stays as it is."""
+    """A status with spaces for underscores; the reason after a colon is not changed."""
     word, colon, reason = status.partition(":")
     return word.replace("_", " ") + colon + reason

@@ -1,7 +1,7 @@
 """Pictures inside a page, as data URIs.
 
-Photographs are lossy, the perturbation is not: a page holds what it adds and what it takes away as lossless
-pictures and lays them over the compressed original, so that compression never looks like a perturbation.
+Photographs are compressed with loss, the perturbation without: a page holds its positive and its negative part as
+lossless pictures, which are composed with the compressed original, so that compression never looks like a perturbation.
 """
 
 import base64
@@ -14,16 +14,16 @@ from matplotlib.colors import LogNorm
 from PIL import Image
 from torch import Tensor
 
-from percep.report.common.drawing import ATTENTION_SCALE, amplification, amplified, dissimilarity, photograph
-from percep.report.common.sheet import ColourScale
-from percep.report.common.worst import REACH, cut, worst_place
+from percep.report.common.canvas import ColourScale
+from percep.report.common.colours import ATTENTION_SCALE, amplification, amplified, dissimilarity, photograph
+from percep.report.common.worst_place import REACH, span, worst_place
 
 # WebP qualities at which 500 attacked photographs of 224x224 stay below 60 MB.
 _PHOTOGRAPH, _DRAWING = 80, 60
-_CUTTING = 6 * REACH + 3
-"""Side of a cutting around a window, in pixels: three times the window's."""
+_CUTOUT_SIDE = 6 * REACH + 3
+"""Side of a cutout around a window, in pixels: three times the window's."""
 
-# Shared by all images, so that they can be compared; 1 - SSIM, and multiples of the even share.
+# Shared by all images, so that they can be compared: 1 - SSIM, and multiples of the uniform share.
 SSIM_SCALE = ColourScale(
     LogNorm(1e-6, 1e-1, clip=True),
     "magma",
@@ -46,15 +46,15 @@ class Mark:
 
 @dataclass(frozen=True)
 class Worst:
-    """The window with the least SSIM, and what is around it, without loss.
+    """The window with the least SSIM, and its surroundings without loss.
 
     Attributes:
         row, column: the pixel in its middle.
         ssim: of the worst channel there.
         change: the largest change in the window, in levels of 255.
-        width, height: of the cuttings, in pixels.
-        original, adversarial: cuttings of the two images as data URIs.
-        window: where the window is on a cutting.
+        width, height: of the cutouts, in pixels.
+        original, adversarial: cutouts of the two images as data URIs.
+        window: where the window is on a cutout.
         place: where it is on the whole image.
     """
 
@@ -77,11 +77,11 @@ class Layers:
     Attributes:
         width, height: of each picture, in pixels.
         original: the reference, compressed.
-        brighter: what the adversarial image adds to `original`, without loss.
-        darker: what it takes away, without loss, and never more than `original` has.
+        brighter: the positive part of the perturbation, without loss.
+        darker: its negative part, without loss, and clipped to the values of `original`.
         difference: the perturbation amplified by `factor`.
         largest: the largest change, in levels of 255.
-        ssim: the SSIM map, on the scale that all share.
+        ssim: the SSIM map, on the scale shared by all images.
         worst: where SSIM is least; None where nothing was changed.
     """
 
@@ -112,10 +112,10 @@ def layers(original: Tensor, adversarial: Tensor, ssim: Tensor) -> Layers:
         original=_webp_uri(compressed),
         brighter=_webp_uri(_encoded(levels.clip(0, 255) / 255)),
         darker=_webp_uri(_encoded((-levels / 255).clip(0, shown))),
-        difference=drawing(amplified(perturbation, factor)),
+        difference=webp_uri(amplified(perturbation, factor)),
         factor=factor,
         largest=int(np.abs(levels).max()),
-        ssim=drawing(SSIM_SCALE.colours(dissimilarity(ssim))),
+        ssim=webp_uri(SSIM_SCALE.colours(dissimilarity(ssim))),
         worst=_worst(original, adversarial, ssim),
     )
 
@@ -125,7 +125,7 @@ def _worst(original: Tensor, adversarial: Tensor, ssim: Tensor) -> Worst | None:
     if found is None:
         return None
     height, width = original.shape[-2:]
-    rows, columns = cut(found.row, height, _CUTTING), cut(found.column, width, _CUTTING)
+    rows, columns = span(found.row, height, _CUTOUT_SIDE), span(found.column, width, _CUTOUT_SIDE)
     window = found.box(height, width)
     everything = (slice(0, height), slice(0, width))
     return Worst(
@@ -151,8 +151,8 @@ def _mark(box: tuple[slice, slice], picture: tuple[slice, slice]) -> Mark:
     return Mark(*(round(value, 2) for value in (left, top, width, height)))
 
 
-def drawing(colours: np.ndarray) -> str:
-    """`(H, W, 3 or 4)` colours in `[0, 1]`, compressed."""
+def webp_uri(colours: np.ndarray) -> str:
+    """`(H, W, 3 or 4)` colours in `[0, 1]` as a data URI, compressed with loss."""
     return _webp_uri(_encoded(colours, quality=_DRAWING))
 
 
@@ -163,7 +163,7 @@ def data_uri(media_type: str, content: bytes) -> str:
 
 @dataclass(frozen=True)
 class Legend:
-    """A colour scale to show; ticks are a place in percent of the bar's length, and a label."""
+    """A colour scale to show; ticks are positions in percent of the bar's length, with labels."""
 
     title: str
     note: str
@@ -183,7 +183,7 @@ def gradcam_legend() -> Legend:
 
 def budget_legend() -> Legend:
     """Of `BUDGET_SCALE`."""
-    return _legend("Budget spent", "in even shares, logarithmic", BUDGET_SCALE)
+    return _legend("Budget spent", "in multiples of the uniform share, logarithmic", BUDGET_SCALE)
 
 
 def _legend(title: str, note: str, scale: ColourScale) -> Legend:

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from percep.report.common.drawing import (
+from percep.report.common.canvas import MUTED, Box, Canvas, canvas, printable
+from percep.report.common.colours import (
     allocation_colours,
     amplification,
     amplified,
@@ -16,8 +17,7 @@ from percep.report.common.drawing import (
     photograph,
     ssim_colours,
 )
-from percep.report.common.sheet import MUTED, Box, Sheet, printable, sheet
-from percep.report.common.worst import WorstPlace, worst_place
+from percep.report.common.worst_place import WorstPlace, worst_place
 
 # Lengths in pixels; twice the side of the usual 224-pixel image.
 _SIDE, _GAP, _MARGIN = 448, 24, 28
@@ -36,7 +36,7 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Panel:
-    """What the pictures of one image are drawn from; tensors are finite.
+    """The data of one image's pictures; tensors are finite.
 
     Attributes:
         name: the image's name.
@@ -93,7 +93,7 @@ def save_panel(path: Path, panel: Panel) -> None:
     allocation, allocation_scale = allocation_colours(panel.allocation)
     least = "worst channel, log scale of 1 − SSIM" if panel.worst is None else _least(panel.worst)
     spent = "multiples of the uniform share" if panel.allocation.any() else "nothing was spent"
-    with sheet(path, 2 * _MARGIN + 3 * _SIDE + 2 * _GAP, bars + _BAR + _LABELS) as page:
+    with canvas(path, 2 * _MARGIN + 3 * _SIDE + 2 * _GAP, bars + _BAR + _LABELS) as page:
         _write_head(page, panel)
         for column, top, title, note, colours in (
             (0, first, "Original", "", photograph(panel.original)),
@@ -116,8 +116,8 @@ def save_panel(path: Path, panel: Panel) -> None:
             page.colour_bar(scale, Box(_left(column), bars, _SIDE, _BAR))
 
 
-def _draw(page: Sheet, column: int, top: float, title: str, note: str, colours: np.ndarray | None) -> Box:
-    """A picture under its title, or an empty cell; where it was drawn."""
+def _draw(page: Canvas, column: int, top: float, title: str, note: str, colours: np.ndarray | None) -> Box:
+    """A picture under its title, or an empty cell; returns the box drawn into."""
     left = _left(column)
     page.text(left, top - 16, title, size=12, bold=True)
     page.text(left + _SIDE, top - 16, note, size=11, colour=MUTED, align="right")
@@ -125,7 +125,7 @@ def _draw(page: Sheet, column: int, top: float, title: str, note: str, colours: 
     return cell if colours is None else page.image(colours, cell)
 
 
-def _draw_gradcam(page: Sheet, panel: Panel, top: float, bar: float) -> None:
+def _draw_gradcam(page: Canvas, panel: Panel, top: float, bar: float) -> None:
     if panel.gradcam is None:
         page.notice(_draw(page, 1, top, "Grad-CAM", "none", None), panel.no_gradcam or "", size=11)
         return
@@ -168,7 +168,7 @@ def cut_off(ssim: float) -> str:
     return f"{math.floor(ssim * 1e6) / 1e6:.6f}"
 
 
-def _write_head(page: Sheet, panel: Panel) -> None:
+def _write_head(page: Canvas, panel: Panel) -> None:
     page.text(_MARGIN, 34, predictions_line(panel), size=17, bold=True)
     page.text(page.width - _MARGIN, 34, printable(panel.name, 32), size=11, colour=MUTED, align="right")
     page.text(_MARGIN, 68, "●", size=13, colour=certificate_colour(panel))

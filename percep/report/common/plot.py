@@ -15,7 +15,7 @@ _POINTS_PER_PIXEL = 0.75
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours that can be told from the page: what is most important, what is less, and eleven hues."""
+    """The colours of a plot: of important and of secondary elements, of grid lines, and eleven hues for data."""
 
     ink: str
     muted: str

@@ -1,9 +1,9 @@
-"""What came of a run, in sentences: for the console and for the page."""
+"""The results of a run in sentences, for the console and for the page."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from percep.report.common.chance import AT_CHANCE, at_chance
+from percep.report.common.chance_level import AT_CHANCE, at_chance
 from percep.report.common.columns import number
 
 _LEFT_OUT = (
@@ -14,11 +14,11 @@ _LEFT_OUT = (
 )
 
 
-_TAKEN = "an attack is to change the prediction, whether it is right or not"
+_GOAL = "an attack is to change the prediction, whether it is right or not"
 
 
 def verdict(summary: Mapping[str, Any]) -> str:
-    """A run, as `percep.report.summarise` tells it, in a sentence without its full stop.
+    """The result of a run, from `percep.report.summarise`, in a sentence without its full stop.
 
     Success is counted on photographs that are classified correctly. Where no label was given there is no such thing,
     and the sentence says so: it counts the predictions that changed.
@@ -44,13 +44,13 @@ def remarks(counts: Mapping[str, Any]) -> list[str]:
     if not counts["without_label"]:
         return []
     if not counts["labelled"]:
-        return [f"No labels given, so nothing is said of accuracy: {_TAKEN}"]
+        return [f"No labels given, so nothing is said of accuracy: {_GOAL}"]
     free, all_of_them = counts["without_label"], counts["labelled"] + counts["without_label"]
-    return [f"{free} of {all_of_them} photographs without a label: {_TAKEN}"]
+    return [f"{free} of {all_of_them} photographs without a label: {_GOAL}"]
 
 
 def warnings(summary: Mapping[str, Any]) -> list[str]:
-    """What makes the verdict doubtful, in sentences without their full stops."""
+    """Reasons to doubt the verdict, in sentences without their full stops."""
     if not summary.get("at_chance"):
         return []
     counts = "{correct_before} of {labelled} labelled photographs are classified correctly, of {classes} classes"
@@ -58,7 +58,7 @@ def warnings(summary: Mapping[str, Any]) -> list[str]:
 
 
 def progress(summary: Mapping[str, Any]) -> str:
-    """How much of a run was done, in a sentence without its full stop; empty where all of it was."""
+    """How many photographs of an interrupted run were done, in a sentence without its full stop; empty if all were."""
     images, planned = summary["images"], summary.get("planned", summary["images"])
     if planned is None:
         return f"The run was interrupted: {images} photographs were done"
@@ -70,10 +70,10 @@ def console_lines(summary: Mapping[str, Any]) -> str:
     return lines_of([verdict(summary), progress(summary)], warnings(summary)).replace("−", "-")
 
 
-def lines_of(sentences: Iterable[str], doubts: Iterable[str]) -> str:
+def lines_of(sentences: Iterable[str], warnings: Iterable[str]) -> str:
     """Sentences, and after them warnings, for a terminal, a line each."""
-    told = [*sentences, *(f"warning: {doubt}" for doubt in doubts)]
-    return "\n".join(line for line in told if line)
+    lines = [*sentences, *(f"warning: {warning}" for warning in warnings)]
+    return "\n".join(line for line in lines if line)
 
 
 def _main(summary: Mapping[str, Any]) -> list[str]:
@@ -105,7 +105,7 @@ def _main(summary: Mapping[str, Any]) -> list[str]:
 
 
 def _how(summary: Mapping[str, Any]) -> str:
-    """At what cost, or on what evidence."""
+    """The cost of the successes, or how many are certified."""
     successes, certified = summary["successes"], summary["certified"]
     if not successes:
         return ""

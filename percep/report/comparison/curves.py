@@ -38,7 +38,7 @@ def line_style(attack: str, theme: Theme) -> dict[str, Any]:
 
 
 def draw_curves(axes: Axes, outcomes: Mapping[str, Sequence[Outcome]], kind: Kind, theme: Theme) -> None:
-    """A step for each image an attack turns, on a logarithmic axis; an attack without success is absent."""
+    """A step for each image that an attack succeeds on, on a logarithmic axis; an attack without success is absent."""
     for place, (name, rows) in enumerate(outcomes.items()):
         costs, shares = success_curve([getattr(row, kind) for row in rows])
         if costs:

@@ -13,18 +13,38 @@ GALLERY_LIMIT = 50
 
 
 @dataclass(frozen=True)
-class Version(Layers):
+class ComparedPictures(Layers):
+    """The pictures of a photograph under one attack, encoded: no tensor need be kept.
+
+    Attributes:
+        before: the prediction on the original.
+        after: the prediction on the image shown.
+        target: the name of the class to be reached; None for an untargeted attack.
+    """
+
+    before: Prediction
+    after: Prediction
+    target: str | None
+
+
+def compared_pictures(images: ComparedImages) -> ComparedPictures:
+    """Encodes the images of a photograph under one attack."""
+    ssim = ssim_maps(images.original[None], images.adversarial[None])[0]
+    encoded = layers(images.original, images.adversarial, ssim)
+    return ComparedPictures(**vars(encoded), before=images.before, after=images.after, target=images.target)
+
+
+@dataclass(frozen=True)
+class Version(ComparedPictures):
     """The pictures of a photograph under one attack, and what is written beside them.
 
     Attributes:
         row: of the photograph under the attack.
         outcome: of the attack.
-        after: the prediction on the image shown.
     """
 
     row: ComparisonRow
     outcome: Outcome
-    after: Prediction
 
     @property
     def adversarial(self) -> bool:
@@ -48,7 +68,7 @@ class ComparisonExhibit:
 
 
 class ComparisonGallery:
-    """Encodes what is added at once, so that no tensor need be kept, and of the first `GALLERY_LIMIT` photographs only.
+    """The pictures of the first `GALLERY_LIMIT` photographs.
 
     Attributes:
         exhibits: by the name of the photograph.
@@ -57,15 +77,12 @@ class ComparisonGallery:
     def __init__(self) -> None:
         self.exhibits: dict[str, ComparisonExhibit] = {}
 
-    def add(self, row: ComparisonRow, images: ComparedImages | None) -> None:
+    def add(self, row: ComparisonRow, pictures: ComparedPictures | None) -> None:
         """Adds the pictures of one attack on one photograph, if there are any and there is room."""
-        if row.outcome is None or images is None:
+        if row.outcome is None or pictures is None:
             return
         if row.name not in self.exhibits:
             if len(self.exhibits) == GALLERY_LIMIT:
                 return
-            self.exhibits[row.name] = ComparisonExhibit(images.before, images.target)
-        ssim = ssim_maps(images.original[None], images.adversarial[None])[0]
-        self.exhibits[row.name].versions[row.outcome.attack] = Version(
-            **vars(layers(images.original, images.adversarial, ssim)), row=row, outcome=row.outcome, after=images.after
-        )
+            self.exhibits[row.name] = ComparisonExhibit(pictures.before, pictures.target)
+        self.exhibits[row.name].versions[row.outcome.attack] = Version(**vars(pictures), row=row, outcome=row.outcome)

@@ -1,7 +1,6 @@
 """The report of a comparison: which attack is cheapest, by how much, and what each did to every photograph."""
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,10 +14,10 @@ from percep.report.common.columns import UNKNOWN, Column, number, words, yes_or_
 from percep.report.common.embedded import ssim_legend
 from percep.report.common.page import Facts, save_page
 from percep.report.common.plot import Plot, Theme, plot
-from percep.report.common.verdict import remarks, warnings
+from percep.report.common.verdict import progress, remarks, warnings
 from percep.report.comparison.curves import Kind, draw_curves, line_style
 from percep.report.comparison.gallery import GALLERY_LIMIT, ComparisonGallery
-from percep.report.comparison.tables import ComparisonRow, accuracy, by_attack, ranked, summary
+from percep.report.comparison.tables import ComparisonRow, accuracy, by_attack, names_done, ranked, summary
 
 Summary = Mapping[str, Any]
 
@@ -47,7 +46,7 @@ def save_comparison_report(
         classes: of the model, where known.
     """
     known = accuracy(rows, classes)
-    done = _done(rows, len(attacks))
+    done = names_done(rows, len(attacks))
     found = by_attack(row for row in rows if row.name in done)
     summaries = ranked(summary(outcomes) for outcomes in found.values())
     order = {str(row["attack"]): place for place, row in enumerate(summaries)}
@@ -67,7 +66,7 @@ def save_comparison_report(
         verdict=comparison_verdict(summaries),
         warnings=warnings(known),
         remarks=remarks(known),
-        done=len(done),
+        progress=progress({"images": len(done), "planned": facts.planned}),
         rounded=_rounded(summaries),
         figures=_figures(rows, found, summaries),
         summaries=summaries,
@@ -75,7 +74,7 @@ def save_comparison_report(
         plots=_plots({attack: found[attack] for attack in order}),
         key=[(attack, _key(attack)) for attack in order],
         exhibits=exhibits,
-        omitted=attacked - len(exhibits) if len(exhibits) == GALLERY_LIMIT else 0,
+        omitted=attacked - len(exhibits) if len({row.name for row in rows}) > GALLERY_LIMIT else 0,
         attacked=attacked,
         legends=[ssim_legend()],
         findings=findings,
@@ -134,13 +133,6 @@ def _standing(row: Summary) -> tuple[float, float]:
     """What decides between attacks; the number of successes counts where the median is infinite."""
     cost = row["resaved_cost"]
     return cost, row["resaved_success"] if cost == math.inf else 0
-
-
-def _done(rows: Sequence[ComparisonRow], attacks: int) -> set[str]:
-    """The photographs that all attacks have done, or that are not attacked."""
-    counts = Counter(row.name for row in rows)
-    done = (row for row in rows if row.outcome is None or counts[row.name] == attacks)
-    return {row.name for row in done if not row.missing}
 
 
 def _rounded(summaries: Sequence[Summary]) -> str:

@@ -1,5 +1,6 @@
 """Attacks side by side: every outcome as a table, a summary, and the share of images adversarial at each cost."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -120,6 +121,13 @@ def by_attack(rows: Iterable[ComparisonRow]) -> dict[str, list[Outcome]]:
         if row.outcome is not None:
             found.setdefault(row.outcome.attack, []).append(row.outcome)
     return found
+
+
+def names_done(rows: Sequence[ComparisonRow], attacks: int) -> set[str]:
+    """The photographs that all of so many attacks have done, or that are not attacked."""
+    counts = Counter(row.name for row in rows)
+    done = (row for row in rows if row.outcome is None or counts[row.name] == attacks)
+    return {row.name for row in done if not row.missing}
 
 
 def summary(outcomes: Sequence[Outcome]) -> dict[str, object]:

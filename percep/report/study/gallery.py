@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from percep.report.common.drawing import gradcam_colours
-from percep.report.common.embedded import BUDGET_SCALE, Layers, drawing, layers
+from percep.report.common.colours import gradcam_colours
+from percep.report.common.embedded import BUDGET_SCALE, Layers, layers, webp_uri
 from percep.report.common.panel import Prediction
 from percep.study import Measurements
+from percep.study.attributions import ATTRIBUTIONS
 from percep.study.criteria import capitalised, display_name
-from percep.study.findings import ATTRIBUTIONS
 
 _HIGH = 0.99
 
@@ -91,7 +91,7 @@ def _maps(name: str, measurements: Measurements, image: int) -> tuple[DrawnMap, 
         colours = gradcam_colours(measurements.references[image], values.clamp_max(high) if high > 0 else values)[0]
         title = display_name(attribution)
         alt = f"{title} of the original of {name}, bright where it speaks for the label"
-        maps_drawn.append(DrawnMap(capitalised(title), note, drawing(colours), alt))
+        maps_drawn.append(DrawnMap(capitalised(title), note, webp_uri(colours), alt))
     return tuple(maps_drawn)
 
 
@@ -100,7 +100,7 @@ def _change(name: str, change: str, values: Tensor) -> DrawnMap:
     mean = positive.mean()
     shares = torch.where(mean > 0, positive / mean, 0.0)
     even = bool((positive == positive.flatten()[0]).all())
-    note = "the same everywhere" if even else "in even shares"
+    note = "the same everywhere" if even else "in multiples of the uniform share"
     title = display_name(change)
     alt = f"Map of {title} of {name}, bright where most"
-    return DrawnMap(capitalised(title), note, drawing(BUDGET_SCALE.colours(shares.cpu().numpy())), alt)
+    return DrawnMap(capitalised(title), note, webp_uri(BUDGET_SCALE.colours(shares.cpu().numpy())), alt)

@@ -52,7 +52,11 @@ def save_study_report(
         omitted=fooled - len(exhibits),
         legends=[
             ssim_legend(),
-            replace(budget_legend(), title="Of the perturbation", note="positive part in even shares, logarithmic"),
+            replace(
+                budget_legend(),
+                title="Of the perturbation",
+                note="positive part in multiples of the uniform share, logarithmic",
+            ),
             replace(gradcam_legend(), title="Of the classifier", note="relative to the 99th percentile of each map"),
         ],
         associations=findings.associations,

@@ -18,7 +18,7 @@ from percep.study import (
     RegionRow,
 )
 
-_ROWS_HELD = 1000
+_ROWS_PER_WRITE = 1000
 
 
 _TABLES: Mapping[str, tuple[type, Callable[[Findings], Sequence[object]]]] = {
@@ -39,13 +39,13 @@ def write_study_table(path: Path, name: str, findings: Findings) -> None:
     columns = [field.name for field in fields(kind)]
     write_csv(path, [], columns)
     remaining = iter(rows_of(findings))
-    while held := list(islice(remaining, _ROWS_HELD)):
-        records = [{column: _cell(getattr(row, column)) for column in columns} for row in held]
+    while chunk := list(islice(remaining, _ROWS_PER_WRITE)):
+        records = [{column: _cell(getattr(row, column)) for column in columns} for row in chunk]
         write_csv(path, records, columns, append=True)
 
 
 def study_accuracy(findings: Findings, classes: int | None) -> dict[str, object]:
-    """What is known of the network's accuracy in the main variant, as `comparison.tables.accuracy` tells it."""
+    """What is known of the network's accuracy in the main variant, in the form of `comparison.tables.accuracy`."""
     given = [name for name, labelled in findings.labelled.items() if labelled]
     correct = sum(findings.statuses[name] != "misclassified" for name in given)
     return accuracy_of(correct, len(given), len(findings.labelled) - len(given), classes)

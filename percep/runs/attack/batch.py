@@ -28,12 +28,11 @@ from percep.explain import (
     ssim_maps,
 )
 from percep.models import Classifier
-from percep.models.classifier import number_of_logits
 from percep.report import ImageRow, MinimalRow, Panel, Prediction, read_image, save_image, save_panel
-from percep.report.common.worst import worst_place
+from percep.report.common.worst_place import worst_place
 from percep.runs.config import AttackTask, MinimalTask
 from percep.runs.failures import network_failures
-from percep.runs.inputs import Predictions, drawn, load_subjects, predict, targets_of
+from percep.runs.inputs import Predictions, predict, stable_seed, targets_of
 
 C = TypeVar("C", bound=AttackTask | MinimalTask)
 Attack = Callable[[Tensor, Tensor, Tensor | None], AttackResult]
@@ -53,24 +52,16 @@ class Run(ABC, Generic[C]):
 
     Args:
         config: what to attack, and how.
+        model: on the configuration's device.
         folder: an existing folder for the files.
-
-    Attributes:
-        classes: how many the model has.
-
-    Raises:
-        InputError: a model, checkpoint, device, path or label that is not usable.
-        UnavailableError: weights or a device that cannot be had here.
     """
 
     row: ClassVar[type[ImageRow]] = ImageRow
     floor: float | None = None
     mean: float | None = None
 
-    def __init__(self, config: C, folder: Path) -> None:
-        self.config = config
-        self.model, self.photographs = load_subjects(config)
-        self.classes = number_of_logits(self.model)
+    def __init__(self, config: C, model: Classifier, folder: Path) -> None:
+        self.config, self.model = config, model
         self.attack = self._attack_of(config)
         self.adversarial, self.panels = folder / "adversarial", folder / "panels"
 
@@ -90,7 +81,7 @@ class Run(ABC, Generic[C]):
                 network that fails.
         """
         readable = [photograph for photograph in photographs if photograph.image is not None]
-        torch.manual_seed(drawn(photographs[0].name if photographs else "", self.config.seed))
+        torch.manual_seed(stable_seed(photographs[0].name if photographs else "", self.config.seed))
         with network_failures(self.model, readable):
             batch = self._attack(readable) if readable else None
         numbers = count()
@@ -190,8 +181,8 @@ class Run(ABC, Generic[C]):
 class BallRun(Run[AttackTask]):
     """The attack inside the ball of a configuration."""
 
-    def __init__(self, config: AttackTask, folder: Path) -> None:
-        super().__init__(config, folder)
+    def __init__(self, config: AttackTask, model: Classifier, folder: Path) -> None:
+        super().__init__(config, model, folder)
         self.floor, self.mean = config.ball.floor, config.ball.mean
 
     def _attack_of(self, config: AttackTask) -> Attack:

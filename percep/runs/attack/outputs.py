@@ -24,9 +24,9 @@ from percep.report import (
     write_results,
 )
 from percep.report.common.verdict import accuracy_of
-from percep.runs.engine.atomic import whole
-from percep.runs.engine.checkpoints import Parts
-from percep.runs.engine.manifest import Record, recorded
+from percep.runs.engine.atomic import atomic
+from percep.runs.engine.checkpoints import Checkpoints
+from percep.runs.engine.manifest import Manifest, read_manifest
 
 OVERVIEW = 20
 """Most rows of an overview."""
@@ -46,9 +46,9 @@ class Pictures:
     panel: bytes | None = None
 
 
-def parts_of(folder: Path, task: str) -> Parts:
+def checkpoints_of(folder: Path, task: str) -> Checkpoints:
     """The parts of a run of task=attack or task=minimal: a row and its pictures."""
-    return Parts(folder / "parts", (MinimalRow if task == "minimal" else ImageRow, Pictures))
+    return Checkpoints(folder / "parts", (MinimalRow if task == "minimal" else ImageRow, Pictures))
 
 
 def packed(panel: Panel) -> bytes:
@@ -91,22 +91,22 @@ def merge(folder: Path) -> Mapping[str, object]:
         InputError: no run, or a damaged part.
         OSError: a file cannot be written.
     """
-    record = recorded(folder)
-    parts = parts_of(folder, record.settings["task"])
+    manifest = read_manifest(folder)
+    checkpoints = checkpoints_of(folder, manifest.settings["task"])
     totals, shown = Totals(), _Shown()
-    with whole(folder / "results.csv") as path:
-        write_results(path, _rows(record, parts, totals, shown), parts.kinds[0])
-    planned = _planned(record, parts, totals)
+    with atomic(folder / "results.csv") as path:
+        write_results(path, _rows(manifest, checkpoints, totals, shown), checkpoints.kinds[0])
+    planned = _planned(manifest, checkpoints, totals)
     counts = totals.counts
-    accuracy = accuracy_of(counts["correct_before"], counts["labelled"], counts["without_label"], record.classes)
+    accuracy = accuracy_of(counts["correct_before"], counts["labelled"], counts["without_label"], manifest.classes)
     summary = totals.summary() | {"planned": planned} | accuracy
-    with whole(folder / "summary.json") as path:
-        save_summary(path, summary, record.settings["seed"])
-    with whole(folder / "report.html") as path:
-        facts = Facts(record.command, record.settings, planned)
+    with atomic(folder / "summary.json") as path:
+        save_summary(path, summary, manifest.settings["seed"])
+    with atomic(folder / "report.html") as path:
+        facts = Facts(manifest.command, manifest.settings, planned)
         save_report(path, facts, shown.rows, shown.exhibits, summary)
     if shown.panels:
-        with whole(folder / "overview.png") as path:
+        with atomic(folder / "overview.png") as path:
             save_overview(path, shown.panels)
     return summary
 
@@ -125,10 +125,10 @@ class _Shown:
         self.panels: list[Panel] = []
 
 
-def _rows(record: Record, parts: Parts, totals: Totals, shown: _Shown) -> Iterator[ImageRow]:
-    for shard, number, records in parts:
-        quota = share(record.settings["pictures"], record.shards, shard)
-        for place, (row, pictures) in enumerate(records, start=number * record.settings["batch_size"]):
+def _rows(manifest: Manifest, checkpoints: Checkpoints, totals: Totals, shown: _Shown) -> Iterator[ImageRow]:
+    for shard, number, records in checkpoints:
+        quota = share(manifest.settings["pictures"], manifest.shards, shard)
+        for place, (row, pictures) in enumerate(records, start=number * manifest.settings["batch_size"]):
             totals.add(row)
             if place < quota:
                 shown.rows.append(row)
@@ -139,7 +139,7 @@ def _rows(record: Record, parts: Parts, totals: Totals, shown: _Shown) -> Iterat
             yield row
 
 
-def _planned(record: Record, parts: Parts, totals: Totals) -> int | None:
-    if record.photographs is not None:
-        return record.photographs
-    return totals.counts["images"] if len(parts.finished().shards) == record.shards else None
+def _planned(manifest: Manifest, checkpoints: Checkpoints, totals: Totals) -> int | None:
+    if manifest.photographs is not None:
+        return manifest.photographs
+    return totals.counts["images"] if len(checkpoints.finished().shards) == manifest.shards else None

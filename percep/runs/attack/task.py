@@ -1,113 +1,68 @@
-"""task=attack and task=minimal over all their photographs, by one process or several, from where they were left."""
+"""task=attack and task=minimal: photographs attacked, and what their parts hold of them."""
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Generic
+from typing import Any, ClassVar
 
 from percep.data.shards import share
-from percep.environment import provenance
 from percep.report import ImageRow, exhibit
 from percep.runs.attack.batch import BallRun, C, MinimalRun, Outcome, Run
-from percep.runs.attack.outputs import OVERVIEW, Pictures, merge, merged, packed, parts_of
+from percep.runs.attack.outputs import OVERVIEW, Pictures, checkpoints_of, merged, packed
 from percep.runs.config import AttackTask, MinimalTask
-from percep.runs.engine.batches import Batch, Finished
-from percep.runs.engine.distributed import Processes
-from percep.runs.engine.launch import SharedError
-from percep.runs.engine.manifest import Record, claim
-from percep.runs.engine.progress import Tally
-from percep.runs.engine.run import run
-from percep.runs.engine.worker import count_finished, drive, mending
-from percep.runs.task import Request
+from percep.runs.engine.batches import Batch
+from percep.runs.engine.campaign import Campaign
+from percep.runs.engine.stage import Stage
+from percep.runs.engine.worker import Worker
 
 _OUTCOME = ("name", "status", "label", "predicted_before", "success")
 """What says of a row whether the model was fooled."""
 
 
-def attack(config: AttackTask, request: Request) -> Sequence[str]:
-    """task=attack: photographs attacked inside a ball."""
-    return run(partial(Campaign, BallRun), config, request)
+class AttackCampaign(Campaign[C]):
+    """A single stage: each batch is attacked, saved, read back, certified and explained.
 
-
-def minimal(config: MinimalTask, request: Request) -> Sequence[str]:
-    """task=minimal: photographs changed as little as the goal allows."""
-    return run(partial(Campaign, MinimalRun), config, request)
-
-
-class Campaign(Generic[C]):
-    """A run in its folder, which it continues if it was begun.
-
-    Args:
+    Attributes:
         kind: of attack.
-        config: what to attack, and how; `device` is this process's.
-        folder: empty, or of the same run.
-        processes: which share the run.
-        request: of the command line.
-
-    Raises:
-        InputError: a model, checkpoint, device, path or label that is not usable, or a folder of another run.
-        UnavailableError: weights or a device that cannot be had here.
     """
 
-    def __init__(
-        self,
-        kind: type[Run[C]],
-        config: C,
-        folder: Path,
-        processes: Processes,
-        request: Request,
-    ) -> None:
-        self.config, self.folder, self.processes = config, folder, processes
-        self.parts = parts_of(folder, config.task)
-        self.run = processes.in_turn(lambda: kind(config, folder))
-        self.shards = len(self.run.photographs.shards)
-        self.tally = Tally(processes, config.task, self.shards)
-        self.finished, self.tally.count = processes.first(lambda: self._claim(request))
+    kind: ClassVar[type[Run[Any]]]
 
-    def __call__(self) -> str:
-        """Does what is left, and merges the parts; what was done before an interruption is merged as well.
+    def __init__(self, config: C, folder: Path) -> None:
+        super().__init__(config, folder)
+        self.run: Run[C] = self.kind(config, self.model, folder)
 
-        Returns:
-            What is to be said of all photographs.
+    def work(self, worker: Worker) -> None:
+        """See `Campaign.work`."""
+        checkpoints = checkpoints_of(self.folder, self.config.task)
+        worker.do(Stage(self.photographs, checkpoints, self.config.batch_size, lambda: self._attack, _OUTCOME, _fooled))
 
-        Raises:
-            SharedError: a label or target that is not a class, or a layer for Grad-CAM that the network does not have;
-                a shard that cannot be read to its end, once all else is done.
-        """
-        try:
-            problems = drive(self._work, self.run.photographs, self.config, self.finished, self.parts, self.tally)
-        except BaseException:
-            if self.processes.world == 1 and self.parts:
-                self._merge_if_possible()
-            raise
-        words = self.processes.first(lambda: merged(self.folder))
-        if problems:
-            raise SharedError(f"{mending(problems)}; all else is done")
-        return words
+    @staticmethod
+    def merge(folder: Path) -> str:
+        """See `Campaign.merge`."""
+        return merged(folder)
 
-    def _merge_if_possible(self) -> None:
-        try:
-            merge(self.folder)
-        except OSError:  # the disk that is full, perhaps: the parts are there, and what is raised already says why
-            return
-
-    def _claim(self, request: Request) -> tuple[Finished, int | None]:
-        survey = self.run.photographs.survey()
-        depends = provenance(self.run.model, survey.digest, self.config.device, self.config.model.network)
-        claim(
-            self.folder, Record(request.command, request.settings, depends, self.shards, survey.count, self.run.classes)
-        )
-        return count_finished(self.parts, self.tally, _OUTCOME, lambda row: ImageRow(**row).fooled), survey.entries
-
-    def _work(self, batch: Batch) -> tuple[list[tuple[ImageRow, Pictures]], int]:
+    def _attack(self, batch: Batch) -> list[tuple[ImageRow, Pictures]]:
         places = range(batch.first, batch.first + len(batch.photographs))
-        quota = share(self.config.pictures, self.shards, batch.shard)
+        shards = len(self.photographs.shards)
+        quota, few = (share(most, shards, batch.shard) for most in (self.config.pictures, OVERVIEW))
         outcomes = self.run(batch.read(), [place < quota for place in places])
-        few = share(OVERVIEW, self.shards, batch.shard)
-        records = [
-            (outcome.row, _pictures(outcome, place < few)) for place, outcome in zip(places, outcomes, strict=True)
-        ]
-        return records, sum(outcome.row.fooled for outcome in outcomes)
+        return [(outcome.row, _pictures(outcome, place < few)) for place, outcome in zip(places, outcomes, strict=True)]
+
+
+class BallCampaign(AttackCampaign[AttackTask]):
+    """task=attack: photographs attacked inside a ball."""
+
+    kind = BallRun
+
+
+class MinimalCampaign(AttackCampaign[MinimalTask]):
+    """task=minimal: photographs changed as little as the goal allows."""
+
+    kind = MinimalRun
+
+
+def _fooled(row: Mapping[str, Any]) -> bool:
+    return ImageRow(**row).fooled
 
 
 def _pictures(outcome: Outcome, overview: bool) -> Pictures:

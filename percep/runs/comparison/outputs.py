@@ -1,44 +1,110 @@
-"""The tables and the report of a comparison."""
+"""What the parts of a comparison hold, and the tables and the report they become."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from percep.report import Facts
-from percep.report.common.verdict import lines_of, remarks, warnings
-from percep.report.comparison.gallery import ComparisonGallery
+from percep.report.common.verdict import lines_of, progress, remarks, warnings
+from percep.report.comparison.gallery import ComparedPictures, ComparisonGallery
 from percep.report.comparison.page import save_comparison_report
 from percep.report.comparison.tables import (
     ComparisonRow,
     accuracy,
     by_attack,
+    names_done,
     save_curves,
     summary,
     table,
     write_comparison,
     write_comparison_summary,
 )
-from percep.runs.config import CompareTask
+from percep.runs.comparison.units import unit_of
+from percep.runs.engine.atomic import atomic
+from percep.runs.engine.checkpoints import Checkpoints
+from percep.runs.engine.manifest import Manifest, read_manifest
 
 
-def write_done(
-    folder: Path,
-    config: CompareTask,
-    facts: Facts,
-    rows: Sequence[ComparisonRow],
-    gallery: ComparisonGallery,
-    classes: int,
-) -> None:
-    """Writes `compare.csv`, `summary.json` and `report.html` of what was done, all of it or not."""
-    write_comparison(folder / "compare.csv", rows)
-    write_comparison_summary(folder / "summary.json", rows, config.seed, classes)
-    save_comparison_report(folder / "report.html", facts, rows, gallery, config.compare.attacks, classes)
+@dataclass(frozen=True)
+class Pictured:
+    """The pictures of a photograph under an attack that the report will show; None where it will not."""
+
+    pictures: ComparedPictures | None = None
 
 
-def write_comparison_of_all(folder: Path, config: CompareTask, rows: Sequence[ComparisonRow], classes: int) -> str:
-    """Writes `table.md` and `curves.png` of all photographs, and returns what is to be said of them."""
+def checkpoints_of(folder: Path) -> Checkpoints:
+    """The parts of a comparison: of each a row, and its pictures."""
+    return Checkpoints(folder / "parts", (ComparisonRow, Pictured))
+
+
+def fooled(row: Mapping[str, Any]) -> bool:
+    """Whether an attack has found an adversarial 8-bit image, by the column `outcome` of its row."""
+    return row["outcome"] is not None and row["outcome"]["resaved_cost"] < math.inf
+
+
+def merge_comparison(folder: Path) -> str:
+    """Writes `compare.csv`, `summary.json` and `report.html` of all that a comparison has finished, and `table.md` and
+    `curves.png` of the photographs that all attacks have done.
+
+    All rows are held, and the pictures that are shown. Each file is written whole or stays as it was.
+
+    Args:
+        folder: of a run of task=compare, finished or not.
+
+    Returns:
+        `table.md`, and what is to be said of labels, accuracy and an interruption.
+
+    Raises:
+        InputError: no run, or a damaged part.
+        OSError: a file cannot be written.
+    """
+    manifest, checkpoints = read_manifest(folder), checkpoints_of(folder)
+    settings = manifest.settings["compare"]
+    rows: list[ComparisonRow] = []
+    gallery = ComparisonGallery()
+    for row, pictured in _records(checkpoints, settings["attacks"]):
+        rows.append(row)
+        gallery.add(row, pictured.pictures)
+    planned = _planned(manifest, checkpoints, rows)
+    with atomic(folder / "compare.csv") as path:
+        write_comparison(path, rows)
+    with atomic(folder / "summary.json") as path:
+        write_comparison_summary(path, rows, manifest.settings["seed"], manifest.classes)
+    with atomic(folder / "report.html") as path:
+        facts = Facts(manifest.command, manifest.settings, planned)
+        save_comparison_report(path, facts, rows, gallery, settings["attacks"], manifest.classes)
+    done = names_done(rows, len(settings["attacks"]))
+    lines = _write_comparable(folder, [row for row in rows if row.name in done], settings["gradients"])
+    known = accuracy(rows, manifest.classes)
+    return lines_of([lines, *remarks(known), progress({"images": len(done), "planned": planned})], warnings(known))
+
+
+def _write_comparable(folder: Path, rows: Sequence[ComparisonRow], gradients: int) -> str:
+    """Writes and returns the table of rows that all attacks have; nothing where there are none."""
     found = by_attack(rows)
+    if not found:
+        return ""
     lines = table([summary(outcomes) for outcomes in found.values()])
-    (folder / "table.md").write_text(lines + "\n", encoding="utf-8")
-    save_curves(folder / "curves.png", found, config.compare.gradients)
-    known = accuracy(rows, classes)
-    return lines_of([lines, *remarks(known)], warnings(known))
+    with atomic(folder / "table.md") as path:
+        path.write_text(lines + "\n", encoding="utf-8")
+    with atomic(folder / "curves.png") as path:
+        save_curves(path, found, gradients)
+    return lines
+
+
+def _records(checkpoints: Checkpoints, attacks: Sequence[str]) -> Iterator[tuple[ComparisonRow, Pictured]]:
+    """A record per photograph and attack, in the order of both; a single one of a photograph that is not attacked."""
+    for _, units in groupby(checkpoints, key=lambda part: (part[0], unit_of(part[1], len(attacks))[0])):
+        records = [(row, pictured) for *_, part in units for row, pictured in part]
+        places = {attacks.index(row.outcome.attack): (row, pictured) for row, pictured in records if row.outcome}
+        yield from [places[place] for place in sorted(places)] or records[:1]
+
+
+def _planned(manifest: Manifest, checkpoints: Checkpoints, rows: Sequence[ComparisonRow]) -> int | None:
+    if manifest.photographs is not None:
+        return manifest.photographs
+    complete = len(checkpoints.finished().shards) == manifest.shards
+    return len({row.name for row in rows if not row.missing}) if complete else None

@@ -10,7 +10,7 @@ _MARK = ".percep-"
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def atomic(path: Path) -> Iterator[Path]:
     """The path of a temporary file beside `path`, to be written; at the end it is on the disk and has its name.
 
     Raises:

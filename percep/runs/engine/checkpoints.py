@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from percep.errors import InputError
-from percep.runs.engine.atomic import remove_remains, whole
+from percep.runs.engine.atomic import atomic, remove_remains
 from percep.runs.engine.batches import Finished
 
 _LAST = b"percep.last"
@@ -19,7 +19,7 @@ _SCALARS = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.boo
 
 
 @dataclass(frozen=True)
-class Parts:
+class Checkpoints:
     """The parts in a folder: `SHARD/BATCH.parquet`, both numbers.
 
     Attributes:
@@ -31,8 +31,8 @@ class Parts:
     folder: Path
     kinds: tuple[type, ...]
 
-    def write(self, shard: int, number: int, records: Sequence[tuple[Any, ...]], *, last: bool) -> None:
-        """Writes the part of a batch; `last` says that no batch follows in the shard.
+    def write(self, shard: int, number: int, records: Sequence[tuple[Any, ...]], *, last: bool) -> list[dict[str, Any]]:
+        """Writes the part of a batch, and returns its rows by column; `last` says that no batch follows in the shard.
 
         Raises:
             OSError: it cannot be written; then there is no part.
@@ -44,8 +44,9 @@ class Parts:
             {name: value for thing in record for name, value in _plain(asdict(thing)).items()} for record in records
         ]
         table = pa.Table.from_pylist(rows, schema.with_metadata({_LAST: b"1"} if last else {}))
-        with whole(path) as temporary:
+        with atomic(path) as temporary:
             pq.write_table(table, temporary)
+        return rows
 
     def finished(self) -> Finished:
         """Which batches have a part."""

@@ -7,22 +7,24 @@ from pathlib import Path
 from typing import Any
 
 from percep.errors import InputError
-from percep.runs.engine.atomic import is_remains, remove_remains, whole
+from percep.runs.engine.atomic import atomic, is_remains, remove_remains
 from percep.runs.engine.checkpoints import begun
 
 _FILE = "run.json"
 # Where results are written to and who reads ahead changes no result.
 _FREE = ("output", "data.workers")
+_FORMER = {"basis": "provenance"}
+"""What keys were called in runs of earlier versions."""
 
 
 @dataclass(frozen=True)
-class Record:
+class Manifest:
     """What a run is.
 
     Attributes:
         command: a line for a shell that repeats it.
         settings: the resolved configuration, nested.
-        basis: what results depend on beside the settings, by name: versions, weights, photographs.
+        provenance: what results depend on beside the settings, by name: versions, weights, photographs.
         shards: how many the photographs are in.
         photographs: how many there are, where that is known.
         classes: of the model.
@@ -30,7 +32,7 @@ class Record:
 
     command: str
     settings: Mapping[str, Any]
-    basis: Mapping[str, str]
+    provenance: Mapping[str, str]
     shards: int
     photographs: int | None
     classes: int | None = None
@@ -41,8 +43,8 @@ def is_free(folder: Path) -> bool:
     return (folder / _FILE).is_file() or all(map(is_remains, folder.iterdir()))
 
 
-def claim(folder: Path, record: Record) -> None:
-    """Writes the record into the folder, or finds there that it is the same run.
+def claim(folder: Path, manifest: Manifest) -> None:
+    """Writes the manifest into the folder, or finds there that it is the same run.
 
     A run's parts are in its folder, at any depth.
 
@@ -51,31 +53,32 @@ def claim(folder: Path, record: Record) -> None:
     """
     remove_remains(folder)
     if (folder / _FILE).is_file() and begun(folder):
-        differences = "; ".join(_differences(recorded(folder), record))
+        differences = "; ".join(_differences(read_manifest(folder), manifest))
         if differences:
             raise InputError(
                 f"output folder {folder} holds a run that differs: {differences}: "
                 "give the settings of then to continue it, or choose another folder with output=FOLDER"
             )
         return
-    with whole(folder / _FILE) as path:
-        path.write_text(json.dumps(asdict(record), indent=2) + "\n", encoding="utf-8")
+    with atomic(folder / _FILE) as path:
+        path.write_text(json.dumps(asdict(manifest), indent=2) + "\n", encoding="utf-8")
 
 
-def recorded(folder: Path) -> Record:
+def read_manifest(folder: Path) -> Manifest:
     """The run of a folder.
 
     Raises:
         InputError: there is none.
     """
     try:
-        return Record(**json.loads((folder / _FILE).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+        content = json.loads((folder / _FILE).read_text(encoding="utf-8"))
+        return Manifest(**{_FORMER.get(name, name): value for name, value in content.items()})
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise InputError(f"output folder {folder} holds no run: give that of a run with output=FOLDER") from error
 
 
-def _differences(then: Record, now: Record) -> Iterator[str]:
-    before, after = (dict(_flat({**record.settings, **record.basis})) for record in (then, now))
+def _differences(then: Manifest, now: Manifest) -> Iterator[str]:
+    before, after = (dict(_flat({**manifest.settings, **manifest.provenance})) for manifest in (then, now))
     for name in sorted(before.keys() | after.keys()):
         old, new = before.get(name, "not there"), after.get(name, "not there")
         if old != new and name not in _FREE:

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from percep.runs.engine.distributed import Processes
 
 _EVERY = 0.5
-"""Seconds between two looks at the counters."""
+"""Seconds between two readings of the counters."""
 
 
 class Screen(Console):
@@ -73,13 +73,13 @@ class Tally:
             )
             over = threading.Event()
 
-            def look() -> None:
-                self._look(display, bar)
+            def update() -> None:
+                self._update(display, bar)
 
             def watch() -> None:
                 with suppress(BrokenPipeError):  # which this process's own thread meets as well
                     while not over.wait(_EVERY):
-                        look()
+                        update()
 
             watcher = threading.Thread(target=watch, daemon=True)
             watcher.start()
@@ -88,9 +88,9 @@ class Tally:
             finally:
                 over.set()
                 watcher.join()
-                look()
+                update()
 
-    def _look(self, display: Progress, bar: TaskID) -> None:
+    def _update(self, display: Progress, bar: TaskID) -> None:
         assert self._start is not None
         done, total = self.processes.count("done"), self._total()
         rate = (done - self._before) / max(monotonic() - self._start, 1e-9)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from omegaconf import OmegaConf
 
@@ -16,14 +16,16 @@ from percep.report.study.page import save_study_report
 from percep.report.study.plots import save_study_plots
 from percep.report.study.tables import STUDY_TABLES, study_accuracy, summarise_study, write_study_table
 from percep.runs.config import ExplainTask
-from percep.runs.engine.atomic import whole
-from percep.runs.engine.checkpoints import Parts
-from percep.runs.engine.manifest import Record, recorded
+from percep.runs.engine.atomic import atomic
+from percep.runs.engine.checkpoints import Checkpoints
+from percep.runs.engine.manifest import Manifest, read_manifest
 from percep.runs.settings import validated
-from percep.runs.study.passes import Surveyed
-from percep.runs.study.variants import Plan, claim_of, inference_of, plans_of
+from percep.runs.study.passes import ScreenedPhotograph
+from percep.runs.study.variants import Variant, claim_of, inference_of, variants_of
 from percep.study import Evidence, Findings, PhotographEvidence, VariantResult, analyse
 from percep.study.evidence import with_current_names
+
+_FORMER = {"rivals": "baselines"}
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Pictured:
 
 
 @dataclass(frozen=True)
-class VariantParts:
+class VariantCheckpoints:
     """What is done of a variant, in a folder of its own.
 
     Attributes:
@@ -44,14 +46,14 @@ class VariantParts:
     folder: Path
 
     @property
-    def survey(self) -> Parts:
+    def screening(self) -> Checkpoints:
         """The first pass, a row per photograph."""
-        return Parts(self.folder / "survey", (Surveyed,))
+        return Checkpoints(self.folder / "survey", (ScreenedPhotograph,))
 
     @property
-    def examination(self) -> Parts:
+    def measurement(self) -> Checkpoints:
         """The second pass, a row per photograph, and its pictures."""
-        return Parts(self.folder / "examination", (PhotographEvidence, Pictured))
+        return Checkpoints(self.folder / "examination", (PhotographEvidence, Pictured))
 
     @property
     def problem(self) -> Path:
@@ -59,9 +61,9 @@ class VariantParts:
         return self.folder / "problem.txt"
 
 
-def parts_of(folder: Path, plan: Plan) -> VariantParts:
+def checkpoints_of(folder: Path, variant: Variant) -> VariantCheckpoints:
     """The parts of a variant of a study."""
-    return VariantParts(folder / "parts" / f"{plan.number:02d}")
+    return VariantCheckpoints(folder / "parts" / f"{variant.number:02d}")
 
 
 def merge_study(folder: Path) -> str:
@@ -80,22 +82,28 @@ def merge_study(folder: Path) -> str:
         InputError: no study, a damaged part, or no photograph of the main variant that was fooled.
         OSError: a file cannot be written.
     """
-    record = recorded(folder)
-    config = cast(ExplainTask, validated(OmegaConf.create(dict(record.settings))))
-    first, *others = plans_of(config)
+    manifest = read_manifest(folder)
+    config = cast(ExplainTask, validated(OmegaConf.create(current_settings(manifest.settings))))
+    first, *others = variants_of(config)
     exhibits: dict[str, StudyExhibit] = {}
-    main = _variant(folder, first, record, exhibits)
+    main = _variant(folder, first, manifest, exhibits)
     if not main.fooled:
         raise InputError("no photograph was fooled, so there is nothing to explain: allow more with ball.mean")
-    variants = chain([main], (_variant(folder, plan, record, exhibits) for plan in others))
+    variants = chain([main], (_variant(folder, variant, manifest, exhibits) for variant in others))
     findings = analyse(variants, claim_of(config), config.study.shares, inference_of(config))
-    for path, write in _outputs(folder, record, findings, exhibits).items():
-        with whole(path) as temporary:
+    for path, write in _outputs(folder, manifest, findings, exhibits).items():
+        with atomic(path) as temporary:
             write(temporary)
-    known = study_accuracy(findings, record.classes)
-    done = _progress(findings, record.photographs)
+    known = study_accuracy(findings, manifest.classes)
+    done = _progress(findings, manifest.photographs)
     sentences = [findings.verdict, *(criterion.sentence for criterion in findings.criteria), *remarks(known), done]
     return lines_of(sentences, warnings(known))
+
+
+def current_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a study, those of earlier versions by their present names."""
+    study = {_FORMER.get(name, name): value for name, value in settings["study"].items()}
+    return {**settings, "study": study}
 
 
 def _progress(findings: Findings, planned: int | None) -> str:
@@ -107,38 +115,38 @@ def _planned(findings: Findings) -> int:
 
 
 def _outputs(
-    folder: Path, record: Record, findings: Findings, exhibits: Mapping[str, StudyExhibit]
+    folder: Path, manifest: Manifest, findings: Findings, exhibits: Mapping[str, StudyExhibit]
 ) -> dict[Path, Callable[[Path], None]]:
-    planned = _planned(findings) if record.photographs is None else record.photographs
-    facts = Facts(record.command, record.settings, planned)
+    planned = _planned(findings) if manifest.photographs is None else manifest.photographs
+    facts = Facts(manifest.command, manifest.settings, planned)
     tables = {
         folder / f"{name}.csv": lambda path, name=name: write_study_table(path, name, findings) for name in STUDY_TABLES
     }
     return {
         **tables,
         folder / "summary.json": lambda path: save_summary(
-            path, summarise_study(findings, record.classes), record.settings["seed"]
+            path, summarise_study(findings, manifest.classes), manifest.settings["seed"]
         ),
         folder / "plots.png": lambda path: save_study_plots(path, findings),
-        folder / "report.html": lambda path: save_study_report(path, facts, findings, exhibits, record.classes),
+        folder / "report.html": lambda path: save_study_report(path, facts, findings, exhibits, manifest.classes),
     }
 
 
-def _variant(folder: Path, plan: Plan, record: Record, exhibits: dict[str, StudyExhibit]) -> VariantResult:
+def _variant(folder: Path, variant: Variant, manifest: Manifest, exhibits: dict[str, StudyExhibit]) -> VariantResult:
     """A variant as far as it was run, and into `exhibits` its pictures."""
-    parts = parts_of(folder, plan)
-    if parts.problem.is_file():
-        return VariantResult(plan.name, plan.model, problem=parts.problem.read_text(encoding="utf-8"))
+    checkpoints = checkpoints_of(folder, variant)
+    if checkpoints.problem.is_file():
+        return VariantResult(variant.name, variant.model, problem=checkpoints.problem.read_text(encoding="utf-8"))
     statuses: dict[str, str] = {}
     labelled: dict[str, bool] = {}
     missing: dict[str, int] = {}
-    for _, rows in parts.survey.columns(["name", "status", "labelled", "missing"]):
+    for _, rows in checkpoints.screening.columns(["name", "status", "labelled", "missing"]):
         statuses |= {row["name"]: row["status"] for row in rows}
         labelled |= {row["name"]: row["labelled"] for row in rows if row["labelled"] is not None}
         missing |= {row["name"]: row["missing"] for row in rows if row["missing"]}
 
-    def examined() -> Iterator[PhotographEvidence]:
-        for _, _, records in parts.examination:
+    def measured() -> Iterator[PhotographEvidence]:
+        for _, _, records in checkpoints.measurement:
             for stored, pictured in records:
                 kept = with_current_names(stored)
                 statuses[kept.name] = kept.status
@@ -146,8 +154,8 @@ def _variant(folder: Path, plan: Plan, record: Record, exhibits: dict[str, Study
                     exhibits[kept.name] = pictured.exhibit
                 yield kept
 
-    evidence = Evidence.of(examined())
-    complete = len(parts.examination.finished().shards) == record.shards
+    evidence = Evidence.of(measured())
+    complete = len(checkpoints.measurement.finished().shards) == manifest.shards
     return VariantResult(
-        plan.name, plan.model, evidence, statuses, complete=complete, labelled=labelled, missing=missing
+        variant.name, variant.model, evidence, statuses, complete=complete, labelled=labelled, missing=missing
     )

@@ -1,4 +1,4 @@
-"""The two passes of a variant over photographs: where the network looks in each, then each attacked and examined."""
+"""The two passes of a variant over photographs: where the network looks in each, then each attacked and measured."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -12,15 +12,15 @@ from percep.errors import InputError
 from percep.explain import another_images, block_means, cascade, gradcam
 from percep.models import Classifier
 from percep.runs.config import ExplainTask
-from percep.runs.inputs import drawn, look_at
-from percep.runs.study.variants import Plan
+from percep.runs.inputs import screen, stable_seed
+from percep.runs.study.variants import Variant
 from percep.study.evidence import BlockMap, PhotographEvidence, photograph_evidence
 from percep.study.findings import PENDING
 from percep.study.measurement import Measurements, measure
 
 
 @dataclass(frozen=True)
-class Surveyed:
+class ScreenedPhotograph:
     """What the first pass finds of one photograph.
 
     Attributes:
@@ -57,38 +57,40 @@ def require_gradcam(model: Classifier, device: str) -> None:
         raise InputError(f"task=explain needs Grad-CAM: {error}") from error
 
 
-def survey(photographs: Iterable[Photograph], model: Classifier, config: ExplainTask) -> list[Surveyed]:
-    """The first pass over photographs, which are looked at one by one.
+def screen_photographs(
+    photographs: Iterable[Photograph], model: Classifier, config: ExplainTask
+) -> list[ScreenedPhotograph]:
+    """The first pass over photographs, which are screened one by one.
 
     Raises:
         InputError: a target that is not a class, or a network without a layer for Grad-CAM.
     """
-    return [_surveyed(photograph, model, config) for photograph in photographs]
+    return [_screened(photograph, model, config) for photograph in photographs]
 
 
-def _surveyed(photograph: Photograph, model: Classifier, config: ExplainTask) -> Surveyed:
-    looked = look_at(photograph, model, config, config.attack.target)
-    labelled = None if looked.label is None else photograph.label is not None
-    if looked.status is not None:
-        return Surveyed(photograph.name, looked.status, labelled=labelled, missing=photograph.missing)
-    assert looked.image is not None and looked.label is not None
-    blocks = block_means(gradcam(model, looked.image, looked.label), config.study.block)[0]
-    target = None if looked.target is None else int(looked.target)
-    return Surveyed(photograph.name, PENDING, int(looked.label), target, BlockMap.of(blocks), labelled)
+def _screened(photograph: Photograph, model: Classifier, config: ExplainTask) -> ScreenedPhotograph:
+    screened = screen(photograph, model, config, config.attack.target)
+    labelled = None if screened.label is None else photograph.label is not None
+    if screened.status is not None:
+        return ScreenedPhotograph(photograph.name, screened.status, labelled=labelled, missing=photograph.missing)
+    assert screened.image is not None and screened.label is not None
+    blocks = block_means(gradcam(model, screened.image, screened.label), config.study.block)[0]
+    target = None if screened.target is None else int(screened.target)
+    return ScreenedPhotograph(photograph.name, PENDING, int(screened.label), target, BlockMap.of(blocks), labelled)
 
 
-class Examination:
+class MeasurementPass:
     """The second pass.
 
     Which other photograph's Grad-CAM stands in for a subject's own, and the randomised networks, depend on the seed
-    and on the whole survey; what comes of a batch depends on these and on the batch. So neither the number of processes
-    nor the variants and batches before matter.
+    and on the whole screening pass; what comes of a batch depends on these and on the batch. So neither the number of
+    processes nor the variants and batches before matter.
 
     Args:
         config: of the study.
-        plan: of the variant.
+        variant: what is measured.
         model: of the variant, on the configuration's device.
-        surveyed: shard, batch and what the first pass found, of all photographs, in order.
+        screened: shard, batch and what the first pass found, of all photographs, in order.
 
     Raises:
         InputError: fewer than two photographs to attack.
@@ -97,32 +99,32 @@ class Examination:
     def __init__(
         self,
         config: ExplainTask,
-        plan: Plan,
+        variant: Variant,
         model: Classifier,
-        surveyed: Iterable[tuple[int, int, Sequence[Surveyed]]],
+        screened: Iterable[tuple[int, int, Sequence[ScreenedPhotograph]]],
     ) -> None:
-        self.config, self.plan, self.model = config, plan, model
-        self.surveyed: dict[tuple[int, int], tuple[int, list[Surveyed]]] = {}
+        self.config, self.variant, self.model = config, variant, model
+        self.screened: dict[tuple[int, int], tuple[int, list[ScreenedPhotograph]]] = {}
         blocks: list[Tensor] = []
         count = 0
-        for shard, number, found in surveyed:
-            self.surveyed[shard, number] = len(blocks), [replace(one, attention=None) for one in found]
+        for shard, number, found in screened:
+            self.screened[shard, number] = len(blocks), [replace(one, attention=None) for one in found]
             blocks += [torch.tensor(one.attention.array()) for one in found if one.attention is not None]
             count += sum(not one.missing for one in found)
         if len(blocks) < 2:
             raise InputError(
-                f"a study compares photographs: it needs two that {plan.model} classifies correctly, "
+                f"a study compares photographs: it needs two that {variant.model} classifies correctly, "
                 f"or without a label, found {len(blocks)} of {count}"
             )
         generator = torch.Generator().manual_seed(config.seed)
         self.another = another_images(torch.stack(blocks), generator)
-        stages = cascade(model, generator, config.study.stages) if plan.depth.full else ()
+        stages = cascade(model, generator, config.study.stages) if variant.depth.full else ()
         self.randomised = [cast(Classifier, twin) for _, twin in stages]
 
     def __call__(
         self, shard: int, number: int, photographs: Sequence[Photograph]
     ) -> tuple[list[PhotographEvidence], Measurements | None]:
-        """Examines a batch.
+        """Measures a batch.
 
         Args:
             shard, number: of the batch.
@@ -135,12 +137,12 @@ class Examination:
             InputError: what an attack or a map says of the model.
             UnavailableError: a library that cannot be had here.
         """
-        first, surveyed = self.surveyed[shard, number]
-        pending = [place for place, one in enumerate(surveyed) if one.status == PENDING]
+        first, screened = self.screened[shard, number]
+        pending = [place for place, one in enumerate(screened) if one.status == PENDING]
         another = dict(zip(pending, self.another[first : first + len(pending)], strict=True))
         kept = [
             PhotographEvidence(photograph.name, one.status)
-            for photograph, one in zip(photographs, surveyed, strict=True)
+            for photograph, one in zip(photographs, screened, strict=True)
         ]
         subjects = []
         for place in pending:
@@ -150,31 +152,31 @@ class Examination:
                 subjects.append(place)
         if not subjects:
             return kept, None
-        examined = self._examined(
+        measured = self._measured(
             [photographs[place] for place in subjects],
-            [surveyed[place] for place in subjects],
+            [screened[place] for place in subjects],
             torch.stack([another[place] for place in subjects]),
-            drawn(photographs[0].name, self.config.seed),
+            stable_seed(photographs[0].name, self.config.seed),
         )
         fooled = (
             {}
-            if examined is None
-            else {one.name: one for one in photograph_evidence(examined, self.config.study.block)}
+            if measured is None
+            else {one.name: one for one in photograph_evidence(measured, self.config.study.block)}
         )
         for place in subjects:
             name = photographs[place].name
             kept[place] = fooled.get(name, PhotographEvidence(name, "not_found"))
-        return kept, examined
+        return kept, measured
 
-    def _examined(
-        self, photographs: Sequence[Photograph], known: Sequence[Surveyed], another: Tensor, seed: int
+    def _measured(
+        self, photographs: Sequence[Photograph], known: Sequence[ScreenedPhotograph], another: Tensor, seed: int
     ) -> Measurements | None:
         torch.manual_seed(seed)  # of other libraries' attacks
         targets = [one.target for one in known if one.target is not None]
         return measure(
             self.model,
-            self.plan.setting,
-            self.plan.depth,
+            self.variant.setting,
+            self.variant.depth,
             [photograph.name for photograph in photographs],
             torch.stack([photograph.image for photograph in photographs if photograph.image is not None]).to(
                 self.config.device

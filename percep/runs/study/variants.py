@@ -20,7 +20,7 @@ _GAUSSIAN_TAPS, _GAUSSIAN_SIGMA = 11, 1.5
 
 
 @dataclass(frozen=True)
-class Plan:
+class Variant:
     """A variant before it is run.
 
     Attributes:
@@ -40,19 +40,19 @@ class Plan:
     depth: Depth
 
 
-def plans_of(config: ExplainTask) -> list[Plan]:
+def variants_of(config: ExplainTask) -> list[Variant]:
     """The variants of a study, the main one first.
 
     Raises:
         InputError: a window that is none, or a variant that is there more than once.
     """
     main = VariantConfig(floor=config.ball.floor, mean=config.ball.mean)
-    plans = [_plan(config, number, variant) for number, variant in enumerate([main, *config.study.sweep])]
-    names = [plan.name for plan in plans]
+    variants = [_variant_of(config, number, variant) for number, variant in enumerate([main, *config.study.sweep])]
+    names = [variant.name for variant in variants]
     for name in names:
         if names.count(name) > 1:
             raise InputError(f"study.sweep holds {name} more than once, or beside the main setting: leave one out")
-    return plans
+    return variants
 
 
 def claim_of(config: ExplainTask) -> Claim:
@@ -67,9 +67,9 @@ def inference_of(config: ExplainTask) -> Inference:
     return Inference(config.seed, config.criteria.level, config.study.resamples)
 
 
-def _plan(config: ExplainTask, number: int, variant: VariantConfig) -> Plan:
+def _variant_of(config: ExplainTask, number: int, variant: VariantConfig) -> Variant:
     setting = _setting(config, variant)
-    return Plan(
+    return Variant(
         number,
         _name(config, variant, setting),
         variant.model or config.model.name,
@@ -114,6 +114,6 @@ def _depth(config: ExplainTask, *, full: bool) -> Depth:
         full=full,
         steps=study.steps,
         integration=study.integration,
-        baselines=tuple(study.rivals),
+        baselines=tuple(study.baselines),
         gradients=study.gradients,
     )

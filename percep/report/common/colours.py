@@ -1,4 +1,4 @@
-"""The pictures that panels and contact sheets are made of, as arrays of colours."""
+"""Images and maps as arrays of colours, for panels, contact sheets and pages."""
 
 import math
 
@@ -7,9 +7,9 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from percep.report.common.sheet import ColourScale
+from percep.report.common.canvas import ColourScale
 
-# A float64 SSIM map carries rounding of about 1e-13; 1 - SSIM below this is drawn as unchanged.
+# A float64 SSIM map has rounding errors of about 1e-13; 1 - SSIM below this is drawn as unchanged.
 _LEAST_DISSIMILARITY = 1e-7
 _DECADES = 3
 
@@ -25,16 +25,16 @@ def photograph(image: Tensor) -> np.ndarray:
 def amplification(perturbation: Tensor) -> int:
     """The factor a `(C, H, W)` perturbation is drawn with: 1, 2 or 5 times a power of ten.
 
-    The largest that clips at most a tenth of the values that changed, so that a few strong pixels do not hide
-    the rest; 1 where nothing changed.
+    The largest that clips at most a tenth of the values that changed, so that a few large ones do not determine the
+    scale; 1 where nothing changed.
     """
     changes = perturbation.detach().double().abs().cpu().numpy()
     changes = changes[changes > 0]
     if changes.size == 0:
         return 1
-    room = max(0.5 / float(np.quantile(changes, 0.9)), 1.0)
-    power = 10 ** math.floor(math.log10(room))
-    return max(step * power for step in (1, 2, 5) if step * power <= room)
+    limit = max(0.5 / float(np.quantile(changes, 0.9)), 1.0)
+    power = 10 ** math.floor(math.log10(limit))
+    return max(step * power for step in (1, 2, 5) if step * power <= limit)
 
 
 def amplified(perturbation: Tensor, factor: int) -> np.ndarray:
@@ -50,8 +50,8 @@ def dissimilarity(ssim: Tensor) -> np.ndarray:
 def ssim_colours(ssim: Tensor) -> tuple[np.ndarray, ColourScale]:
     """The worst channel of a `(C, H, W)` SSIM map, by the logarithm of 1 - SSIM: dark where unchanged.
 
-    Three decades below the largest 1 - SSIM are told apart: on a linear scale an SSIM close to 1 shows its
-    few lowest windows and nothing else.
+    Three decades below the largest 1 - SSIM are shown: on a linear scale, for an SSIM close to 1, only its few lowest
+    windows would be visible.
     """
     values = dissimilarity(ssim)
     top = max(float(values.max()), 10 * _LEAST_DISSIMILARITY)

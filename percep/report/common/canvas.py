@@ -1,4 +1,4 @@
-"""A picture laid out in pixels, with the same bytes for the same content."""
+"""A PNG drawn in pixel coordinates, with the same bytes for the same content."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,15 +21,15 @@ MUTED = "#5f5f68"
 
 _FONT = "DejaVu Sans"
 _DPI = 100
-_RING = 15
-"""Diameter in points."""
-_EMPTY = 0.95
-_DIGIT = 9
-"""Width of a character of a colour bar's label in pixels, rounded up."""
+_RING_DIAMETER = 15
+"""In points."""
+_NOTICE_GREY = 0.95
+_CHARACTER_WIDTH = 9
+"""Of a character of a colour bar's label in pixels, rounded up."""
 
 
 class Box(NamedTuple):
-    """A rectangle in pixels, from the sheet's top left corner."""
+    """A rectangle in pixels, from the canvas's top left corner."""
 
     left: float
     top: float
@@ -38,9 +38,9 @@ class Box(NamedTuple):
 
 
 class ColourScale(NamedTuple):
-    """How values become colours, and the labels of the colour bar by value.
+    """A colour map with the labels of its colour bar by value.
 
-    `norm` takes values to `[0, 1]`, `palette` names matplotlib's colour map.
+    `norm` maps values to `[0, 1]`; `palette` is the name of a matplotlib colour map.
     """
 
     norm: Normalize
@@ -53,8 +53,8 @@ class ColourScale(NamedTuple):
 
 
 @contextmanager
-def sheet(path: Path, width: int, height: int) -> Iterator["Sheet"]:
-    """A white `Sheet` of `width x height` pixels, written to `path` as a PNG when the block ends normally.
+def canvas(path: Path, width: int, height: int) -> Iterator["Canvas"]:
+    """A white `Canvas` of `width x height` pixels, written to `path` as a PNG when the block ends normally.
 
     Inside the block matplotlib has its own defaults, whatever the user's configuration; the file holds
     neither date nor software. So equal content gives equal bytes.
@@ -62,13 +62,13 @@ def sheet(path: Path, width: int, height: int) -> Iterator["Sheet"]:
     with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rcParams.update({"font.family": _FONT, "text.parse_math": False})
-        page = Sheet(width, height)
+        page = Canvas(width, height)
         yield page
         FigureCanvasAgg(page.figure).print_png(path, metadata={"Software": None})
 
 
-class Sheet:
-    """A figure with a single pair of axes whose unit is the pixel. Made by `sheet`."""
+class Canvas:
+    """A figure with a single pair of axes whose unit is the pixel. Made by `canvas`."""
 
     def __init__(self, width: int, height: int) -> None:
         self.width, self.height = width, height
@@ -79,14 +79,14 @@ class Sheet:
         self._axes.set(xlim=(0, width), ylim=(height, 0))
 
     def image(self, colours: np.ndarray, box: Box) -> Box:
-        """Draws `(H, W, 3 or 4)` colours in `[0, 1]`, as large as they fit into `box` and centred in it; where."""
+        """Draws `(H, W, 3 or 4)` colours in `[0, 1]`, fitted into `box` and centred; returns the box drawn into."""
         height, width = colours.shape[:2]
         scale = min(box.width / width, box.height / height)
         left = box.left + (box.width - scale * width) / 2
         top = box.top + (box.height - scale * height) / 2
-        drawn = Box(left, top, scale * width, scale * height)
-        self._stretch(colours, drawn)
-        return drawn
+        fitted = Box(left, top, scale * width, scale * height)
+        self._stretch(colours, fitted)
+        return fitted
 
     def ring(self, picture: Box, row: int, column: int, shape: Sequence[int]) -> None:
         """A ring around a pixel of an image of `shape` (rows, columns) that was drawn in the box `picture`."""
@@ -94,12 +94,18 @@ class Sheet:
         y = picture.top + (row + 0.5) / shape[0] * picture.height
         for colour, width in (("black", 3.6), ("white", 1.8)):
             self._axes.plot(
-                [x], [y], "o", markersize=_RING, markerfacecolor="none", markeredgecolor=colour, markeredgewidth=width
+                [x],
+                [y],
+                "o",
+                markersize=_RING_DIAMETER,
+                markerfacecolor="none",
+                markeredgecolor=colour,
+                markeredgewidth=width,
             )
 
     def notice(self, box: Box, text: str, *, size: float) -> None:
-        """A box in light grey with a text of several lines in its middle, where there is no picture."""
-        self._stretch(np.full((1, 1, 3), _EMPTY), box)
+        """A light grey box with a centred text of several lines, in place of a picture."""
+        self._stretch(np.full((1, 1, 3), _NOTICE_GREY), box)
         lines = wrap(" ".join(text.split()), int(box.width / (0.9 * size)), break_on_hyphens=False)
         pitch = 2 * size
         middle = box.top + box.height / 2 - pitch * (len(lines) - 1) / 2
@@ -137,9 +143,9 @@ class Sheet:
         )
 
     def tag(self, left: float, bottom: float, text: str) -> None:
-        """A short text written on a picture, on a light ground of its own."""
-        ground = {"boxstyle": "square,pad=0.25", "facecolor": "white", "edgecolor": "none", "alpha": 0.85}
-        self._axes.text(left, bottom, text, size=10, color=INK, ha="left", va="bottom", bbox=ground)
+        """A short text on a picture, on a light background."""
+        background = {"boxstyle": "square,pad=0.25", "facecolor": "white", "edgecolor": "none", "alpha": 0.85}
+        self._axes.text(left, bottom, text, size=10, color=INK, ha="left", va="bottom", bbox=background)
 
     def colour_bar(self, scale: ColourScale, box: Box) -> None:
         """A horizontal colour bar in `box`, its labels below."""
@@ -148,7 +154,7 @@ class Sheet:
         right, bottom = box.left + box.width, box.top + box.height
         for value, label in scale.ticks.items():
             x = box.left + float(scale.norm(value)) * box.width
-            reach = _DIGIT * len(label) / 2
+            reach = _CHARACTER_WIDTH * len(label) / 2
             self._axes.plot([x, x], [bottom, bottom + 4], color=MUTED, linewidth=0.8)
             self.text(
                 x,
@@ -161,7 +167,7 @@ class Sheet:
 
     def _stretch(self, colours: np.ndarray, box: Box) -> None:
         extent = (box.left, box.left + box.width, box.top + box.height, box.top)
-        # Rounded here: matplotlib cuts fractions of a level off, which changes the colours of an 8-bit image.
+        # matplotlib truncates fractions of a level, which would change the colours of an 8-bit image.
         pixels = np.rint(255 * colours).astype(np.uint8)
         self._axes.imshow(pixels, extent=extent, interpolation="nearest", aspect="auto")
 
@@ -169,10 +175,10 @@ class Sheet:
 def printable(text: str, width: int) -> str:
     """`text` on one line of at most `width` characters; a character the font lacks becomes U+FFFD."""
     line = " ".join(text.split())
-    drawn = "".join(
+    shown = "".join(
         character if ord(character) in _glyphs() and category(character)[0] != "C" else "\ufffd" for character in line
     )
-    return drawn if len(drawn) <= width else drawn[: width - 1].rstrip() + "…"
+    return shown if len(shown) <= width else shown[: width - 1].rstrip() + "…"
 
 
 @cache

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from percep.report.common.chance import at_chance
+from percep.report.common.chance_level import at_chance
 
 
 def _at_least(correct: int, labelled: int, p: Fraction) -> Fraction:

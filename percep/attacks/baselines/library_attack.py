@@ -14,7 +14,7 @@ from percep.errors import UnavailableError
 
 
 @dataclass(frozen=True)
-class Task:
+class Problem:
     """One image to attack.
 
     Attributes:
@@ -40,7 +40,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Peer:
+class LibraryAttack:
     """An attack of a library, set up for a budget of gradients.
 
     Attributes:
@@ -50,20 +50,20 @@ class Peer:
         run: attacks one image, `(1, C, H, W)` in and out; None where the library says that it found nothing.
         targeted: whether the library's attack has a targeted mode.
         rgb: whether it takes colour images only.
-        side: the fewest pixels a side of an image may have.
-        classes: the fewest classes it works with.
+        min_side: the fewest pixels a side of an image may have.
+        min_classes: the fewest classes it works with.
         epsilons: values tried of the epsilon that it needs; 0 where it needs none.
-        eight_bit: whether it looks for images that are adversarial when rounded to 8 bits.
+        eight_bit: whether it searches for images that are adversarial when rounded to 8 bits.
     """
 
     library: str
     attack: str
     settings: Mapping[str, object]
-    run: Callable[[Task], Tensor | None]
+    run: Callable[[Problem], Tensor | None]
     targeted: bool = True
     rgb: bool = False
-    side: int = 1
-    classes: int = 2
+    min_side: int = 1
+    min_classes: int = 2
     epsilons: int = 0
     eight_bit: bool = False
 
@@ -81,7 +81,7 @@ class Peer:
         return f"{self.library} {version(self.library)}"
 
 
-def load(module: str, remedy: str) -> Any:
+def load_library(module: str, remedy: str) -> Any:
     """A library's module.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The place of an image where a perturbation is easiest to see: the window with the least SSIM."""
+"""The window of an image with the least SSIM, where a perturbation is easiest to see."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from torch import Tensor
 from percep.windows import Window
 
 REACH = (Window.gaussian().size - 1) // 2
-"""Pixels from the middle of SSIM's window to its border."""
+"""Radius of SSIM's window, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class WorstPlace:
     """The window with the least SSIM.
 
     Attributes:
-        row, column: the pixel in its middle, counted from 0 at the top left.
+        row, column: its central pixel, counted from 0 at the top left.
         ssim: of the worst channel there.
         change: largest absolute change of a value in the window, on the `[0, 1]` range.
     """
@@ -43,11 +43,11 @@ def worst_place(original: Tensor, adversarial: Tensor, ssim: Tensor) -> WorstPla
 
 
 def around(middle: int, length: int, reach: int) -> slice:
-    """The places at most `reach` from the middle, of a side of this length."""
+    """The indices at most `reach` from the middle, on a side of this length."""
     return slice(max(middle - reach, 0), min(middle + reach + 1, length))
 
 
-def cut(middle: int, length: int, size: int) -> slice:
-    """`size` places around the middle, all inside a side of this length, or all of the side where it is shorter."""
+def span(middle: int, length: int, size: int) -> slice:
+    """`size` indices around the middle, shifted to lie inside a side of this length, or all of a shorter side."""
     start = min(max(middle - size // 2, 0), max(length - size, 0))
     return slice(start, min(start + size, length))

@@ -1,4 +1,4 @@
-"""An attack's own surroundings: torch's modes as percep needs them, and as the caller set them around the model."""
+"""A model as attacks call it, under the caller's modes of torch, and the modes under which attacks compute."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -40,14 +40,14 @@ class Network:
 
     Raises:
         InputError: a module in train mode, however deep inside; batch statistics. Where the model is no module, its
-            modules are looked at in the first call.
+            modules are checked in the first call.
     """
 
     def __init__(self, model: Callable[[Tensor], Any], together: bool) -> None:
         self._together = together
         require_eval(model)
         owner = getattr(model, "__self__", model)
-        self._known = isinstance(owner, nn.Module)
+        self._checked = isinstance(owner, nn.Module)
         if isinstance(owner, nn.Module):
             for module in owner.modules():
                 self._require_own_statistics(module)
@@ -61,7 +61,7 @@ class Network:
                 gradient, as they were made under inference mode.
         """
         try:
-            output = self._model(images) if self._known else self._look(images)
+            output = self._model(images) if self._checked else self._first_call(images)
         except RuntimeError as error:
             if "nference tensor" not in str(error):
                 raise
@@ -71,26 +71,26 @@ class Network:
             ) from error
         return logits_of(output, images).to(images.dtype)
 
-    def _look(self, images: Tensor) -> Any:
-        """The first answer of a callable that is no module, while the modules that it calls are looked at."""
+    def _first_call(self, images: Tensor) -> Any:
+        """The first answer of a callable that is no module, while the modules that it calls are checked."""
         caller = threading.get_ident()
 
-        def look(module: nn.Module, _: object) -> None:
+        def check(module: nn.Module, _: object) -> None:
             if threading.get_ident() != caller:
                 return
             if module.training and _has_modes(module):
                 raise InputError(
-                    f"the model calls a {type(module).__name__} in train mode, where answers change: "
+                    f"the model calls a {type(module).__name__} in train mode, where outputs vary: "
                     "call eval() on its network first"
                 )
             self._require_own_statistics(module)
 
-        hook = register_module_forward_pre_hook(look)
+        hook = register_module_forward_pre_hook(check)
         try:
             output = self._model(images)
         finally:
             hook.remove()
-        self._known = True
+        self._checked = True
         return output
 
     def _require_own_statistics(self, module: nn.Module) -> None:

@@ -1,0 +1,1 @@
+"""The parts of `percep.attacks.MinimalPerturbation`: a batch's search, and the objects it is made of."""

@@ -166,7 +166,9 @@ def clamp_to_share(multipliers: Tensor, share: float) -> Tensor:
 
 
 def contiguous(values: Tensor) -> Tensor:
-    """The values as they lie in memory, in the order of their indices."""
+    """The values in memory in the order of their indices, apart from autograd; the tensor itself where it is that."""
+    if values.is_contiguous() and not values.requires_grad and not values.is_neg():
+        return values
     return values.detach().resolve_neg().contiguous()
 
 

@@ -115,9 +115,9 @@ def _run(kernel: Callable[..., None], images: Tensor, *arguments: Any) -> None:
 
 def _addresses(argument: Any) -> Any:
     """A kernel's named tuples with addresses in place of contiguous tensors, which have to outlive the call."""
-    if isinstance(argument, Tensor):
-        return _address(argument)
-    return argument._make(map(_addresses, argument)) if hasattr(argument, "_make") else argument
+    if isinstance(argument, tuple):
+        return tuple.__new__(type(argument), map(_addresses, argument))
+    return _address(argument) if isinstance(argument, Tensor) else argument
 
 
 def _address(values: Tensor) -> int:

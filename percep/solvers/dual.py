@@ -3,14 +3,14 @@
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
-from types import ModuleType
 
 import torch
 from torch import Tensor
 
 from percep import kernels
-from percep.kernels.arguments import Floor, no_less
-from percep.kernels.gpu.graphs import Recorded, some
+from percep.kernels.arguments import Floor, clamp_to_share
+from percep.kernels.gpu.graphs import Recorded, any_set
+from percep.kernels.launcher import Launcher
 from percep.program import FloorMultipliers, Multipliers, Program, Solution
 from percep.solvers.constraints import squared_radii
 from percep.solvers.iterative import Candidate, Iterate, IterativeSolver
@@ -230,16 +230,16 @@ class _State:
         done = torch.zeros_like(weight, dtype=torch.bool)
         for _ in range(steps):
             stopped = ~done & (weight <= target)
-            if some(stopped):
+            if any_set(stopped):
                 revised = self._free(delta, residual)
                 changed = stopped & (revised != free).flatten(1).any(1).reshape(-1, 1, 1, 1)
-                if some(changed):
+                if any_set(changed):
                     free = torch.where(changed, revised, free)
                     scaled = free * preconditioner(free * residual)
                     direction = torch.where(changed, scaled, direction)
                     weight = torch.where(changed, per_image(scaled * residual), weight)
                 done = done | (stopped & (weight <= target))
-                if not some(~done):
+                if not any_set(~done):
                     break
             product, curvature = equations.curved(direction, ~done)
             length = torch.where(~done & (curvature > 0), weight / curvature.clamp_min(_TINY), 0.0)
@@ -247,7 +247,7 @@ class _State:
             delta = trial.clamp(low, high)
             clamped = (delta - trial).abs_().flatten(1).amax(1).reshape(-1, 1, 1, 1) > _MAX_EXCURSION
             residual = torch.addcmul(residual, length, product, value=-1)
-            if some(clamped):
+            if any_set(clamped):
                 delta = torch.where(clamped, delta, trial)
                 residual = torch.where(clamped, rhs - equations.product(delta), residual)
                 free = torch.where(clamped, self._free(delta, residual), free)
@@ -318,9 +318,11 @@ class _State:
         steps = violations.join(last, partial(_stepped, eta=exponent, momentum=repeated))
         if violations.mean is not None:
             steps = replace(steps, mean=(0.5 * violations.mean).clamp_(-3, 3))
-        return steps, old.join(steps, lambda multiplier, step: no_less(multiplier * step.exp(), _LEAST_MULTIPLIER))
+        return steps, old.join(
+            steps, lambda multiplier, step: clamp_to_share(multiplier * step.exp(), _LEAST_MULTIPLIER)
+        )
 
-    def _fused_step(self, launch: ModuleType, exponent: Tensor, repeated: Tensor) -> tuple[Multipliers, Multipliers]:
+    def _fused_step(self, launch: Launcher, exponent: Tensor, repeated: Tensor) -> tuple[Multipliers, Multipliers]:
         """`_step` in one pass over the image."""
         ball, old, last = self.program.ball, self.multipliers, self.last_step
         sets, ellipsoid = ball.floor_sets, ball.ellipsoid
@@ -337,13 +339,13 @@ class _State:
             weights = (ellipsoid.luminance, ellipsoid.contrast)
         moments = (ball.reference_mean, ball.reference_variance)
         paces = (exponent.flatten(), repeated.flatten())
-        updated = launch.update(self.delta, ball.reference, moments, floor, weights, paces, ball.window)
+        updated = launch.update_multipliers(self.delta, ball.reference, moments, floor, weights, paces, ball.window)
         floor_steps = raised = mean_step = mean = None
         if floor is not None:
             floor_steps, raised = FloorMultipliers(*updated.steps), FloorMultipliers(*updated.multipliers)
         if ellipsoid is not None and old.mean is not None:
-            mean_step = (0.5 * _log_ratio(updated.spent, ellipsoid.budget)).clamp_(-3, 3)
-            mean = no_less(old.mean * mean_step.exp(), _LEAST_MULTIPLIER)
+            mean_step = (0.5 * _log_ratio(updated.squared_norms, ellipsoid.budget)).clamp_(-3, 3)
+            mean = clamp_to_share(old.mean * mean_step.exp(), _LEAST_MULTIPLIER)
         return Multipliers(floor_steps, mean_step), Multipliers(raised, mean)
 
 

@@ -1,6 +1,6 @@
 """The errors percep raises on purpose; the text of each is one line with the remedy."""
 
-BASELINES_REMEDY = "pip install 'percep[peers]' and pip install --no-deps torchattacks adv-lib"
+BASELINES_REMEDY = "pip install 'percep[baselines]' and pip install --no-deps torchattacks adv-lib"
 """How to install the libraries of the baselines: two of them require versions that do not build."""
 
 

@@ -200,9 +200,9 @@ def test_a_model_that_only_mistakes_black_images_is_not_fooled(name):
 @pytest.mark.parametrize(
     ("name", "module", "remedy"),
     [
-        ("ddn", "foolbox", r"pip install 'percep\[peers\]'"),
-        ("apgd", "torchattacks", r"pip install 'percep\[peers\]'"),
-        ("alma_l2", "adv_lib.attacks", r"pip install 'percep\[peers\]'.*--no-deps torchattacks adv-lib"),
+        ("ddn", "foolbox", r"pip install 'percep\[baselines\]'"),
+        ("apgd", "torchattacks", r"pip install 'percep\[baselines\]'"),
+        ("alma_l2", "adv_lib.attacks", r"pip install 'percep\[baselines\]'.*--no-deps torchattacks adv-lib"),
     ],
 )
 def test_a_missing_library_is_named_with_its_remedy(monkeypatch, name, module, remedy):

@@ -67,7 +67,7 @@ for library in libraries:
     try:
         importlib.import_module(f"percep.attacks.integrations.{library}")
     except percep.errors.UnavailableError as error:
-        print(library in str(error), "pip install 'percep[peers]'" in str(error))
+        print(library in str(error), "pip install 'percep[baselines]'" in str(error))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["[]", *["True True"] * 3]

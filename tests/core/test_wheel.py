@@ -84,7 +84,7 @@ def test_metadata(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         metadata = HeaderParser().parsestr(archive.read("percep-0.1.0.dist-info/METADATA").decode())
     assert (metadata["Name"], metadata["License-Expression"]) == ("percep", "Apache-2.0")
-    extras = {"architectures", "demo", "dev", "docs", "gpu", "oracle", "peers"}
+    extras = {"architectures", "demo", "dev", "docs", "gpu", "oracle", "baselines"}
     assert extras <= set(metadata.get_all("Provides-Extra", []))
     core = [line for line in metadata.get_all("Requires-Dist", []) if "extra ==" not in line]
     assert not any(line.startswith(("foolbox", "efficientnet", "cvxpy", "mkdocs")) for line in core)

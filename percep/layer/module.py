@@ -1,24 +1,20 @@
 """The program over an SSIM ball as a layer: solved in the forward pass, differentiated through its solution."""
 
-import math
 import sys
-import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple, NoReturn
+from typing import Literal, NoReturn
 
 import torch
 from torch import Tensor, nn
-from torch._C._functorch import is_legacy_batchedtensor
 
-from percep.ball import Level, SSIMBall
-from percep.errors import AdjointWarning, InputError, UnavailableError
-from percep.layer.adjoint import DENSE_PIXELS, AdjointReport, solve_adjoint
-from percep.layer.folding import Folding
+from percep.ball import Level
+from percep.errors import InputError, UnavailableError
+from percep.layer.adjoint import AdjointReport
+from percep.layer.implicit import Settings, solve_implicitly
+from percep.layer.inputs import Inputs
 from percep.layer.unrolled import unrolled
-from percep.program import Multipliers, Program, Solution, Status
-from percep.solvers import Solver, solve
-from percep.solvers.interior_point import InteriorPoint
+from percep.program import Solution
+from percep.solvers import Solver
 from percep.validation.scalars import require_positive
 from percep.windows import Window
 
@@ -139,7 +135,7 @@ class SSIMBallLayer(nn.Module):
     ) -> Solution:
         """As `forward`, returning the whole `Solution`; its `delta` is differentiable, its figures are not."""
         _refuse_recording()
-        inputs = _Inputs(
+        inputs = Inputs(
             reference,
             linear,
             anchor,
@@ -153,17 +149,14 @@ class SSIMBallLayer(nn.Module):
             return solution
         return self._solve(inputs)
 
-    def _solve(self, inputs: "_Inputs") -> Solution:
+    def _solve(self, inputs: Inputs) -> Solution:
         inputs = inputs.recordable()
         if self.mode == "unrolled":
-            program = inputs.program(self.window)
-            return unrolled(program, inputs.attached(program), inputs.linear, inputs.anchor, inputs.rho, self.tol)
-        work = _Work(
-            self.window, self.solver, self.tol, self.smoothing, 0.3 * math.sqrt(self.tol), on_backward=self.on_backward
-        )
-        delta, *_ = _Implicit.apply(work, *inputs)
-        assert work.solution is not None
-        return replace(work.solution, delta=delta)
+            ball = inputs.ball(self.window)
+            attached = ball.attached(inputs.reference, inputs.floor, inputs.mean)
+            return unrolled(inputs.program(ball), attached, inputs.linear, inputs.anchor, inputs.rho, self.tol)
+        settings = Settings(self.window, self.solver, self.tol, self.smoothing, self.on_backward)
+        return solve_implicitly(settings, inputs)
 
     def __prepare_scriptable__(self) -> NoReturn:
         """What `torch.jit.script` asks a module for first, inside other modules as well."""
@@ -171,159 +164,6 @@ class SSIMBallLayer(nn.Module):
 
     def extra_repr(self) -> str:
         return f"floor={self.floor}, mean={self.mean}, proximal={self.proximal}, tol={self.tol}, mode={self.mode}"
-
-
-class _Inputs(NamedTuple):
-    """What the solution depends on; numbers and None where autograd has nothing to do."""
-
-    reference: Tensor
-    linear: Tensor
-    anchor: Tensor | None
-    proximal: float | Tensor
-    floor: Level | None
-    mean: Level | None
-
-    def program(self, window: Window) -> Program:
-        """The program, cut off from the graph."""
-        anchor = None if self.anchor is None else self.anchor.detach()
-        rho = self.proximal.detach() if isinstance(self.proximal, Tensor) else self.proximal
-        return Program(SSIMBall(self.reference, self.floor, self.mean, window), self.linear.detach(), rho, anchor)
-
-    def recordable(self) -> "_Inputs":
-        """These inputs, with copies of those made under inference mode where autograd may have to save them."""
-        if torch.is_inference_mode_enabled():
-            return self
-        made: dict[str, Any] = {
-            name: value.clone()
-            for name, value in self._asdict().items()
-            if isinstance(value, Tensor) and value.is_inference()
-        }
-        return self._replace(**made)
-
-    def where(self, finite: Tensor) -> "_Inputs":
-        """These inputs, with 0 in the images that are not finite."""
-        mask = finite.reshape(-1, 1, 1, 1)
-        return self._replace(
-            reference=torch.where(mask, self.reference, 0.0),
-            linear=torch.where(mask, self.linear, 0.0),
-            anchor=None if self.anchor is None else torch.where(mask, self.anchor, 0.0),
-        )
-
-    def attached(self, program: Program) -> SSIMBall:
-        """The program's ball, in the graph."""
-        return program.ball.attached(self.reference, self.floor, self.mean)
-
-    @property
-    def rho(self) -> Tensor:
-        """`(B, 1, 1, 1)`, in the graph."""
-        rho = torch.as_tensor(self.proximal, dtype=self.linear.dtype, device=self.linear.device)
-        return rho.expand(len(self.linear)).reshape(-1, 1, 1, 1)
-
-
-@dataclass
-class _Work:
-    """How to answer one call and its adjoint; the forward pass leaves its answer here."""
-
-    window: Window
-    solver: str | Solver | None
-    tol: float
-    smoothing: float
-    tolerance: float
-    on_backward: Callable[[AdjointReport], None] | None
-    solution: Solution | None = None
-
-    def solve(self, program: Program) -> Solution:
-        solver = self.solver
-        if solver is None:
-            small = program.ball.reference.shape[1:].numel() <= DENSE_PIXELS
-            solver = InteriorPoint() if small else "dual"
-        return solve(program, solver, self.tol)
-
-
-class _Implicit(torch.autograd.Function):
-    """A solution's perturbation and multipliers; the backward pass of the first is the adjoint."""
-
-    @staticmethod
-    def forward(work: _Work, *inputs: Any) -> tuple[Tensor | None, ...]:
-        work.solution = solution = work.solve(_Inputs(*inputs).program(work.window))
-        assert solution.multipliers is not None
-        return solution.delta, *solution.multipliers.tensors()
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor | None, ...]) -> None:
-        ctx.work, *values = inputs
-        ctx.plain = [None if isinstance(value, Tensor) else value for value in values]
-        ctx.save_for_backward(*(value if isinstance(value, Tensor) else None for value in values), *output)
-        ctx.mark_non_differentiable(*(part for part in output[1:] if part is not None))
-        ctx.set_materialize_grads(False)
-
-    @staticmethod
-    def backward(ctx: Any, cotangent: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
-        if cotangent is None:
-            return (None,) * len(ctx.needs_input_grad)
-        if is_legacy_batchedtensor(cotangent):
-            raise UnavailableError(
-                "autograd's own batches (is_grads_batched, jacobian(vectorize=True)) are not supported: "
-                "take torch.func.jacrev, or torch.vmap over torch.func.vjp"
-            )
-        *saved, delta, luminance, contrast, mean = ctx.saved_tensors
-        inputs = (plain if value is None else value for plain, value in zip(ctx.plain, saved, strict=True))
-        answer = (cotangent, delta, luminance, contrast, mean)
-        return None, *_Adjoint.apply(ctx.work, ctx.needs_input_grad[1:], *answer, *inputs)
-
-    @staticmethod
-    def jvp(ctx: Any, *_: Any) -> None:
-        raise UnavailableError("the layer has no forward-mode derivatives: take vjp or jacrev for jvp or jacfwd")
-
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], work: _Work, *inputs: Any) -> tuple[Any, Any]:
-        folded = Folding.of(info.batch_size, inputs[0], in_dims[1])
-        answer = _Implicit.apply(work, *folded.inputs(inputs, in_dims[1:]))
-        return folded.unfold(answer)
-
-
-class _Adjoint(torch.autograd.Function):
-    """The gradients of a solution in its inputs, for a cotangent: a function, so that `torch.func` can map over it."""
-
-    @staticmethod
-    def forward(work: _Work, wanted: tuple[bool, ...], cotangent: Tensor, *values: Any) -> tuple[Tensor | None, ...]:
-        delta, luminance, contrast, mean, *rest = values
-        inputs = _Inputs(
-            *(
-                value.detach().requires_grad_(needed) if isinstance(value, Tensor) else value
-                for value, needed in zip(rest, wanted, strict=True)
-            )
-        )
-        gradients = iter(_gradients(inputs, delta, Multipliers.of(luminance, contrast, mean), cotangent, work))
-        return tuple(next(gradients) if needed else None for needed in wanted)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor | None, ...]) -> None:
-        pass
-
-    @staticmethod
-    def backward(ctx: Any, *_: Any) -> None:
-        raise UnavailableError(
-            "the layer's implicit mode is once_differentiable: take mode='unrolled' for derivatives of derivatives"
-        )
-
-    @staticmethod
-    def jvp(ctx: Any, *_: Any) -> None:
-        _Adjoint.backward(ctx)
-
-    @staticmethod
-    def vmap(
-        info: Any, in_dims: tuple[Any, ...], work: _Work, wanted: tuple[bool, ...], *values: Any
-    ) -> tuple[Any, Any]:
-        answer, inputs, dims = values[:5], values[5:], in_dims[2:]
-        folded = Folding.of(info.batch_size, answer[0], dims[0])
-        gradients = _Adjoint.apply(
-            work,
-            wanted,
-            *(folded.fold(value, dim) for value, dim in zip(answer, dims[:5], strict=True)),
-            *folded.inputs(inputs, dims[5:]),
-        )
-        return folded.gradients(gradients, inputs, dims[5:])
 
 
 def _refuse_recording() -> None:
@@ -339,49 +179,3 @@ def _refuse_recording() -> None:
             "make_fx and torch.func.linearize would repeat one call's iterations on all inputs: "
             "leave the layer out, and take torch.func.vjp for linearize"
         )
-
-
-def _gradients(
-    inputs: _Inputs, delta: Tensor, multipliers: Multipliers, cotangent: Tensor, work: _Work
-) -> tuple[Tensor, ...]:
-    """Gradients in those inputs that require one, in their order."""
-    if not len(inputs.reference):
-        return tuple(torch.zeros_like(value) for value in inputs if isinstance(value, Tensor) and value.requires_grad)
-    sources = [value for value in inputs if isinstance(value, Tensor) and value.requires_grad]
-    program = inputs.program(work.window)
-    if not bool((finite := program.finite).all()):
-        with torch.enable_grad():
-            inputs = inputs.where(finite)
-        program = inputs.program(work.window)
-    finite_cotangent = torch.isfinite(cotangent).flatten(1).all(1)
-    finite_part = torch.where((finite_cotangent & finite).reshape(-1, 1, 1, 1), cotangent, 0.0)
-    state, residual, steps = solve_adjoint(program, delta, multipliers, finite_part, work.smoothing, work.tolerance)
-    # A cotangent that is not finite gives gradients that are not.
-    direction = torch.where((finite_cotangent | ~finite).reshape(-1, 1, 1, 1), state.direction, torch.nan)
-    _report(work, torch.where(finite_cotangent & finite, residual, torch.nan), steps)
-    with torch.enable_grad():
-        contraction = replace(state, direction=direction).contract(
-            inputs.attached(program), inputs.linear, inputs.anchor, inputs.rho, delta, multipliers
-        )
-    return torch.autograd.grad(contraction, sources, materialize_grads=True)
-
-
-def _report(work: _Work, residual: Tensor, steps: int) -> None:
-    """Reports the adjoint, and warns where it is not accurate."""
-    assert work.solution is not None
-    # A cotangent mapped over by `torch.func` has the same answers once more.
-    status = work.solution.status * (len(residual) // len(work.solution.status))
-    solved = torch.tensor([state is Status.SOLVED for state in status], device=residual.device)
-    report = AdjointReport(residual, work.tolerance, steps, work.smoothing, solved)
-    if not bool(report.accurate.all()):
-        inaccurate = [
-            f"image {image}: forward {status[image]}, adjoint residual {float(residual[image]):.1e}"
-            for image in torch.nonzero(~report.accurate).flatten().tolist()
-        ]
-        warnings.warn(
-            f"inaccurate derivative (asked for a residual of {report.tolerance:.1e}); " + "; ".join(inaccurate),
-            AdjointWarning,
-            stacklevel=2,
-        )
-    if work.on_backward is not None:
-        work.on_backward(report)

@@ -1,6 +1,7 @@
 """The reference for the layer's derivatives: a fixed-point iteration that autograd unrolls."""
 
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -56,54 +57,81 @@ def unrolled(
 
 def _iterate(ball: SSIMBall, linear: Tensor, anchor: Tensor | None, rho: Tensor) -> tuple[Tensor, Multipliers]:
     """d, `(B, C, H, W)`, and the multipliers after all iterations, in the graph."""
-    batch, shape = len(linear), linear.shape[1:]
-    pixels = shape.numel()
-    identity = torch.eye(pixels, dtype=linear.dtype, device=linear.device)
-    average = ball.window.mean(identity.reshape(-1, *shape)).reshape(pixels, -1).mT
-    linear_term = (linear if anchor is None else linear + rho * anchor).flatten(1)
-    x, curvature = ball.reference.flatten(1), rho.reshape(-1, 1)
-    centre = 0.5 - x
-    mean_x, var_x = ball.reference_mean.flatten(1), ball.reference_variance.flatten(1)
-    start = linear_term.detach().abs().amax(1, keepdim=True)
-
-    def per_window(values: Tensor) -> Tensor:
-        return values.expand(ball.map_shape).flatten(1)
-
-    luminance, contrast = torch.ones_like(mean_x) * start, torch.ones_like(mean_x) * start
-    mean_multiplier, range_multiplier = start.clone(), torch.ones_like(x) * start
-    delta = torch.zeros_like(x)
-    sets, ellipsoid = ball.floor_sets, ball.ellipsoid
+    dense = _DenseProgram(ball, linear if anchor is None else linear + rho * anchor, rho)
+    size = dense.linear_term.detach().abs().amax(1, keepdim=True)
+    floor = None
+    if ball.floor_sets is not None:
+        ones = torch.ones_like(dense.mean_x)
+        floor = FloorMultipliers(ones * size, ones * size)
+    multipliers = _DenseMultipliers(floor, size.clone(), torch.ones_like(dense.x) * size)
+    delta = torch.zeros_like(dense.x)
     for _ in range(_ITERATIONS):
-        # What multiplies the squared mean and the variance of a window in the Lagrangian.
-        of_mean, of_variance = torch.zeros_like(mean_x), torch.zeros_like(mean_x)
-        rhs = linear_term + 2 * range_multiplier * centre
-        if sets is not None:
-            of_mean, of_variance = luminance, contrast
-            shifted_mean = per_window(sets.luminance.k) * luminance
-            shifted = per_window(sets.contrast.k) * contrast
-            rhs = rhs + 2 * x * (shifted @ average) + 2 * ((shifted_mean - shifted) * mean_x) @ average
-        if ellipsoid is not None:
-            of_mean = of_mean + mean_multiplier * per_window(ellipsoid.luminance)
-            of_variance = of_variance + mean_multiplier * per_window(ellipsoid.contrast)
-        matrix = 2 * average.mT @ ((of_mean - of_variance)[:, :, None] * average)
-        matrix = matrix + torch.diag_embed(2 * of_variance @ average + curvature + 2 * range_multiplier)
-        delta = torch.linalg.solve(matrix, rhs)
-        mean = delta @ average.mT
-        variance = (delta * delta) @ average.mT - mean**2
-        range_multiplier = range_multiplier * (4 * (delta - centre) ** 2) ** _EXPONENT
-        if sets is not None:
-            k = per_window(sets.contrast.k)
-            covariance = (delta * x) @ average.mT - mean * mean_x
-            distance_squared = shifted_variance(variance, covariance, k, var_x)
-            mean_distance = mean - per_window(sets.luminance.k) * mean_x
-            luminance = luminance * (mean_distance**2 / sets.luminance.radius.flatten(1) ** 2) ** _EXPONENT
-            contrast = contrast * (distance_squared / sets.contrast.radius.flatten(1) ** 2) ** _EXPONENT
-        if ellipsoid is not None:
-            spent = per_window(ellipsoid.luminance) * mean**2 + per_window(ellipsoid.contrast) * variance
-            share = spent.sum(1, keepdim=True) / ellipsoid.budget.flatten()[:, None]
-            mean_multiplier = mean_multiplier * share**_EXPONENT
-    multipliers = Multipliers(
-        None if sets is None else FloorMultipliers(luminance.reshape(ball.map_shape), contrast.reshape(ball.map_shape)),
-        None if ellipsoid is None else mean_multiplier.reshape(-1, 1, 1, 1),
-    )
-    return delta.reshape(batch, *shape), multipliers
+        delta = dense.maximiser(multipliers)
+        multipliers = dense.updated(multipliers, delta)
+    if multipliers.floor is not None:
+        floor = FloorMultipliers(*(values.reshape(ball.map_shape) for values in multipliers.floor))
+    mean = None if ball.ellipsoid is None else multipliers.mean.reshape(-1, 1, 1, 1)
+    return delta.reshape(linear.shape), Multipliers(floor, mean)
+
+
+class _DenseMultipliers(NamedTuple):
+    """Of the floor's sets, `(B, windows)`, of the ellipsoid, `(B, 1)`, and of the pixels' balls, `(B, pixels)`."""
+
+    floor: FloorMultipliers | None
+    mean: Tensor
+    pixels: Tensor
+
+
+class _DenseProgram:
+    """A program in the graph, its images `(B, pixels)`, its maps `(B, windows)` and its local mean a dense matrix."""
+
+    def __init__(self, ball: SSIMBall, linear_term: Tensor, rho: Tensor) -> None:
+        self.ball, self.sets, self.ellipsoid = ball, ball.floor_sets, ball.ellipsoid
+        self.linear_term, self.rho = linear_term.flatten(1), rho.reshape(-1, 1)
+        shape = linear_term.shape[1:]
+        identity = torch.eye(shape.numel(), dtype=linear_term.dtype, device=linear_term.device)
+        self.average = ball.window.mean(identity.reshape(-1, *shape)).reshape(shape.numel(), -1).mT
+        self.x = ball.reference.flatten(1)
+        self.centre = 0.5 - self.x
+        self.mean_x, self.var_x = ball.reference_mean.flatten(1), ball.reference_variance.flatten(1)
+
+    def maximiser(self, multipliers: _DenseMultipliers) -> Tensor:
+        """The d at which the Lagrangian is stationary."""
+        of_mean = of_variance = torch.zeros_like(self.mean_x)
+        rhs = self.linear_term + 2 * multipliers.pixels * self.centre
+        if self.sets is not None and multipliers.floor is not None:
+            of_mean, of_variance = multipliers.floor
+            mean_term = self._map(self.sets.luminance.k) * multipliers.floor.luminance
+            variance_term = self._map(self.sets.contrast.k) * multipliers.floor.contrast
+            rhs = rhs + 2 * self.x * (variance_term @ self.average)
+            rhs = rhs + 2 * ((mean_term - variance_term) * self.mean_x) @ self.average
+        if self.ellipsoid is not None:
+            of_mean = of_mean + multipliers.mean * self._map(self.ellipsoid.luminance)
+            of_variance = of_variance + multipliers.mean * self._map(self.ellipsoid.contrast)
+        matrix = 2 * self.average.mT @ ((of_mean - of_variance)[:, :, None] * self.average)
+        matrix = matrix + torch.diag_embed(2 * of_variance @ self.average + self.rho + 2 * multipliers.pixels)
+        maximiser: Tensor = torch.linalg.solve(matrix, rhs)
+        return maximiser
+
+    def updated(self, multipliers: _DenseMultipliers, delta: Tensor) -> _DenseMultipliers:
+        """The multipliers times a power of what d takes of each squared radius."""
+        floor, total, pixels = multipliers
+        mean = delta @ self.average.mT
+        variance = (delta * delta) @ self.average.mT - mean**2
+        pixels = pixels * (4 * (delta - self.centre) ** 2) ** _EXPONENT
+        if self.sets is not None and floor is not None:
+            covariance = (delta * self.x) @ self.average.mT - mean * self.mean_x
+            squared_mean = (mean - self._map(self.sets.luminance.k) * self.mean_x) ** 2
+            shifted = shifted_variance(variance, covariance, self._map(self.sets.contrast.k), self.var_x)
+            floor = FloorMultipliers(
+                floor.luminance * (squared_mean / self.sets.luminance.radius.flatten(1) ** 2) ** _EXPONENT,
+                floor.contrast * (shifted / self.sets.contrast.radius.flatten(1) ** 2) ** _EXPONENT,
+            )
+        if self.ellipsoid is not None:
+            spent = self._map(self.ellipsoid.luminance) * mean**2 + self._map(self.ellipsoid.contrast) * variance
+            budget = self.ellipsoid.budget.flatten()[:, None]
+            total = total * (spent.sum(1, keepdim=True) / budget) ** _EXPONENT
+        return _DenseMultipliers(floor, total, pixels)
+
+    def _map(self, values: Tensor) -> Tensor:
+        return values.expand(self.ball.map_shape).flatten(1)

@@ -70,7 +70,7 @@ def by_torch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow("Triton's interpreter, over random shapes and windows")
 @SLOW
-@given(WINDOWS, st.integers(1, 80), st.integers(1, 140), st.integers(1, 3), DTYPES, st.integers(0, 2**31))
+@given(WINDOWS, st.integers(1, 80), st.integers(1, 140), st.integers(1, 2), DTYPES, st.integers(0, 2**31))
 def test_means_adjoints_and_products_are_those_of_torch(window, height, width, channels, dtype, seed):
     height, width = height + window.size - 1, width + window.size - 1
     rows, columns = window.grid(height, width)
@@ -168,9 +168,9 @@ def test_sums_do_not_depend_on_how_many_programs_there_are(monkeypatch):
     WINDOWS.filter(lambda window: window.size <= 12), st.sampled_from([*LEVELS, "map"]), DTYPES, st.integers(0, 2**31)
 )
 def test_updates_are_those_of_torch(window, level, dtype, seed):
-    x = torch.cat([photograph(seed % 5, 30), 0.5 * photograph(seed % 5 + 1, 30)]).to(dtype)[:, :, :29, :]
-    levels = LEVELS.get(level) or {"floor": torch.linspace(0.9, 0.97, x[0, 0].numel()).reshape(1, 1, 29, 30)}
-    if level == "map" and window.grid(29, 30) != (29, 30):
+    x = torch.cat([photograph(seed % 5, 17), 0.5 * photograph(seed % 5 + 1, 17)]).to(dtype)[:, :2, :, :16]
+    levels = LEVELS.get(level) or {"floor": torch.linspace(0.9, 0.97, x[0, 0].numel()).reshape(1, 1, 17, 16)}
+    if level == "map" and window.grid(17, 16) != (17, 16):
         levels = {"floor": torch.tensor([0.9, 0.97])}
     program = Program(SSIMBall(x, window=window, **levels), random_like(x, seed))
     state = dual._State(program, feasible_multipliers(program), 0.05 * random_like(x, seed + 1).to(dtype))

@@ -142,3 +142,26 @@ def test_matrix_free_and_dense_adjoints_agree(monkeypatch):
     assert reports[0].steps > 0 and reports[1].steps == 0
     assert bool((reports[0].residual < 6e-3).all()) and bool((reports[1].residual < 1e-9).all())
     assert close(answers[0], answers[1], 1e-2)
+
+
+@pytest.mark.parametrize("name", ["linear", "reference"])
+def test_the_backward_pass_takes_the_moments_of_the_reference_from_the_forward_pass(name, monkeypatch):
+    values = {key: value[:1].detach() for key, value in inputs("both", 1.0).items()}
+    x = values["reference"]
+    values[name].requires_grad_()
+    graphs: list[bool] = []
+    mean = Window.mean
+
+    def counted(window: Window, pixels: torch.Tensor) -> torch.Tensor:
+        if pixels.shape == x.shape and any(
+            torch.equal(pixels.detach(), power) for power in (x.detach(), x.detach() ** 2)
+        ):
+            graphs.append(pixels.requires_grad)
+        return mean(window, pixels)
+
+    monkeypatch.setattr(Window, "mean", counted)
+    delta = SSIMBallLayer(WINDOWS["strided"], tol=1e-6)(**values)
+    assert graphs == [False, False]  # of x and of its square
+    torch.autograd.grad(delta.sum(), values[name])
+    # Once more where they are differentiated, and nowhere else.
+    assert graphs[2:] == ([True, True] if name == "reference" else [])

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 import percep
 from percep import AdjointReport, AdjointWarning, InputError, SSIMBallLayer, Status
@@ -76,6 +77,24 @@ def test_a_freed_graph_and_a_second_derivative():
     (first,) = torch.autograd.grad(kept, g, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         first.sum().backward()
+
+
+def test_saved_tensor_hooks_and_checkpoints_see_what_the_backward_pass_needs():
+    g = G.detach().requires_grad_()
+    wanted = gradient(layer(), X, G)
+    saved: list[torch.Tensor] = []
+
+    def pack(tensor: torch.Tensor) -> int:
+        saved.append(tensor.detach().clone())
+        return len(saved) - 1
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, saved.__getitem__):
+        delta = layer()(X, g)
+    assert torch.equal(torch.autograd.grad((delta**2).sum(), g)[0], wanted)
+    mean = WINDOWS["strided"].mean(X)
+    assert any(tensor.shape == mean.shape and torch.equal(tensor, mean) for tensor in saved)
+    delta = checkpoint(layer(), X, g, use_reentrant=False)
+    assert torch.equal(torch.autograd.grad((delta**2).sum(), g)[0], wanted)
 
 
 def test_in_a_sequential_with_a_learned_floor():

@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,16 @@ from triton.compiler import ASTSource
 
 from benchmarks.machine import describe
 from percep import Window
-from percep.kernels.gpu import launch, triton_kernels
-from percep.kernels.gpu.tiling import Tiling, of_moments, of_pixels, of_products, of_windows
+from percep.kernels.arguments import (
+    ConstraintArguments,
+    EllipsoidArguments,
+    FloorArguments,
+    ImageArguments,
+    StepSizes,
+    SystemArguments,
+    UpdateArguments,
+)
+from percep.kernels.gpu import launch, tiling, triton_kernels
 
 RESULTS = Path(__file__).parent / "results" / "compiled.json"
 ARCHITECTURES = (80, 90)
@@ -31,42 +39,57 @@ WINDOWS = {
     "31 taps": Window.gaussian(31, 5.0),
 }
 _SIDE = 224
-_KERNELS: dict[str, tuple[Any, Callable[[Window, int, int, int], Tiling], dict[str, Any]]] = {
-    "mean": (triton_kernels.passes_kernel, of_windows, {"FORWARD": True}),
-    "adjoint": (triton_kernels.passes_kernel, of_pixels, {"FORWARD": False}),
-    "product": (triton_kernels.product_kernel, of_products, {}),
-    "update": (triton_kernels.update_kernel, of_moments, {"FLOOR": True, "MEAN": True, "TINY": 1e-30}),
+_KERNELS: dict[str, tuple[Any, Callable[[Window, int, int, int], tiling.Tiling], dict[str, Any]]] = {
+    "mean": (triton_kernels.passes_kernel, tiling.of_windows, {"FORWARD": True}),
+    "adjoint": (triton_kernels.passes_kernel, tiling.of_pixels, {"FORWARD": False}),
+    "product": (triton_kernels.product_kernel, tiling.of_products, {}),
+    "update": (triton_kernels.update_kernel, tiling.of_moments, {"FLOOR": True, "MEAN": True, "TINY": 1e-30}),
 }
 _TYPES = {torch.float32: "fp32", torch.float64: "fp64"}
-_INTEGERS = {
-    "channels", "planes", "height", "width", "rows", "columns", "tiles_across", "tiles", "programs", "k_image",
-    "k_window",
-}  # fmt: skip
 
 
 def usage(name: str, window: Window, dtype: torch.dtype, architecture: int) -> dict[str, int]:
     """Registers per thread, shared memory and spilled local memory in bytes, of one kernel."""
-    kernel, tiling, own = _KERNELS[name]
-    constants = launch.constants(window, tiling(window, _SIDE, _SIDE, dtype.itemsize)) | own
-    pointer = f"*{_TYPES[dtype]}"
-    signature = {
-        argument: "constexpr" if argument in constants
-        else "i32" if argument in _INTEGERS
-        else "*i32" if argument == "active"
-        else pointer
-        for argument in kernel.arg_names
-    }  # fmt: skip
-    pointers = [place for place, kind in enumerate(signature.values()) if kind.startswith("*")]
+    kernel, cut, own = _KERNELS[name]
+    constants = {"C": tiling.constants(window, cut(window, _SIDE, _SIDE, dtype.itemsize))} | own
+    signature = _signature(kernel.arg_names, f"*{_TYPES[dtype]}")
     source = ASTSource(
         fn=kernel,
         signature=signature,
         constexprs=constants,
-        attrs={(place,): [["tt.divisibility", 16]] for place in pointers},
+        attrs={path: [["tt.divisibility", 16]] for path in _pointers(tuple(signature.values()))},
     )
     target = GPUTarget("cuda", architecture, 32)
     compiled = triton.compile(source, target=target, options={"num_warps": launch.WARPS})
     found = _resources(compiled.asm["cubin"])
     return {"registers": found["REG"], "spilled": found["STACK"] + found["LOCAL"], "shared": compiled.metadata.shared}
+
+
+def _signature(names: list[str], pointer: str) -> dict[str, Any]:
+    """The types of a kernel's arguments, of which the named tuples have pointers and numbers as theirs."""
+    constraints = ConstraintArguments(*[pointer] * 6)
+    known = {
+        "system": SystemArguments(*[pointer] * 3),
+        "given": UpdateArguments(
+            ImageArguments(*[pointer] * 4),
+            FloorArguments(constraints, constraints, "i32", "i32"),  # type: ignore[arg-type]
+            EllipsoidArguments(*[pointer] * 2),
+            StepSizes(*[pointer] * 2),
+        ),
+        "active": "*i32",
+        "channels": "i32",
+        "sizes": tiling.Sizes(*["i32"] * 8),  # type: ignore[arg-type]
+    }
+    return {name: "constexpr" if name.isupper() else known.get(name, pointer) for name in names}
+
+
+def _pointers(types: tuple[Any, ...]) -> Iterator[tuple[int, ...]]:
+    """Where pointers are in a nested tuple of types."""
+    for place, kind in enumerate(types):
+        if isinstance(kind, tuple):
+            yield from ((place, *path) for path in _pointers(kind))
+        elif kind.startswith("*"):
+            yield (place,)
 
 
 def _resources(binary: bytes) -> dict[str, int]:

@@ -1,10 +1,12 @@
 """The inner loop against the memory's speed: `python -m benchmarks.device`, into benchmarks/results/device-*.json.
 
-For the product with the system's matrix and its inner product, the moments with the multipliers' update, and a plain
-local mean: the bytes that one pass over the image must move, the time that takes at the speed of a large copy, the time
-measured, and that of torch without kernels, in rounds one after the other; quartiles of the rounds, in each of which a
-time is the lower quartile of many. On a CPU for every number of threads, with what else was tried for the local mean
-(`benchmarks.passes`). On a GPU by CUDA events, and attacks in images per second as well.
+A row for every kernel: the product with the system's matrix and its inner product, the moments with the multipliers'
+update, of a floor and of a mean, and local means and adjoints, of the default window and of others. In it, the bytes
+that one pass over the image must move, the time that takes at the speed of a large copy, the time measured, and that of
+torch without kernels, in rounds one after the other; quartiles of the rounds, in each of which a time is the lower
+quartile of many. A kernel stays if its row shows it faster than torch by more than the quartiles are apart. On a CPU
+for every number of threads, with what else was tried for the local mean (`benchmarks.passes`). On a GPU by CUDA events,
+and attacks in images per second as well.
 """
 
 import json
@@ -13,7 +15,7 @@ import subprocess
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import hydra
@@ -31,11 +33,20 @@ from percep.solvers.dual import Dual, _State
 from percep.solvers.lagrangian import NormalEquations, feasible_multipliers
 
 _CONSOLE = Console(stderr=True)
-# Floats per pixel that one pass must move: v, a, b, M v; d, x, two statistics of x, R1, R2, and l1, l2 and their steps
-# read and written; v, A v.
-FLOATS = {"product": 4, "update": 14, "mean": 2}
 _COPIED = 2**24
 _CHANNELS = 3
+_STRIDED = {
+    "8 taps": Window.uniform(8),
+    "8 taps, stride 4, valid": Window.uniform(8, stride=4, padding="valid"),
+}
+"""Windows that the CPU's kernels for any window average over."""
+
+
+class _Piece(NamedTuple):
+    """A piece of the inner loop, and how many floats it must move at least."""
+
+    action: Callable[[], object]
+    floats: int
 
 
 def run(settings: DictConfig) -> dict[str, Any]:
@@ -72,22 +83,23 @@ def inner_loop(side: int, device: torch.device, settings: DictConfig) -> list[di
     """
     pieces = _pieces(side, device, settings)
     copies: list[float] = []
+    sizes = {name: 4 * piece.floats for name, piece in pieces.items()}
     found: dict[str, dict[str, list[float]]] = {
         name: {"seconds": [], "torch_seconds": [], "ratio": []} for name in pieces
     }
     for _ in range(settings.rounds):
         copies.append(bandwidth(device))
-        for name, action in pieces.items():
+        for name, (action, _) in pieces.items():
             seconds = _seconds(action, device, settings.repeats)
             found[name]["seconds"].append(seconds)
             with patch.dict(os.environ, {CHOICE: "torch"}):
                 found[name]["torch_seconds"].append(_seconds(action, device, settings.repeats // 5))
-            found[name]["ratio"].append(seconds * copies[-1] / _bytes(name, side))
+            found[name]["ratio"].append(seconds * copies[-1] / sizes[name])
     copied = float(np.median(copies))
     return [
         {
-            "piece": name, "side": side, "bytes": _bytes(name, side), "copy_bytes_per_s": copied,
-            "floor_s": _bytes(name, side) / copied, **{key: quartiles(values) for key, values in measured.items()},
+            "piece": name, "side": side, "bytes": sizes[name], "copy_bytes_per_s": copied,
+            "floor_s": sizes[name] / copied, **{key: quartiles(values) for key, values in measured.items()},
         }
         for name, measured in found.items()
     ]  # fmt: skip
@@ -100,25 +112,34 @@ def bandwidth(device: torch.device) -> float:
     return 2 * source.nbytes / min(_times(lambda: target.copy_(source), device, 10))
 
 
-def _bytes(piece: str, side: int) -> int:
-    return 4 * FLOATS[piece] * _CHANNELS * side * side
-
-
-def _pieces(side: int, device: torch.device, settings: DictConfig) -> dict[str, Callable[[], object]]:
+def _pieces(side: int, device: torch.device, settings: DictConfig) -> dict[str, _Piece]:
     generator = torch.Generator().manual_seed(settings.seed)
     coarse = torch.rand(1, _CHANNELS, side // 8, side // 8, generator=generator)
     reference = torch.nn.functional.interpolate(coarse, size=(side, side), mode="bilinear").to(device)
     linear = torch.randn(reference.shape, generator=generator).to(device)
-    program, _ = Program(SSIMBall(reference, floor=settings.floor), linear).normalized()
-    state = _State(program, feasible_multipliers(program), torch.zeros_like(linear))
-    equations = NormalEquations(program, state.multipliers)
-    state.delta = 1e-3 * linear
-    solver = Dual()
-    return {
-        "product": lambda: equations.curved(linear),
-        "update": lambda: state.update(solver.eta, solver.momentum),
-        "mean": lambda: program.ball.window.mean(linear),
+    states = {}
+    for name in ("floor", "mean"):
+        program, _ = Program(SSIMBall(reference, **{name: settings[name]}), linear).normalized()
+        states[name] = _State(program, feasible_multipliers(program), torch.zeros_like(linear))
+        states[name].delta = 1e-3 * linear
+    equations = NormalEquations(states["floor"].program, states["floor"].multipliers)
+    solver, window, pixels = Dual(), Window.gaussian(), linear.numel()
+    pieces = {
+        # v, a, b, M v.
+        "product": _Piece(lambda: equations.curved(linear), 4 * pixels),
+        # d, x, two statistics of x, R1, R2, and l1, l2 and their steps read and written.
+        "update": _Piece(lambda: states["floor"].update(solver.eta, solver.momentum), 14 * pixels),
+        # d and two weights; d is scaled too, which is torch's work.
+        "update of a mean": _Piece(lambda: states["mean"].update(solver.eta, solver.momentum), 3 * pixels),
+        "mean": _Piece(lambda: window.mean(linear), 2 * pixels),
+        "adjoint": _Piece(lambda: window.adjoint(linear, side, side), 2 * pixels),
     }
+    for name, strided in _STRIDED.items():
+        maps = strided.mean(linear)
+        floats = pixels + maps.numel()
+        pieces[f"mean, {name}"] = _Piece(partial(strided.mean, linear), floats)
+        pieces[f"adjoint, {name}"] = _Piece(partial(strided.adjoint, maps, side, side), floats)
+    return pieces
 
 
 def _tried(side: int, repeats: int) -> list[dict[str, Any]]:

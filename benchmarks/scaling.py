@@ -133,7 +133,7 @@ def _reading(photographs: Path, folder: Path) -> dict[str, float]:
 def _merging(folder: Path) -> dict[str, float]:
     """Rows of an attack, without pictures."""
     folder.mkdir()
-    checkpoints = checkpoints_of(folder, "attack")
+    checkpoints = checkpoints_of(folder, ImageRow)
     some = Association(0.1, 0.2)
     row = ImageRow(
         name="",
@@ -163,7 +163,7 @@ def _merging(folder: Path) -> dict[str, float]:
         records = [(replace(row, name=f"{place}", min_ssim=1 / (place + 1)), Pictures()) for place in places]
         checkpoints.write(0, number, records, last=places[-1] == _MERGED - 1)
     start = time.perf_counter()
-    memory = peak_rise(lambda: merge(folder))
+    memory = peak_rise(lambda: merge(folder, ImageRow))
     return {"rows": _MERGED, "seconds": (time.perf_counter() - start) / _MERGED, "memory": memory / _MERGED}
 
 

@@ -141,6 +141,11 @@ class SSIMBall(_Fields):
         window: the SSIM window, `Window.gaussian()` by default.
         luminance_share: exponent s in (0, 1) of the floor's split, t1 = t^s and t2 = t^(1 - s).
 
+    Attributes:
+        reference, floor, mean, window, luminance_share: as given; levels as float64 tensors of four dimensions.
+        finite: `(B,)` bool, which references are.
+        num_windows: windows of an image, channels included.
+
     Raises:
         InputError: no floor and no mean, a level outside (0, 1), a reference that is not a float32 or
             float64 `(B, C, H, W)` tensor, lies outside [0, 1] or is smaller than the window allows.
@@ -207,9 +212,7 @@ class SSIMBall(_Fields):
         if self.reference.dtype == torch.float64:
             return self
         expansion = None if self._expansion is None else self._expansion.double()
-        return self._derived(
-            reference=self.reference.double(), _expansion=expansion, _known=_Known(self.reference_moments)
-        )
+        return self._derived(_Known(self.reference_moments), reference=self.reference.double(), _expansion=expansion)
 
     @property
     def exact(self) -> Iterator[tuple[slice, "SSIMBall"]]:
@@ -297,11 +300,11 @@ class SSIMBall(_Fields):
         another shape than the reference's.
         """
         self._require_like(delta, "delta")
-        return self._derived(_expansion=delta.detach().to(self.reference.dtype), _known=_Known(self._known.moments))
+        return self._derived(_Known(self._known.moments), _expansion=delta.detach().to(self.reference.dtype))
 
     def with_reference_moments(self, mean: Tensor, variance: Tensor) -> "SSIMBall":
         """This ball with its `reference_moments` given instead of computed: those of another ball of its values."""
-        return self._derived(_known=_Known((mean, variance)))
+        return self._derived(_Known((mean, variance)))
 
     def attached(self, reference: Tensor | None, floor: Level | None = None, mean: Level | None = None) -> "SSIMBall":
         """This ball with radii, centres and weights that autograd can differentiate in the tensors given.
@@ -315,35 +318,35 @@ class SSIMBall(_Fields):
             if isinstance(level, Tensor)
         }
         if reference is None:
-            return self._derived(_known=_Known(self._known.moments), **levels)
+            return self._derived(_Known(self._known.moments), **levels)
         values = torch.where(self.finite[:, None, None, None], reference, 0.0)
-        return self._derived(reference=values, _known=_Known(), **levels)
+        return self._derived(_Known(), reference=values, **levels)
 
     def select(self, images: Tensor) -> "SSIMBall":
         """The balls of some of the images, `images` an index or boolean tensor."""
         return self._derived(
+            self._known.select(images),
             reference=self.reference[images],
             finite=self.finite[images],
             floor=None if self.floor is None else _of_images(self.floor, images),
             mean=None if self.mean is None else _of_images(self.mean, images),
             _expansion=None if self._expansion is None else self._expansion[images],
-            _known=self._known.select(images),
         )
 
     def _channel(self, channel: int) -> "SSIMBall":
         part = slice(channel, channel + 1)
         mean, variance = self.reference_moments
         return self._derived(
+            _Known((mean[:, part], variance[:, part])),
             reference=self.reference[:, part].double(),
             floor=self.floor[:, part] if self.floor is not None and self.floor.shape[1] > 1 else self.floor,
             _expansion=None if self._expansion is None else self._expansion[:, part].double(),
-            _known=_Known((mean[:, part], variance[:, part])),
         )
 
-    def _derived(self, **changes: Any) -> "SSIMBall":
-        """A ball of these values but for some fields, without another check."""
+    def _derived(self, known: _Known, **changes: Any) -> "SSIMBall":
+        """A ball of these values but for some fields, and of which so much is known; not checked again."""
         values = {each.name: getattr(self, each.name) for each in fields(self)}
-        return _DerivedBall(**(values | changes))
+        return _DerivedBall(**(values | changes | {"_known": known}))
 
     def _require_like(self, values: Tensor, name: str) -> None:
         reference = self.reference

@@ -120,14 +120,20 @@ class Program:
         """The same program in float64, of exactly the same values."""
         return self._converted(self.ball.double, Tensor.double)
 
+    @property
+    def magnitude(self) -> Tensor:
+        """`(B,)`: of the linear terms, the largest `|g|` plus the largest `|rho a|` of an image."""
+        size = self.linear.flatten(1).abs().amax(1)
+        if self.anchor is not None:
+            size = size + self.rho.flatten() * self.anchor.flatten(1).abs().amax(1)
+        return size
+
     def normalized(self) -> tuple["Program", Tensor]:
         """The same programs in units `(B,)` of the objective in which the linear terms are of order 1.
 
         Units are powers of two, so that nothing is rounded; 0 where g and rho a are 0, and the program then unchanged.
         """
-        size = self.linear.flatten(1).abs().amax(1)
-        if self.anchor is not None:
-            size = size + self.rho.flatten() * self.anchor.flatten(1).abs().amax(1)
+        size = self.magnitude
         mantissa = torch.frexp(size).mantissa
         unit = torch.where(size > 0, size / (2 * mantissa), 0.0)
         factor = torch.where(unit > 0, unit, 1.0).reshape(-1, 1, 1, 1)

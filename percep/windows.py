@@ -80,8 +80,7 @@ class Window(Geometry):
             averaged: Tensor = _Average.apply(values, self, taps)
             return averaged
         if launch := kernels.launchers(values, self):
-            launched: Tensor = launch.mean(values, self, taps)
-            return launched
+            return launch.mean(values, self, taps)
         height, width = (int(side) for side in values.shape[-2:])
         rows, columns = self.grid(height, width)
         if max(height, width) <= _DENSE_SIDE:
@@ -106,8 +105,7 @@ class Window(Geometry):
                 f"a {height}x{width} image has {self.grid(height, width)} windows, not {tuple(values.shape[-2:])}"
             )
         if launch := kernels.launchers(values, self):
-            launched: Tensor = launch.adjoint(values, self, taps, height, width)
-            return launched
+            return launch.adjoint(values, self, taps, height, width)
         if max(height, width) <= _DENSE_SIDE:
             vertical, horizontal = (self._matrix(taps, side, values) for side in (height, width))
             return product(vertical.mT, product(values, horizontal))

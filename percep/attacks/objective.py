@@ -26,15 +26,15 @@ from percep.validation.class_indices import ClassIndices, as_class_indices
 class Objective:
     """A batch's model, labels and targets. Methods take the indices `images` of the images they are about.
 
-    It is made in the caller's surroundings, in which the model and the caller's gradient function run.
+    The model and the caller's gradient function run under the modes of torch under which it was made.
 
     Args:
         model: maps `(n, C, H, W)` images to `(n, K)` logits.
         gradient: the caller's own gradient function, or None.
-        name: of the loss.
+        loss_name: of what is increased.
         top_k: of the goal.
         labels, targets: one class index per image.
-        images: the batch, whose number and device are meant.
+        images: the batch; only its length and device matter.
 
     Raises:
         InputError: a module in train mode, labels or targets of a wrong shape or type.
@@ -44,7 +44,7 @@ class Objective:
         self,
         model: Callable[[Tensor], Any],
         gradient: GradientFunction | None,
-        name: Loss,
+        loss_name: Loss,
         top_k: int,
         labels: ClassIndices,
         targets: ClassIndices | None,
@@ -53,13 +53,13 @@ class Objective:
         batch, device = len(images), images.device
         self.network = Network(model, together=batch > 1)
         self.custom_gradient = None if gradient is None else under_current_autocast(gradient)
-        self.name, self.top_k = name, top_k
+        self.loss_name, self.top_k = loss_name, top_k
         with torch.inference_mode(False):
             self.labels = plain(as_class_indices("labels", labels, batch, device))
             self.targets = None if targets is None else plain(as_class_indices("targets", targets, batch, device))
-            # Known of an image from its first logits, which are those of its reference.
-            self._seen = torch.zeros(batch, dtype=torch.bool, device=device)
-            self._gives_probabilities = self._seen.clone()
+            # An image's first logits, those of its reference, tell whether the model gives it probabilities.
+            self._evaluated = torch.zeros(batch, dtype=torch.bool, device=device)
+            self._gives_probabilities = self._evaluated.clone()
 
     def logits(self, inputs: Tensor, images: Tensor) -> Tensor:
         """The model's `(n, K)` logits, checked; with a graph where `inputs` require a gradient.
@@ -71,10 +71,10 @@ class Objective:
         check_logits(logits, len(images), *self.goals(images))
         if logits.shape[1] <= self.top_k:
             raise InputError(f"top_k must be below the number of classes, {logits.shape[1]}, got {self.top_k}")
-        new = ~self._seen[images]
+        new = ~self._evaluated[images]
         if bool(new.any()):
             self._gives_probabilities[images[new]] = are_probabilities(logits.detach()[new])
-            self._seen[images] = True
+            self._evaluated[images] = True
         return logits
 
     def differentiate(
@@ -105,7 +105,7 @@ class Objective:
                 )
             return self.margin(logits.detach()[kept], images[kept]), plain(gradient).to(shown)
         outputs = scores(logits[kept], self._gives_probabilities[images[kept]])
-        values = loss(self.name, outputs, labels, targets, self.top_k)
+        values = loss(self.loss_name, outputs, labels, targets, self.top_k)
         values = torch.where(runners_up >= 0, logit_difference(outputs, labels, runners_up.clamp_min(0)), values)
         if not values.requires_grad:
             return values, torch.zeros_like(inputs[kept])

@@ -1,4 +1,4 @@
-"""Which files are photographs, and what they are called: the same for every source."""
+"""Which files are photographs, and their names: the same for every source."""
 
 import json
 import os
@@ -14,17 +14,17 @@ _WINDOWS_DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNOREC
 _LONGEST_NAME = 60
 # Of the settings that every task writes into its output folder.
 _RUN_KEYS = {b"task", b"model", b"data", b"device", b"seed", b"output"}
-# Of the record that `percep.runs.engine.manifest` writes there.
-_RECORD_KEYS = {"settings", "basis", "shards"}
+# Of the manifest that `percep.runs.engine.manifest` writes there; an earlier version called the last one "basis".
+_MANIFEST_KEYS = ({"settings", "shards", "provenance"}, {"settings", "shards", "basis"})
 
 
 def folded(name: str) -> str:
-    """What names have in common that differ in upper and lower case, or in how letters with accents are composed."""
+    """The key under which names are equal that differ in case, or in how letters with accents are composed."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder of this name is none of the user's: hidden, or kept by an operating system."""
+    """Whether a file or folder of this name is hidden, or made by an operating system."""
     return name.startswith(".") or name in _SYSTEM_FOLDERS
 
 
@@ -41,7 +41,7 @@ def is_image_name(name: str) -> bool:
 
 def is_output(folder: Path) -> bool:
     """Whether a folder is the output of one of percep's runs."""
-    if _is_record(folder / "run.json"):
+    if _is_manifest(folder / "run.json"):
         return True
     settings = folder / "config.yaml"
     if not settings.is_file():
@@ -49,16 +49,16 @@ def is_output(folder: Path) -> bool:
     return set(re.findall(rb"^(\w+):", settings.read_bytes(), re.MULTILINE)) >= _RUN_KEYS
 
 
-def _is_record(path: Path) -> bool:
+def _is_manifest(path: Path) -> bool:
     if not path.is_file():
         return False
     try:
-        record = json.loads(path.read_bytes())
+        manifest = json.loads(path.read_bytes())
     except (ValueError, RecursionError):
         return False
-    if not isinstance(record, dict) or not record.keys() >= _RECORD_KEYS:
+    if not isinstance(manifest, dict) or not any(manifest.keys() >= keys for keys in _MANIFEST_KEYS):
         return False
-    return isinstance(record["settings"], dict) and "task" in record["settings"]
+    return isinstance(manifest["settings"], dict) and "task" in manifest["settings"]
 
 
 def subfolders(folder: Path) -> list[Path]:
@@ -67,14 +67,14 @@ def subfolders(folder: Path) -> list[Path]:
 
 
 def images(folder: Path, *, deep: bool = True, root: Path | None = None) -> list[Path]:
-    """The images of a folder: files that end in `SUFFIXES`, broken links included, as they should be images.
+    """The images of a folder: files that end in `SUFFIXES`, broken links included, so that they are reported.
 
-    What is hidden is left out, and so are the outputs of runs; links to folders are followed unless they lead back.
+    Hidden files and the outputs of runs are left out; links to folders are followed unless they form a cycle.
 
     Args:
         folder: to be looked through.
         deep: whether folders in it count, at any depth.
-        root: the folder that it is looked through as a part of, to which links do not lead back either.
+        root: a folder above it, for cycles of links that lead there.
 
     Returns:
         Paths, sorted by folder and name. A folder that cannot be listed is among them itself.
@@ -112,7 +112,7 @@ def _is_folder(path: Path) -> bool:
 def _is_left_out(folder: Path) -> bool:
     try:
         return is_hidden(folder.name) or is_output(folder)
-    except OSError:  # it cannot be looked into, which is said of it elsewhere
+    except OSError:  # it cannot be read, which is reported elsewhere
         return False
 
 

@@ -1,4 +1,4 @@
-"""Tables of names and labels as people write them: separators, quotes, headers, columns."""
+"""Reads tables of names and labels: separators, quotes, headers, columns."""
 
 import csv
 import re
@@ -51,8 +51,8 @@ WAY_OUT = (
     "named by WordNet id"
 )
 _NIPS_2017 = {"truelabel", "targetclass"}
-_LOOKED_AT = 100
-"""Rows that tell whether the line above them is a header."""
+_HEADER_SAMPLE = 100
+"""Rows that decide whether the line above them is a header."""
 _COMMENT = re.compile(r"\s*#(\s|$)")
 _QUOTED = re.compile(r'"((?:[^"]|"")*)"\s+(.*)')
 _SPACED = re.compile(r"(.*?\.(?:bmp|gif|jpe?g|pgm|png|ppm|tiff?|webp))\s+([^\s,;].*)", re.IGNORECASE)
@@ -79,7 +79,7 @@ class Headed:
         """Whether the first line is a header: its label is none of the classes, while those of most others are."""
         if classes.find(self.header.label) is not None:
             return False
-        first = self.rows[:_LOOKED_AT]
+        first = self.rows[:_HEADER_SAMPLE]
         return 2 * sum(classes.find(row.label) is not None for row in first) > len(first)
 
 

@@ -1,35 +1,8 @@
-"""Compiled kernels behind `windows` and the solvers, whose torch code is their definition and their fallback.
+"""Compiled kernels behind `percep.windows` and the solvers, whose torch code is their definition and their fallback.
 
-Where `solvers.Dual` spent its time in torch, profiled at 224x224x3 on one CPU thread to a gap of 1e-2: with a floor,
-half in local means and their adjoints, of which products with the system's matrix `M v = diag(a) v + A'(b * A v)` are
-the largest part, 21% of the whole; 10% in the preconditioner; 5% in the update of the multipliers. With a mean alone,
-20% in those products. So there are four: the product with its inner product `<v, M v>`, the moments with the update
-they feed, and the plain mean and adjoint for everything else.
-
-Each is bound by memory. Bytes per pixel and iteration in float32, 11 taps, stride 1, at 224x224:
-
-| | designed | Triton, with halos | torch, one operation at a time |
-|---|---|---|---|
-| `M v` and `<v, M v>`: v, a, b read once, `M v` written | 16 | 19.9 | 576 |
-| update, floor: d, x, two statistics, two radii; two prices and steps, in and out | 56 | 62 | about 1000 |
-
-On CUDA devices Triton kernels work tile by tile (`fused`, launched by `gpu`). The first row is counted by
-`traffic.product_bytes`, which a test holds against the loads and stores of the interpreted kernel, and by
-`traffic.product_bytes_torch`. The second is arithmetic: a tile of 16x118 windows reads 26x128 of d and x. Not counted
-are the kernels' scratch, 17 bytes per pixel written and read again within a tile, which is to stay in the caches but
-was never seen to, and the floor under the multipliers (`pieces.no_less`), 24 bytes more. **None of this has run on
-a GPU**: the kernels are tested in Triton's interpreter against the torch code, and compiled for sm_80 and sm_90 without
-spills (`python -m benchmarks.compiled`); graphs and speed are untested.
-
-On a CPU Numba kernels work row by row (`symmetric` and `multipliers` for SSIM's own windows, in explicit `vectors`;
-`general` for any other's means and adjoints, and where an image is narrower than a vector; launched by `cpu`, shared by
-the `threads` of torch): rows between passes are kept in the second-level cache, so that memory moves the designed
-bytes, and what `out` costs to be fetched before it is written. What a product costs in cache, for a vector and 11 taps:
-24 multiplications, 20 of them fused with additions, 20 more additions, 14 reads for four rows in a pass down, and 11 in
-a pass across, ten of which would lie in two cache lines each, were not half of them shifted together from registers.
-`python -m benchmarks.device` measures it.
-
+Triton's for CUDA devices are in `gpu`, Numba's for a CPU in `cpu`, and what both are called with in `arguments`;
 `launchers` and `fusing` are the only places that choose. Nothing imports Triton or Numba before a kernel is needed.
+What there is, and what it costs, is on the page "Kernels" of the documentation (docs/kernels.md).
 """
 
 import os
@@ -38,27 +11,30 @@ from functools import cache
 from importlib import import_module
 from importlib.metadata import version
 from importlib.util import find_spec
-from types import ModuleType
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
 from percep.errors import InputError
+from percep.kernels.cpu import numba_internals
 from percep.kernels.geometry import Geometry
+from percep.kernels.launcher import Launcher
 
-# The environment variable that overrides the choice: "torch" is torch everywhere, "triton" also takes tensors on a CPU
-# to the kernels, which needs Triton's interpreter (TRITON_INTERPRET=1).
 CHOICE = "PERCEP_KERNELS"
+"""The environment variable that overrides the choice: "torch" is torch everywhere, "triton" also takes tensors on a CPU
+to the kernels, which needs Triton's interpreter (TRITON_INTERPRET=1)."""
 PROCESS = os.getpid()
-"""That imported this; a forked one has none of its threads."""
+"""The process that imported this; a forked one has none of its threads."""
 _CHOICES = ("auto", "torch", "triton")
-_MOST_TAPS = 31
+_MAX_TAPS = 31
 _SMALL = 48
+_TRITON = (3, 4)
+"""The first version whose kernels take named tuples as constants."""
 
 
-def launchers(values: Tensor, window: Geometry) -> ModuleType | None:
-    """What launches a window's means of `values` and their adjoints, `kernels.gpu` or `kernels.cpu`; None is torch.
+def launchers(values: Tensor, window: Geometry) -> Launcher | None:
+    """What launches a window's means of `values` and their adjoints; None is torch.
 
     By default kernels are launched wherever Triton, on CUDA devices, or Numba, on a CPU, is installed: float32, on CUDA
     devices float64 too, up to 31 taps, nothing to differentiate. On a CPU only images that have a side of more than 48
@@ -72,7 +48,7 @@ def launchers(values: Tensor, window: Geometry) -> ModuleType | None:
     if (
         choice == "torch"
         or values.dtype not in (torch.float32, torch.float64)
-        or window.size > _MOST_TAPS
+        or window.size > _MAX_TAPS
         or (values.requires_grad and torch.is_grad_enabled())
         or forward_ad.unpack_dual(values).tangent is not None
     ):
@@ -85,17 +61,17 @@ def launchers(values: Tensor, window: Geometry) -> ModuleType | None:
         from percep.kernels.gpu import launch as gpu  # noqa: PLC0415  importing Triton takes a second
 
         return gpu
-    known = values.device.type == "cpu" and values.dtype == torch.float32
-    if not known or max(values.shape[-2:]) <= _SMALL or not _installed("numba"):
+    taken = values.device.type == "cpu" and values.dtype == torch.float32
+    if not taken or max(values.shape[-2:]) <= _SMALL or not _installed("numba"):
         return None
     from percep.kernels.cpu import launch as cpu  # noqa: PLC0415  and so does Numba
 
     return cpu
 
 
-def fusing(values: Tensor, window: Geometry, *others: Tensor) -> ModuleType | None:
-    """`launchers` where the system product and the multipliers' update are left to them too: on a CPU not for every
-    window, nor for images narrower than a vector.
+def fusing(values: Tensor, window: Geometry, *others: Tensor) -> Launcher | None:
+    """`launchers` where it also takes the system's product and the multipliers' update: on a CPU not for every window,
+    nor for images narrower than a vector.
 
     Args:
         values: what the window averages.
@@ -130,13 +106,25 @@ def described(device: torch.device) -> str:
 
 @cache
 def _installed(library: str) -> bool:
-    """Whether a library is there, and of Numba, which is choosy about NumPy, that it can be imported and compiles."""
+    """Whether a library is there and what the kernels need of it; warns if it is there in vain."""
     if find_spec(library) is None:
         return False
-    if library == "numba":
-        try:
-            return not import_module(library).config.DISABLE_JIT
-        except ImportError as error:
-            warnings.warn(f"numba cannot be imported, torch does its work: {error}", stacklevel=2)
-            return False
+    try:
+        return _numba_compiles() if library == "numba" else _triton_is_new_enough()
+    except ImportError as error:
+        warnings.warn(f"{library} cannot be used, torch does its work: {error}", stacklevel=2)
+        return False
+
+
+def _numba_compiles() -> bool:
+    """Raises `ImportError` if Numba, which is choosy about NumPy, cannot be imported, or lacks what kernels rely on."""
+    numba = import_module("numba")
+    numba_internals.require()
+    return not numba.config.DISABLE_JIT
+
+
+def _triton_is_new_enough() -> bool:
+    installed = version("triton")
+    if tuple(int(part) for part in installed.split(".")[:2]) < _TRITON:
+        raise ImportError(f"kernels need Triton {'.'.join(map(str, _TRITON))} or later, not {installed}")
     return True

@@ -88,11 +88,9 @@ def load(
     name = name if network is None else str(network["_target_"])
     names = recipe.categories if categories is None else read_categories(categories)
     state = None if checkpoint is None else read_state(Path(checkpoint))
-    built = _trained(name, recipe) if state is None else recipe.build(False)
-    built = built.to(target).eval()
+    built = (_trained(name, recipe) if state is None else recipe.build(False)).to(target).eval()
+    built = built if network is None else _in_float32(built, recipe, target)
     first = first_class or 0
-    if network is not None:
-        built = _in_float32(built, recipe, target)
     if network is not None or any(given is not None for given in (crop, categories, first_class)):
         names = _names(names, _outputs(built, recipe, name, target), first, name)
     if state is not None:

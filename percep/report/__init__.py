@@ -2,7 +2,8 @@
 
 from percep.report.attack.overview import save_overview
 from percep.report.attack.page import Exhibit, Facts, exhibit, save_report
-from percep.report.attack.tables import ImageRow, MinimalRow, Totals, save_summary, summarise, write_results
+from percep.report.attack.tables import ImageRow, MinimalRow, Totals, summarise, write_results
+from percep.report.common.files import save_summary
 from percep.report.common.images import read_image, save_image
 from percep.report.common.panel import Panel, Prediction, save_panel
 from percep.report.common.verdict import console_lines

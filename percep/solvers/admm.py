@@ -23,8 +23,9 @@ from percep.solvers.patches import (
 from percep.solvers.quadratic import per_image
 
 _TINY = 1e-20
-# Larger penalties favour d, smaller ones the bound, which converges later.
-_DUAL_SHARE = 0.7
+# Of the size of u to that of z, to which penalties are balanced. Larger penalties favour d, smaller ones the bound,
+# which converges later.
+_DUAL_RATIO = 0.7
 
 
 @dataclass(frozen=True)
@@ -121,15 +122,15 @@ class _Iterate(Iterate):
     def maximise_over_pixels(self) -> None:
         """The d-step. Pixels that no window covers keep their best value."""
         ball, adjoint = self.program.ball, self.patches.adjoint
-        top, bottom = self.linear_term, self.program.rho
+        numerator, denominator = self.linear_term, self.program.rho
         for block, copies, penalty, (factor, shift) in self._parts():
-            top = top + self.patches.scatter(copies * over_copies(penalty * (2 * factor - 1)))
-            top = top + adjoint(2 * penalty * shift)
-            bottom = bottom + adjoint(penalty)
+            numerator = numerator + self.patches.scatter(copies * over_copies(penalty * (2 * factor - 1)))
+            numerator = numerator + adjoint(2 * penalty * shift)
+            denominator = denominator + adjoint(penalty)
             if block.k is not None:
-                top = top + ball.reference * adjoint(penalty * block.k)
-        best = (top / bottom.clamp_min(_TINY)).clamp(ball.lowest, ball.highest)
-        self.delta = torch.where(bottom > 0, best, self.delta)
+                numerator = numerator + ball.reference * adjoint(penalty * block.k)
+        best = (numerator / denominator.clamp_min(_TINY)).clamp(ball.lowest, ball.highest)
+        self.delta = torch.where(denominator > 0, best, self.delta)
 
     def relax(self) -> None:
         """`v += alpha (K d - k K x - z)`."""
@@ -151,7 +152,7 @@ class _Iterate(Iterate):
             mean_z = factor * mean + shift
             primal = primal + per_image(penalty * (mean_z**2 + factor**2 * variance))
             dual = dual + per_image(penalty * ((mean - mean_z) ** 2 + (1 - factor) ** 2 * variance))
-        change = (_DUAL_SHARE * (dual / primal.clamp_min(_TINY)).sqrt()).sqrt().clamp(0.2, 5.0)
+        change = (_DUAL_RATIO * (dual / primal.clamp_min(_TINY)).sqrt()).sqrt().clamp(0.2, 5.0)
         for _, copies, penalty, (factor, shift) in self._parts():
             copies.mul_(over_copies(factor + (1 - factor) / change))
             copies.add_(over_copies((1 - 1 / change) * shift))
@@ -162,12 +163,12 @@ class _Iterate(Iterate):
 
 
 def _start(program: Program, relaxation: float, warm_start: Solution | None) -> _Iterate:
-    """Penalties of the size of the pull over that of the radii, and `v` from 0 or from an earlier answer."""
+    """Penalties of the size of the linear term over that of the radii, and `v` from 0 or from an earlier answer."""
     ball = program.ball
     patches, blocks = Patches(ball), blocks_of(ball)
     squared = (per_image(program.linear_term**2) / program.linear[0].numel()).clamp_min(_TINY)
     typical = Moments(torch.zeros_like(squared), squared.expand(ball.map_shape))
-    # What the multipliers of dual copies of the pull's size would add to the curvature.
+    # What the multipliers of dual copies of the linear term's size would add to the curvature.
     penalties = [block.dual(typical, block.with_multipliers(typical, Multipliers())).factor for block in blocks]
     if warm_start is None or warm_start.multipliers is None:
         return _Iterate(program, relaxation, [patches.zeros() for _ in blocks], penalties)

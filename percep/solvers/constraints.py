@@ -96,30 +96,30 @@ class _FloorConstraints:
     def __init__(self, sets: FloorSets, moments: Moments) -> None:
         self.sets, self.moments, self.view = sets, moments, moments.view
         self.k = sets.contrast.k
-        self.shift = moments.mean_from(sets.luminance.k)
-        self.mean_about = moments.mean_from(self.k)
+        self.luminance_mean = moments.mean_from(sets.luminance.k)
+        self.contrast_mean = moments.mean_from(self.k)
         # Where k is one number per image, the pixels of d - k x; else k and x are kept apart.
         self.uniform = sets.contrast.uniform
-        self.about = moments.delta - self.k * self.view.reference if self.uniform else moments.delta
+        self.shifted = moments.delta - self.k * self.view.reference if self.uniform else moments.delta
 
     @property
     def values(self) -> FloorMultipliers:
         luminance, contrast = self.sets.luminance, self.sets.contrast
         return FloorMultipliers(
-            self.shift**2 - luminance.radius**2,
+            self.luminance_mean**2 - luminance.radius**2,
             self.moments.variance_from(contrast.k) - contrast.radius**2,
         )
 
     def along(self, direction: Tensor, mean: Tensor) -> FloorMultipliers:
-        product = self.view.mean(self.about * direction) - self.mean_about * mean
+        product = self.view.mean(self.shifted * direction) - self.contrast_mean * mean
         if not self.uniform:
             product = product - self.k * self.view.mean(self.view.reference * direction)
-        return FloorMultipliers(2 * self.shift * mean, 2 * product)
+        return FloorMultipliers(2 * self.luminance_mean * mean, 2 * product)
 
     def vjp(self, weights: FloorMultipliers, adjoint: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         """`J' t` as values per window, to which the adjoint is still to be applied, and values per pixel."""
-        of_mean = 2 * (self.shift * weights.luminance - self.mean_about * weights.contrast)
-        result = 2 * self.about * adjoint(weights.contrast)
+        of_mean = 2 * (self.luminance_mean * weights.luminance - self.contrast_mean * weights.contrast)
+        result = 2 * self.shifted * adjoint(weights.contrast)
         if not self.uniform:
             result = result - 2 * self.view.reference * adjoint(self.k * weights.contrast)
         return of_mean, result
@@ -130,12 +130,12 @@ class _FloorConstraints:
         def adjoint(values: Tensor) -> Tensor:
             return self.view.window.squared_adjoint(values.expand(shape), *self.view.size)
 
-        weight, about = weights.contrast, self.about
-        total = about * about * adjoint(weight) - 2 * about * adjoint(weight * self.mean_about)
-        total = total + adjoint(weights.luminance * self.shift**2 + weight * self.mean_about**2)
+        weight, shifted = weights.contrast, self.shifted
+        total = shifted * shifted * adjoint(weight) - 2 * shifted * adjoint(weight * self.contrast_mean)
+        total = total + adjoint(weights.luminance * self.luminance_mean**2 + weight * self.contrast_mean**2)
         if not self.uniform:
             k, x = self.k, self.view.reference
-            crossed = adjoint(weight * k * self.mean_about) - about * adjoint(weight * k)
+            crossed = adjoint(weight * k * self.contrast_mean) - shifted * adjoint(weight * k)
             total = total + x * x * adjoint(weight * k * k) + 2 * x * crossed
         return 4 * total.clamp_min(0)
 
@@ -201,7 +201,7 @@ class Smoother:
             share = view.window.squared_mean(torch.ones_like(total[:1, :1]))
             stiff = 4 * stiffness.floor.contrast * floor.sets.contrast.radius**2 * share
             of_variance = of_variance + view.adjoint(stiff)
-            mass = mass + view.adjoint(4 * stiffness.floor.luminance * floor.shift**2)
+            mass = mass + view.adjoint(4 * stiffness.floor.luminance * floor.luminance_mean**2)
         self.inverse = torch.where(self.reached, 1 / total.clamp_min(_TINY), 0.0)
         self.multilevel = Multilevel(view.window, total, of_variance, mass)
 

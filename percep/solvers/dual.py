@@ -3,14 +3,14 @@
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import partial
-from types import ModuleType
 
 import torch
 from torch import Tensor
 
 from percep import kernels
-from percep.kernels.arguments import Floor, no_less
-from percep.kernels.gpu.graphs import Recorded, some
+from percep.kernels.arguments import Floor, clamp_to_share
+from percep.kernels.gpu.graphs import Recorded, any_set
+from percep.kernels.launcher import Launcher
 from percep.program import FloorMultipliers, Multipliers, Program, Solution
 from percep.solvers.constraints import squared_radii
 from percep.solvers.iterative import Candidate, Iterate, IterativeSolver
@@ -18,16 +18,17 @@ from percep.solvers.lagrangian import NormalEquations, best_uncovered, dual_boun
 from percep.solvers.quadratic import per_image
 
 _TINY = 1e-30
-# Of an image's multipliers relative to its largest.
+# The least of an image's multipliers, relative to its largest.
 _LEAST_MULTIPLIER = 1e-9
-# A gap that keeps more than this share of itself from one certificate to the next has stalled.
+# A gap has stalled that is more than this share of the one certified before.
 _STALLED = 0.9999
-# Clamping costs a product and the conjugate directions; an excursion of a quarter of a grey level can wait.
-_EXCURSION = 1e-3
-# Of conjugate gradients in a recorded iteration, which cannot end early; six is what most iterations take.
+# How far conjugate gradients may leave the pixel range before they are clamped, which costs a product and the
+# conjugate directions: a quarter of a grey level.
+_MAX_EXCURSION = 1e-3
+# Conjugate gradient steps of an iteration recorded as a graph, which cannot end early; most iterations take six.
 _RECORDED_STEPS = 8
-# Cosine with an earlier answer above which its multipliers are a better start than none.
-_CLOSE = 0.75
+# Cosine with an earlier answer above which its multipliers are a better start than those of a cold start.
+_SIMILAR = 0.75
 
 
 @dataclass(frozen=True)
@@ -37,14 +38,13 @@ class Dual(IterativeSolver):
     One multiplier per constraint, `log l += eta log(|K d - c|^2 / R^2) + momentum`; eta = 1/2 without momentum
     is the monotone majorise-minimise (IRLS) step. The momentum of a window is dropped whenever it points against
     the window's own violation, and an image whose gap stalls goes back towards the plain step: about three times
-    faster, and stable. d solves
-    `M d = b` by a few warm-started conjugate gradient steps under a multilevel preconditioner; pixels at the ends
-    of the range are an active set, revised once per iteration from the signs of their multipliers.
+    faster, and stable. d solves `M d = b` by a few warm-started conjugate gradient steps under a multilevel
+    preconditioner; pixels at the ends of the range are an active set, revised once per iteration from the signs of
+    their multipliers.
 
     From time to time a running average of d is restored to strict feasibility (at rho = 0 d itself jumps between
-    nearly optimal vertices, its average settles), and the bound is evaluated in float64 after a tighter linear
-    solve. Images whose gap is at most `tol` leave the batch. Memory is a fixed number of image-sized
-    tensors.
+    nearly optimal vertices, its average converges), and the bound is evaluated in float64 after a tighter linear
+    solve. Memory is a fixed number of image-sized tensors.
 
     Attributes:
         max_iterations: outer iterations before an image is given up as `iteration_limit`.
@@ -64,24 +64,24 @@ class Dual(IterativeSolver):
 
     def init(self, program: Program, tol: float, warm_start: Solution | None) -> "_Iterate":
         """See `IterativeSolver.init`."""
-        state, near = _start(program, warm_start, self.linear_steps)
-        return _Iterate(self, tol, state, near)
+        state, early = _start(program, warm_start, self.linear_steps)
+        return _Iterate(self, tol, state, early)
 
 
 class _Iterate(Iterate):
-    """The state of an iteration, how precise each of its halves is, and how many there were.
+    """The schedule: how precisely each iteration of a `_State` solves, how it averages, when it is certified.
 
     Args:
         settings: of the solver.
         tol: the gap asked for.
-        state: where to begin.
-        near: some image starts near its answer, so that an early certificate may end it.
+        state: the first.
+        early: certify after half of `check_every` iterations as well.
     """
 
     tightening = 0.1
 
-    def __init__(self, settings: Dual, tol: float, state: "_State", near: bool) -> None:
-        self.settings, self.tol, self.state, self.near = settings, tol, state, near
+    def __init__(self, settings: Dual, tol: float, state: "_State", early: bool) -> None:
+        self.settings, self.tol, self.state, self.early = settings, tol, state, early
         self.program = state.program
         self.has_floor = self.program.ball.floor is not None
         self.iteration = 0
@@ -90,19 +90,19 @@ class _Iterate(Iterate):
 
     def wants_certificate(self, iteration: int) -> bool:
         """Without a floor always: a certificate costs as much as the single multiplier's iteration."""
-        return not self.has_floor or (self.near and 2 * iteration == self.settings.check_every)
+        return not self.has_floor or (self.early and 2 * iteration == self.settings.check_every)
 
     def step(self) -> None:
-        """With one short linear solve; on a CUDA device a graph, in which the host asks nothing."""
+        """With one short linear solve; as a CUDA graph where it can, without synchronisation."""
         self.iteration += 1
         if self.graph is not None:
-            self.state = self.graph(self.state, self.share)
+            self.state = self.graph(self.state, self.averaging_weight)
         else:
-            _iterated(self.settings, self.settings.linear_steps, self.state, self.share)
+            _iterated(self.settings, self.settings.linear_steps, self.state, self.averaging_weight)
 
     @property
-    def share(self) -> float:
-        """Of the present d in its running average."""
+    def averaging_weight(self) -> float:
+        """Of the present d in the running average."""
         return max(4 / (self.iteration + 3), 0.08) if self.has_floor else 1.0
 
     def maximise(self) -> None:
@@ -116,7 +116,7 @@ class _Iterate(Iterate):
             # The residual enters the objective and the bound squared, and one solve nearly suffices.
             state.solve_linear(settings.certificate_steps, 0.2 * self.tol**0.5)
             state.update(settings.eta, settings.momentum)
-        state.include_in_average(self.share)
+        state.include_in_average(self.averaging_weight)
 
     def candidate(self) -> Candidate:
         """The running average of d, and the bound of the multipliers at d."""
@@ -133,14 +133,15 @@ class _Iterate(Iterate):
             self.state.update(self.settings.eta, self.settings.momentum)
 
     def select(self, images: Tensor) -> "_Iterate":
-        chosen = _Iterate(self.settings, self.tol, self.state.select(images), self.near)
+        chosen = _Iterate(self.settings, self.tol, self.state.select(images), self.early)
         chosen.iteration, chosen.gap = self.iteration, self.gap[images]
         return chosen
 
 
-def _iterated(settings: Dual, steps: int, state: "_State", share: float | Tensor) -> "_State":
+def _iterated(settings: Dual, steps: int, state: "_State", averaging_weight: float | Tensor) -> "_State":
+    """The state, changed in place by an iteration without a certificate, of at most `steps` CG steps."""
     state.solve_linear(steps, 1e-3, 0.1)
-    state.include_in_average(share)
+    state.include_in_average(averaging_weight)
     state.update(settings.eta, settings.momentum)
     return state
 
@@ -152,8 +153,8 @@ class _Graph:
         self._settings = settings
         self._recorded: Recorded | None = None
 
-    def __call__(self, state: "_State", share: float) -> "_State":
-        inputs = [*state.tensors(), torch.full_like(state.pace, share)]
+    def __call__(self, state: "_State", averaging_weight: float) -> "_State":
+        inputs = [*state.tensors(), torch.full_like(state.pace, averaging_weight)]
         if self._recorded is None:
 
             def once(tensors: list[Tensor]) -> list[Tensor]:
@@ -164,7 +165,13 @@ class _Graph:
 
 
 class _State:
-    """The iterate of the images still in the batch."""
+    """Perturbations, their running average, multipliers and their last steps, for the images still in the batch.
+
+    Attributes:
+        covered: 1 at pixels that a window covers, 0 elsewhere; there d keeps its best value.
+        pace: `(B, 1, 1, 1)` in (0, 1], the share of the acceleration (eta above 1/2, momentum) that is applied.
+        last_step: of the logarithms of the multipliers.
+    """
 
     def __init__(self, program: Program, multipliers: Multipliers, delta: Tensor) -> None:
         self.program = program
@@ -203,10 +210,10 @@ class _State:
     def solve_linear(self, steps: int, tolerance: float, reduction: float = 0.0) -> None:
         """Maximises the Lagrangian over the pixel range: conjugate gradients with an active set of pixels.
 
-        A step that leaves the range by more than `_EXCURSION` is clamped, and the directions start anew. A pixel
+        A step that leaves the range by more than `_MAX_EXCURSION` is clamped, and the directions start anew. A pixel
         at an end of the range is held while the gradient pushes it outwards, one that no window covers always. An
         image stops when its free gradient is `tolerance` of the right-hand side, or `reduction` of what it was at
-        the beginning, in the preconditioner's norm, and no held pixel wants back.
+        the beginning, in the preconditioner's norm, and no held pixel is to be freed.
         """
         low, high = self.program.ball.lowest, self.program.ball.highest
         equations = NormalEquations(self.program, self.multipliers)
@@ -223,55 +230,57 @@ class _State:
         done = torch.zeros_like(weight, dtype=torch.bool)
         for _ in range(steps):
             stopped = ~done & (weight <= target)
-            if some(stopped):
+            if any_set(stopped):
                 revised = self._free(delta, residual)
                 changed = stopped & (revised != free).flatten(1).any(1).reshape(-1, 1, 1, 1)
-                if some(changed):
+                if any_set(changed):
                     free = torch.where(changed, revised, free)
                     scaled = free * preconditioner(free * residual)
                     direction = torch.where(changed, scaled, direction)
                     weight = torch.where(changed, per_image(scaled * residual), weight)
                 done = done | (stopped & (weight <= target))
-                if not some(~done):
+                if not any_set(~done):
                     break
             product, curvature = equations.curved(direction, ~done)
             length = torch.where(~done & (curvature > 0), weight / curvature.clamp_min(_TINY), 0.0)
             trial = torch.addcmul(delta, length, direction)
             delta = trial.clamp(low, high)
-            left = (delta - trial).abs_().flatten(1).amax(1).reshape(-1, 1, 1, 1) > _EXCURSION
+            clamped = (delta - trial).abs_().flatten(1).amax(1).reshape(-1, 1, 1, 1) > _MAX_EXCURSION
             residual = torch.addcmul(residual, length, product, value=-1)
-            if some(left):
-                delta = torch.where(left, delta, trial)
-                residual = torch.where(left, rhs - equations.product(delta), residual)
-                free = torch.where(left, self._free(delta, residual), free)
+            if any_set(clamped):
+                delta = torch.where(clamped, delta, trial)
+                residual = torch.where(clamped, rhs - equations.product(delta), residual)
+                free = torch.where(clamped, self._free(delta, residual), free)
             else:
                 delta = trial
             scaled = free * preconditioner(free * residual)
             previous, weight = weight, per_image(scaled * residual)
-            kept = torch.where(left, 0.0, weight / previous.clamp_min(_TINY))
-            direction = torch.addcmul(scaled, kept, direction)
+            beta = torch.where(clamped, 0.0, weight / previous.clamp_min(_TINY))
+            direction = torch.addcmul(scaled, beta, direction)
         self.delta = delta.clamp(low, high)
 
     def _free(self, delta: Tensor, residual: Tensor) -> Tensor:
-        """1 at covered pixels inside the range or pulled back into it, 0 elsewhere."""
+        """1 at covered pixels inside the range or with a gradient back into it, 0 elsewhere."""
         low, high = self.program.ball.lowest, self.program.ball.highest
         held = ((delta >= high) & (residual > 0)) | ((delta <= low) & (residual < 0))
         return self.covered.masked_fill(held, 0.0)
 
-    def include_in_average(self, share: float | Tensor) -> None:
-        """Moves the running average of d towards the current one."""
-        self.average = torch.lerp(self.average, self.delta, share)
+    def include_in_average(self, weight: float | Tensor) -> None:
+        """Moves the running average of d towards the present one."""
+        self.average = torch.lerp(self.average, self.delta, weight)
 
     def slow_down(self, stalled: Tensor) -> None:
-        """Halves what images that made no progress add to the plain step: eta above 1/2, and the momentum."""
+        """Halves the acceleration of images, `(B,)` bool."""
         self.pace = torch.where(stalled.reshape(-1, 1, 1, 1), self.pace / 2, self.pace)
 
     def typical_violation(self) -> Tensor:
         """How far |K d - c| is above R, as the multipliers weigh it: `(B, 1, 1, 1)`, 1 at an optimum."""
         limits = squared_radii(self.program.ball).join(self.multipliers, torch.mul)
-        spent = limits.join(self.violations(), lambda limit, violation: limit * violation.exp())
-        above, below = (torch.stack([per_image(part) for part in total.present()]).sum(0) for total in (spent, limits))
-        return (above / below).clamp(1e-12, 1e12).sqrt()
+        squares = limits.join(self.violations(), lambda limit, violation: limit * violation.exp())
+        reached, allowed = (
+            torch.stack([per_image(part) for part in total.present()]).sum(0) for total in (squares, limits)
+        )
+        return (reached / allowed).clamp(1e-12, 1e12).sqrt()
 
     def violations(self) -> Multipliers:
         """`log(|K d - c|^2 / R^2)` of every constraint, clamped to +-10."""
@@ -309,9 +318,11 @@ class _State:
         steps = violations.join(last, partial(_stepped, eta=exponent, momentum=repeated))
         if violations.mean is not None:
             steps = replace(steps, mean=(0.5 * violations.mean).clamp_(-3, 3))
-        return steps, old.join(steps, lambda multiplier, step: no_less(multiplier * step.exp(), _LEAST_MULTIPLIER))
+        return steps, old.join(
+            steps, lambda multiplier, step: clamp_to_share(multiplier * step.exp(), _LEAST_MULTIPLIER)
+        )
 
-    def _fused_step(self, launch: ModuleType, exponent: Tensor, repeated: Tensor) -> tuple[Multipliers, Multipliers]:
+    def _fused_step(self, launch: Launcher, exponent: Tensor, repeated: Tensor) -> tuple[Multipliers, Multipliers]:
         """`_step` in one pass over the image."""
         ball, old, last = self.program.ball, self.multipliers, self.last_step
         sets, ellipsoid = ball.floor_sets, ball.ellipsoid
@@ -328,32 +339,34 @@ class _State:
             weights = (ellipsoid.luminance, ellipsoid.contrast)
         moments = (ball.reference_mean, ball.reference_variance)
         paces = (exponent.flatten(), repeated.flatten())
-        updated = launch.update(self.delta, ball.reference, moments, floor, weights, paces, ball.window)
+        updated = launch.update_multipliers(self.delta, ball.reference, moments, floor, weights, paces, ball.window)
         floor_steps = raised = mean_step = mean = None
         if floor is not None:
             floor_steps, raised = FloorMultipliers(*updated.steps), FloorMultipliers(*updated.multipliers)
         if ellipsoid is not None and old.mean is not None:
-            mean_step = (0.5 * _log_ratio(updated.spent, ellipsoid.budget)).clamp_(-3, 3)
-            mean = no_less(old.mean * mean_step.exp(), _LEAST_MULTIPLIER)
+            mean_step = (0.5 * _log_ratio(updated.squared_norms, ellipsoid.budget)).clamp_(-3, 3)
+            mean = clamp_to_share(old.mean * mean_step.exp(), _LEAST_MULTIPLIER)
         return Multipliers(floor_steps, mean_step), Multipliers(raised, mean)
 
 
 def _log_ratio(squared: Tensor, limit: Tensor) -> Tensor:
+    """`log(squared / limit)`, clamped to +-10."""
     return (squared / limit).clamp_min_(_TINY).log_().clamp_(-10, 10)
 
 
 def _stepped(violation: Tensor, last: Tensor, eta: Tensor, momentum: Tensor) -> Tensor:
-    kept = torch.where(last * violation > 0, last, 0.0).clamp_(-1.0, 0.2)
-    return (eta * violation + momentum * kept).clamp_(-3, 3)
+    """The step of a multiplier's logarithm: the last one is repeated unless it points against the violation."""
+    repeated = torch.where(last * violation > 0, last, 0.0).clamp_(-1.0, 0.2)
+    return (eta * violation + momentum * repeated).clamp_(-3, 3)
 
 
 def _start(program: Program, warm_start: Solution | None, linear_steps: int) -> tuple[_State, bool]:
-    """Multipliers to begin with, and whether some image starts close to its answer.
+    """The first state, and whether some image starts close to its answer.
 
     Without a warm start they are those of a dual feasible point. Earlier multipliers are rescaled to the new linear
     term by one linear solve, and kept above a tenth of the dual feasible ones, from which a window that was slack
     before can still rise. Where that solve points elsewhere than the earlier answer, as it does when an attack's
-    gradients have little in common, they would take longer than a cold start: the two are averaged.
+    gradients have little in common, the earlier multipliers would take longer than a cold start: the two are averaged.
     """
     cold = feasible_multipliers(program)
     if warm_start is None or warm_start.multipliers is None:
@@ -363,11 +376,11 @@ def _start(program: Program, warm_start: Solution | None, linear_steps: int) -> 
     state = _State(program, earlier, answer)
     state.solve_linear(linear_steps, 1e-3, 0.1)
     product, squares = per_image(state.delta * answer), per_image(state.delta**2) * per_image(answer**2)
-    close = product > _CLOSE * squares.sqrt()
+    similar = product > _SIMILAR * squares.sqrt()
     factor = state.typical_violation()
 
     def blended(mine: Tensor, other: Tensor) -> Tensor:
-        return torch.where(close, torch.maximum(factor * mine, 0.1 * other), (factor * mine + other) / 2)
+        return torch.where(similar, torch.maximum(factor * mine, 0.1 * other), (factor * mine + other) / 2)
 
     multipliers = earlier.join(cold, blended)
-    return _State(program, multipliers, state.delta / factor.clamp_min(1e-3)), bool(close.any())
+    return _State(program, multipliers, state.delta / factor.clamp_min(1e-3)), bool(similar.any())

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from percep.ball import FloorSets, SSIMBall
 from percep.errors import InputError
-from percep.kernels.arguments import no_less
+from percep.kernels.arguments import clamp_to_share
 from percep.program import FloorMultipliers, Multipliers, Program
 from percep.solvers.quadratic import WindowQuadratic, per_image
 from percep.ssim import Moments, shifted_variance
@@ -212,8 +212,8 @@ def feasible_multipliers(program: Program) -> Multipliers:
     of_floor = of_mean = None
     if sets is not None:
         of_floor = FloorMultipliers(
-            no_less(share * mean.abs() / (2 * sets.luminance.radius), 1e-6),
-            no_less(share * variance.sqrt() / (2 * sets.contrast.radius), 1e-6),
+            clamp_to_share(share * mean.abs() / (2 * sets.luminance.radius), 1e-6),
+            clamp_to_share(share * variance.sqrt() / (2 * sets.contrast.radius), 1e-6),
         )
     if ellipsoid is not None:
         of_mean = share * (ellipsoid.squared_dual_norm(mean, variance) / ellipsoid.budget).sqrt() / 2

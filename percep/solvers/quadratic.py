@@ -69,8 +69,7 @@ class WindowQuadratic:
         """`M v` and `<v, M v>`, `(B, 1, 1, 1)`; of images that are not `active`, `(B, 1, 1, 1)`, they may be 0."""
         if launch := kernels.fusing(values, self.window, self.diagonal, self.inner):
             running = None if active is None else active.flatten()
-            launched: tuple[Tensor, Tensor] = launch.product(values, self.diagonal, self.inner, self.window, running)
-            return launched
+            return launch.product(values, self.diagonal, self.inner, self.window, running)
         product = self.product(values)
         return product, per_image(values * product)
 

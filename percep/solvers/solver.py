@@ -2,12 +2,16 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import replace
+from typing import final
 
 import torch
 from torch import Tensor
 
 from percep.errors import InputError
 from percep.program import FloorMultipliers, Multipliers, Program, Solution, Status
+from percep.solvers.incumbents import relative_gap
+from percep.solvers.lagrangian import best_uncovered
+from percep.summaries import shape_of
 from percep.validation.scalars import require_positive
 
 # Values of a batch that a CPU works on at a time: its tensors then stay in the cache of one core.
@@ -15,51 +19,93 @@ _CACHED = 2**17
 
 
 class Solver(ABC):
-    """A frozen object of settings. A new solver is a subclass with an `answer`; users call `solve`."""
+    """A frozen object of settings. A new solver is a subclass with an `answer`; users call `solve` alone."""
 
+    @final
     @torch.no_grad()
     def solve(self, program: Program, tol: float = 1e-3, warm_start: Solution | None = None) -> Solution:
         """`percep.solve` by this solver: arguments, answer and errors are the same.
 
-        An image without an answer in `warm_start` (not finite, or of a linear term of 0) starts anew.
+        Images that are not finite and those whose best perturbation within the pixel range lies in the ball need no
+        solver. An image without an answer in `warm_start` (not finite, or without a multiplier above 0) starts anew.
         """
         tol = require_positive("tol", tol)
         if warm_start is not None:
             _check_fit(program, warm_start)
-        finite = program.finite
-        normalized, unit = program.normalized()
-        images = torch.nonzero(finite & (unit > 0)).flatten()
-        groups = _groups(program, images, warm_start)
-        if len(groups) == 1 and len(images) == program.ball.batch:
-            return _in_units(self.answer(normalized, tol, groups[0][1]), program, unit)
-        # Where the linear term is 0, d = 0 is optimal and the bound of zero multipliers is exact.
-        delta = torch.zeros_like(program.linear)
-        objective = torch.where(finite, 0.0, torch.nan).to(torch.float64)
-        status = [Status.SOLVED if ok else Status.NOT_FINITE for ok in finite.tolist()]
-        iterations = torch.zeros(len(status), dtype=torch.int64, device=delta.device)
-        multipliers = _zero_multipliers(program)
-        answer = Solution(
-            delta, objective, objective.clone(), objective.clone(), tuple(status), iterations, multipliers
-        )
-        for group, earlier in groups:
-            part = self.answer(normalized.select(group), tol, earlier)
-            answer.update(group, _in_units(part, program, unit[group]))
-            for image, state in zip(group.tolist(), part.status, strict=True):
+        answer, known = _closed_form(program, tol)
+        status = list(answer.status)
+        for images, earlier in _groups(program, torch.nonzero(~known).flatten(), warm_start):
+            whole = len(images) == len(status)
+            part = program if whole else program.select(images)
+            normalized, unit = part.normalized()
+            found = self.answer(normalized, tol, earlier)
+            self._check_answer(found, normalized)
+            found = _in_units(found, part, unit)
+            if whole:
+                return found
+            answer.update(images, found)
+            for image, state in zip(images.tolist(), found.status, strict=True):
                 status[image] = state
         return replace(answer, status=tuple(status))
 
     @abstractmethod
     def answer(self, program: Program, tol: float, warm_start: Solution | None) -> Solution:
-        """Answers every image of a batch: at least one, of finite data and with linear terms of order 1.
+        """Answers every image of a batch; called by `solve`, which sees to what is promised here.
 
         Args:
-            program: such a program.
+            program: of at least one image, with finite data and linear terms `g + rho a` of order 1, not 0.
             tol: positive.
             warm_start: one earlier answer per image, with multipliers that are finite and not all 0.
 
         Raises:
             InputError: a program that this solver cannot hold.
         """
+
+    def _check_answer(self, answer: Solution, program: Program) -> None:
+        """Raises InputError for an answer that is not one to every image of the program."""
+        delta, batch = answer.delta, (program.ball.batch,)
+        figures = (answer.objective, answer.bound, answer.gap, answer.iterations)
+        fits = delta.shape == program.linear.shape and delta.dtype == program.linear.dtype
+        if not fits or len(answer.status) != batch[0] or any(tuple(values.shape) != batch for values in figures):
+            raise InputError(
+                f"{type(self).__name__}.answer must give one perturbation, status and set of figures per image, "
+                f"for {shape_of(program.linear)} got {shape_of(delta)} and {len(answer.status)} statuses"
+            )
+
+
+def _closed_form(program: Program, tol: float) -> tuple[Solution, Tensor]:
+    """The answers that need no solver, and for which images, `(B,)` bool; those of the others are to be overwritten.
+
+    An image that is not finite has none. At d = 0 and with multipliers 0 an image without a linear term is at its
+    optimum, and so is, at the best perturbation within the pixel range, one for which that lies in the ball: its rho is
+    large or its anchor inside.
+    """
+    finite, rho = program.finite, program.rho.flatten()
+    delta = torch.zeros_like(program.linear)
+    objective = torch.where(finite, 0.0, torch.nan).to(torch.float64)
+    bound = objective.clone()
+    known = ~finite | (program.magnitude == 0)
+    images = torch.nonzero(~known & (rho > 0)).flatten()
+    if len(images):
+        part = program.select(images)
+        best = best_uncovered(part)
+        inside = part.ball.scale(best) == 1
+        chosen = images[inside]
+        delta[chosen], objective[chosen] = best[inside], part.objective(best)[inside]
+        bound[chosen], known[chosen] = _box_bound(part)[inside], True
+    gap = relative_gap(objective, bound)
+    status = tuple(
+        (Status.SOLVED if value <= tol else Status.ITERATION_LIMIT) if usable else Status.NOT_FINITE
+        for value, usable in zip(gap.tolist(), finite.tolist(), strict=True)
+    )
+    iterations = torch.zeros(len(status), dtype=torch.int64, device=delta.device)
+    return Solution(delta, objective, bound, gap, status, iterations, _zero_multipliers(program)), known
+
+
+def _box_bound(program: Program) -> Tensor:
+    """The largest objective within the pixel range, ball aside: `(B,)` float64."""
+    parts = [part.objective(best_uncovered(part)) for _, part in program.exact]
+    return torch.stack(parts).sum(0)
 
 
 def _check_fit(program: Program, warm_start: Solution) -> None:

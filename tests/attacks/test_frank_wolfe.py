@@ -254,6 +254,7 @@ def test_descent_never_rises():
     assert values[-1] < values[0]
 
 
+@pytest.mark.slow("a thousand images, each measured by two other libraries")
 @pytest.mark.parametrize("size", [12, 16, 23, 32, 40])
 def test_no_certified_image_of_a_thousand_violates_its_ball(size):
     """200 random images of each size, half with a floor and half with a mean, measured by kornia and scikit-image."""

@@ -40,6 +40,7 @@ def test_the_closed_form_of_the_mean_ball(lead):
     assert float(result.found) <= float(result.missed) <= 1
 
 
+@pytest.mark.slow("a conic solver, and sixty gradients with a program each")
 @pytest.mark.parametrize("floor", [0.95, 0.99])
 def test_the_floor_of_the_exact_program(floor):
     x = saved(dtype=torch.float64)[:, :1, :16, :16].contiguous()

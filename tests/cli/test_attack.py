@@ -91,6 +91,7 @@ def test_the_table_is_true_of_the_saved_files() -> None:
         assert row.worst_linf == pytest.approx(float((image - reference)[:, rows, columns].abs().max()), abs=1e-9)
 
 
+@pytest.mark.slow("two runs with all their pictures")
 @pytest.mark.usefixtures("small_model")
 def test_the_same_seed_gives_the_same_files() -> None:
     first, second = (_run("attack.target=random", output=name).drop(columns="seconds") for name in ("one", "two"))
@@ -114,7 +115,7 @@ def test_labels_from_class_folders() -> None:
 
 @pytest.mark.usefixtures("small_model")
 def test_a_target_class_is_reached_or_not_said_to_be() -> None:
-    table = _run("attack.target=2", "ball.mean=0.7", "attack.steps=20").drop(index="c")
+    table = _run("attack.target=2", "ball.mean=0.7", "attack.steps=20", "pictures=0").drop(index="c")
     assert list(table.success.astype(bool)) == list(table.predicted_after == 2)
 
 
@@ -146,7 +147,7 @@ def test_a_model_that_answers_nan_always(monkeypatch: pytest.MonkeyPatch) -> Non
 @pytest.mark.parametrize("name", ["photos (1)", "2024_01_15", "it's a=b, [c] $d", "日本"])
 def test_the_command_of_a_run_repeats_it(name: str) -> None:
     Path("photos").rename(name)
-    _run(f"data.path={name}", "data.limit=2", "attack.steps=1", output=f"{name} out/a,b")
+    _run(f"data.path={name}", "data.limit=2", "attack.steps=1", "pictures=0", output=f"{name} out/a,b")
     recorded = json.loads(Path(f"{name} out/a,b/run.json").read_text())
     assert recorded["settings"]["data"]["path"] == name
     _, *arguments = shlex.split(recorded["command"])

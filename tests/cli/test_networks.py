@@ -162,9 +162,10 @@ class TestLabels:
         sentence = "No labels given, so nothing is said of accuracy"
         assert sentence in capsys.readouterr().out and sentence in Path("out/report.html").read_text()
 
+    @pytest.mark.slow("runs a study")
     def test_a_study_without_labels_says_so(self, use, capsys) -> None:
         use(small_classifier())
-        arguments = ["task=explain", "study=quick", "study.block=4", "study.sweep=[]", "study.baselines=[]", *ATTACK]
+        arguments = ["task=explain", "study=quick", "study.block=8", "study.sweep=[]", "study.baselines=[]", *ATTACK]
         assert main([*arguments, "ball.mean=0.7"]) == 0
         told = summary()
         assert (told["labelled"], told["correct_before"], told["without_label"]) == (0, None, 3)
@@ -251,7 +252,9 @@ class TestWithoutHooksOrGradients:
 
 
 class TestGrey:
-    @pytest.mark.parametrize("task", ["attack", "minimal", "compare", "explain"])
+    @pytest.mark.parametrize(
+        "task", ["attack", "minimal", "compare", pytest.param("explain", marks=pytest.mark.slow("runs a study"))]
+    )
     def test_one_channel_from_the_file_to_the_report(self, use, task: str) -> None:
         model = classifier(Grey(), 1, 28)
         use(model)
@@ -259,7 +262,7 @@ class TestGrey:
             "attack": ["ball.mean=0.7"],
             "minimal": ["attack.gradients=20"],
             "compare": ["compare.gradients=20", "compare.attacks=[percep,fgsm]"],
-            "explain": ["study=quick", "study.block=4", "study.sweep=[]", "study.baselines=[]", "ball.mean=0.05"],
+            "explain": ["study=quick", "study.block=7", "study.sweep=[]", "study.baselines=[]", "ball.mean=0.05"],
         }[task]
         assert main([f"task={task}", "data=folder", "data.path=photos", "output=out", *own]) == 0
         page = Path("out/report.html").read_text()

@@ -129,12 +129,12 @@ def test_several_processes_end_in_order_and_one_says_so(capfd: pytest.CaptureFix
 def while_merging(rank: int) -> None:
     from percep.runs.attack import task  # noqa: PLC0415
 
-    def forever(folder: Path) -> None:
+    def forever(_: type, folder: Path) -> None:
         Path("merging").touch()
         time.sleep(60)
 
     slowly(rank)
-    task.AttackCampaign.merge = staticmethod(forever)
+    task.AttackCampaign.merge = classmethod(forever)
 
 
 def test_a_second_signal_ends_the_writing_of_a_report_at_once(capfd: pytest.CaptureFixture[str]) -> None:

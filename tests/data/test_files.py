@@ -1,6 +1,7 @@
 """Which files are photographs and what they are called: the same for folders and archives, whatever the names."""
 
 import io
+import json
 import os
 import tarfile
 import unicodedata
@@ -222,6 +223,9 @@ class TestFolders:
         (tmp_path / "classes/outputs/2026-01-01/10-00-00").mkdir(parents=True)  # of the run that has just begun
         for folder in ("loose/outputs/2026-01-01/10-00-00", "classes/cat/out"):
             claim(tmp_path / folder, Manifest("percep", {"task": "attack"}, {"percep": "1"}, 1, 1))
+        former = {"settings": {"task": "attack"}, "basis": {}, "shards": 1}
+        _put(tmp_path, "classes/cat/earlier/a.png")
+        (tmp_path / "classes/cat/earlier/run.json").write_text(json.dumps(former))
         (tmp_path / "classes/out/config.yaml").write_text(settings)
         assert [one.name for one in data.folder(tmp_path / "loose", WHOLE, CLASSES)] == ["a"]
         assert [one.name for one in data.folder(tmp_path / "classes", WHOLE, CLASSES)] == ["cat_a"]
@@ -234,7 +238,7 @@ class TestFolders:
         _put(tmp_path, "cat/a.png")
         (tmp_path / "cat" / "config.yaml").write_bytes(b"model: x\n\xff: [")
         for place, text in enumerate(
-            ("{}", "[1]", "{", "\xff", '{"settings": {}, "basis": {}, "shards": 1}', 9999 * "[")
+            ("{}", "[1]", "{", "\xff", '{"settings": {}, "provenance": {}, "shards": 1}', 9999 * "[")
         ):
             (tmp_path / "cat" / "run.json").write_text(text, "latin-1")
             assert len(data.folder(tmp_path, WHOLE, CLASSES)) == 1, place

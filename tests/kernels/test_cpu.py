@@ -20,10 +20,18 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from percep import InputError, Program, SSIMBall, Window, kernels
+from percep.kernels.arguments import (
+    ConstraintArguments,
+    EllipsoidArguments,
+    FloorArguments,
+    ImageArguments,
+    StepSizes,
+    SystemArguments,
+    UpdateArguments,
+)
 from percep.kernels.cpu import compile as jit
 from percep.kernels.cpu import launch as cpu
-from percep.kernels.cpu import plans, symmetric
-from percep.kernels.cpu import update as multipliers
+from percep.kernels.cpu import plans, symmetric, update
 from percep.kernels.cpu.openmp import share
 from percep.kernels.cpu.simd import LANES, load, store
 from percep.solvers import Dual, dual
@@ -120,7 +128,8 @@ def test_nothing_is_written_beside_the_results(window, sides, seed):
     both = plans.both(window, window.taps, height, width)
     values, diagonal, inner = (poisoned((2, height, width), torch.float32, seed + k) for k in range(3))
     result, curvature = poisoned((2, height, width), torch.float32, 0), poisoned((2,), torch.float32, 0)
-    cpu._run(symmetric.product, values, values, diagonal, inner, result, curvature, 1, both)
+    system = cpu._addresses(SystemArguments(values, diagonal, inner))
+    cpu._run(symmetric.product, values, system, 1, result, curvature, both)
     for written in (result, curvature):
         assert bool(torch.isfinite(written).all()) and bool(moat(written).isnan().all())
     for kernel, way in ((symmetric.mean, window.mean), (symmetric.adjoint, window.adjoint)):
@@ -128,16 +137,20 @@ def test_nothing_is_written_beside_the_results(window, sides, seed):
         cpu._run(kernel, values, values, result, both)
         close(result, defined(way, values, *((height, width) if kernel is symmetric.adjoint else ())))
         assert bool(moat(result).isnan().all())
-    raised, steps = ([poisoned((2, height, width), torch.float32, 0) for _ in range(2)] for _ in range(2))
-    spent, positive = poisoned((2,), torch.float32, 0), [values.abs() + 0.5] * 4
-    cpu._run(
-        multipliers.update, values, values, diagonal, *positive, 0, 1, *positive, values, values, *positive, *raised,
-        *steps, spent, 1, True, True, 0.3, both,
-    )  # fmt: skip
-    for written in (*raised, *steps, spent):
+    multipliers, steps = ([poisoned((2, height, width), torch.float32, 0) for _ in range(2)] for _ in range(2))
+    norms, positive = poisoned((2,), torch.float32, 0), values.abs() + 0.5
+    read = positive, positive, positive, values
+    given = UpdateArguments(
+        ImageArguments(values, diagonal, positive, positive),
+        FloorArguments(*(ConstraintArguments(*read, *made) for made in zip(multipliers, steps, strict=True)), 0, 1),
+        EllipsoidArguments(positive, positive),
+        StepSizes(positive, positive),
+    )
+    cpu._run(update.update, values, cpu._addresses(given), norms, 1, update.Parts(True, 0.3, True), both)
+    for written in (*multipliers, *steps, norms):
         assert bool(torch.isfinite(written).all()) and bool(moat(written).isnan().all())
-    for prices in raised:
-        each = prices.flatten(1)
+    for made in multipliers:
+        each = made.flatten(1)
         assert bool((each.amin(1) >= 0.3 * each.amax(1) * (1 - 1e-6)).all())
 
 
@@ -196,7 +209,7 @@ def test_nan_stays_in_its_image(window):
                 assert torch.equal(getattr(mine, name)[clean], getattr(other, name)[clean])
                 assert bool(getattr(other, name)[1].isnan().any())
         state.delta = torch.where(state.delta.isnan(), 0.0, state.delta)
-        state.delta[1, 0, 5, 5] = torch.nan  # reaches some windows, whose largest price then is a floor for all
+        state.delta[1, 0, 5, 5] = torch.nan  # reaches some windows, whose largest multiplier then is a floor for all
         found, expected = state._fused_step(cpu, *paces)[1], defined(state._step, *paces)[1]
         for name in ("luminance", "contrast"):
             assert torch.equal(getattr(found, name).isnan(), getattr(expected, name).isnan())
@@ -437,12 +450,12 @@ from percep import Window
 from percep.kernels.cpu import launch as cpu
 from percep.kernels.arguments import Floor
 torch.manual_seed(0)
-d, x, price = torch.randn(2, 1, 256, 256), torch.randn(2, 1, 256, 256), torch.rand(2, 1, 256, 256)
-k, paces = torch.ones(2, 1, 1, 1), (torch.full((2,), 0.8), torch.full((2,), 0.8))
-floor = Floor((k, k), (price + 1, price + 1), (price, price), (price, price), 0.3)
-updated = cpu.update(d, x, (x, price), floor, None, paces, Window.gaussian())
-for prices in updated.multipliers:
-    lowest, highest = prices.flatten(1).amin(1), prices.flatten(1).amax(1)
+d, x, l = torch.randn(2, 1, 256, 256), torch.randn(2, 1, 256, 256), torch.rand(2, 1, 256, 256)
+k, step_sizes = torch.ones(2, 1, 1, 1), (torch.full((2,), 0.8), torch.full((2,), 0.8))
+floor = Floor((k, k), (l + 1, l + 1), (l, l), (l, l), 0.3)
+updated = cpu.update_multipliers(d, x, (x, l), floor, None, step_sizes, Window.gaussian())
+for multipliers in updated.multipliers:
+    lowest, highest = multipliers.flatten(1).amin(1), multipliers.flatten(1).amax(1)
     assert bool((lowest >= 0.3 * highest * (1 - 1e-6)).all()), (lowest, highest)
 """
     environment = os.environ | {"MALLOC_PERTURB_": "126", "GLIBC_TUNABLES": "glibc.malloc.tcache_count=0"}
@@ -563,13 +576,13 @@ def test_a_forked_process_does_without_the_threads_it_has_not():
 @njit
 def _log_ratios(first, second, out):
     for j in range(0, len(out), LANES):
-        store(out, j, multipliers._log_ratio(load(first, j), load(second, j)))
+        store(out, j, update._log_ratio(load(first, j), load(second, j)))
 
 
 @njit
 def _exponentials(values, out):
     for j in range(0, len(out), LANES):
-        store(out, j, multipliers._exponential(load(values, j)))
+        store(out, j, update._exponential(load(values, j)))
 
 
 def test_logarithms_of_ratios_are_those_of_numpy():

@@ -61,6 +61,7 @@ def test_a_level_per_window():
 
 
 # Where 2000 plain iterations converge: elsewhere constraints that are nearly active make them crawl.
+@pytest.mark.slow("two thousand iterations are differentiated")
 @pytest.mark.parametrize(
     ("level", "window", "rho"),
     [
@@ -130,6 +131,7 @@ def test_at_a_kink_the_derivative_lies_between_the_one_sided_ones():
     assert outside - 1e-6 <= slope(1.0) <= inside + 1e-6
 
 
+@pytest.mark.slow("the dense adjoint is a matrix of 625 pixels by 625")
 def test_matrix_free_and_dense_adjoints_agree(monkeypatch):
     x = torch.rand(2, 1, 25, 25, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     g = (0.3 * noise(tuple(x.shape), 1)).requires_grad_()

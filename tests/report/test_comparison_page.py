@@ -63,13 +63,17 @@ def row(name: str, attack: str, cost: float) -> ComparisonRow:
     return ComparisonRow(name, "attacked", 1, CLASS, outcome=outcome(attack, cost))
 
 
-def images(attack: str) -> ComparedPictures:
+def images(attack: str) -> ComparedImages:
     original = shown().original
     first, second = CHANGES[attack]
     perturbation = torch.zeros_like(original)
     perturbation[0, :, :40], perturbation[1, :, 24:] = first / 255, second / 255
     before, after = Prediction(CLASS, 0.9712), Prediction(f"{attack}-like", 0.5)
-    return compared_pictures(ComparedImages(original, (original + perturbation).clamp(0, 1), before, after))
+    return ComparedImages(original, (original + perturbation).clamp(0, 1), before, after)
+
+
+def pictures(attack: str) -> ComparedPictures:
+    return compared_pictures(images(attack))
 
 
 def rows_of(costs: dict[str, Sequence[float]]) -> list[ComparisonRow]:
@@ -92,7 +96,7 @@ ROWS = [
 def save(path: Path, rows: Sequence[ComparisonRow] = ROWS, facts: Facts = FACTS) -> Path:
     gallery = ComparisonGallery()
     for each in rows:
-        gallery.add(each, None if each.outcome is None else images(each.outcome.attack))
+        gallery.add(each, None if each.outcome is None else pictures(each.outcome.attack))
     save_comparison_report(path / "report.html", facts, rows, gallery, ATTACKS)
     return path / "report.html"
 
@@ -172,7 +176,7 @@ class TestGallery:
         many = [row(f"photograph {place}", "percep", 1e-5) for place in range(GALLERY_LIMIT + 2)]
         gallery = ComparisonGallery()
         for each in many:
-            gallery.add(each, images("percep"))
+            gallery.add(each, pictures("percep"))
         save_comparison_report(tmp_path / "report.html", replace(FACTS, planned=52), many, gallery, ["percep"])
         show(browser, tmp_path / "report.html")
         assert len(browser.find_elements(By.TAG_NAME, "article")) == GALLERY_LIMIT
@@ -209,7 +213,7 @@ class TestTables:
         rows = [replace(survived, target=3, outcome=outcome("percep", 1e-5, True))]
         settings = FACTS.settings | {"attack": {"target": "random"}}
         gallery = ComparisonGallery()
-        gallery.add(rows[0], replace(images("percep"), target="wanted"))
+        gallery.add(rows[0], replace(pictures("percep"), target="wanted"))
         save_comparison_report(tmp_path / "report.html", replace(FACTS, settings=settings), rows, gallery, ["percep"])
         show(browser, tmp_path / "report.html")
         assert table(browser, "attacks")[0]["At the floor"] == "100%"
@@ -417,20 +421,20 @@ def test_the_verdict(costs, words):
 def test_five_hundred_photographs_under_six_attacks_open_at_once(browser, tmp_path):
     generator = torch.Generator().manual_seed(0)
     attacks = ("percep", "fgsm", "pgd_linf", "pgd_l2", "ddn", "cw")
-    pictures: list[ComparedPictures] = []
+    encoded: list[ComparedPictures] = []
     strength = torch.linspace(0, 1.2, 224)  # levels; as an attack's, nothing in places
     for photograph in data.samples(Preprocessing(resize=256, crop=224)).first(10):
         assert photograph.image is not None
         noise = (strength * torch.randn(3, 224, 224, generator=generator)).round() / 255
         adversarial = (photograph.image + noise).clamp(0, 1)
         compared = ComparedImages(photograph.image, adversarial, Prediction("a", 0.9), Prediction("b", 0.5))
-        pictures.append(compared_pictures(compared))
+        encoded.append(compared_pictures(compared))
     gallery, rows = ComparisonGallery(), []
     for place in range(500):
         for attack in attacks:
             rows.append(row(f"photograph {place}", attack, 1e-5 * (1 + place)))
             if attack == "percep":
-                gallery.add(rows[-1], pictures[place % len(pictures)])
+                gallery.add(rows[-1], encoded[place % len(encoded)])
     for exhibit in gallery.exhibits.values():
         first = exhibit.versions["percep"]
         exhibit.versions.update(dict.fromkeys(attacks, first))
@@ -442,6 +446,6 @@ def test_five_hundred_photographs_under_six_attacks_open_at_once(browser, tmp_pa
 
 def test_the_side_of_the_pictures_is_the_images():
     gallery = ComparisonGallery()
-    gallery.add(row("a", "percep", 1e-5), images("percep"))
+    gallery.add(row("a", "percep", 1e-5), pictures("percep"))
     version = gallery.exhibits["a"].versions["percep"]
     assert (version.width, version.height, version.largest) == (SIDE, SIDE, 4)

@@ -66,6 +66,7 @@ def test_projections_are_the_nearest_points_and_supports_their_limits(level):
             torch.testing.assert_close(block.support(patches.moments(normal)), reached, rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.slow("the oracle is a conic solver, which takes seconds for a program")
 @pytest.mark.parametrize("rho", [0.0, 1.0])
 @pytest.mark.parametrize("level", LEVELS)
 def test_the_bound_holds_for_any_dual_copies(level, rho):

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 
 from percep import InputError, Multipliers, Program, SSIMBall, Status, Window, solve
-from percep.solvers import ADMM, Dual, InteriorPoint, Oracle, ProjectedGradient, Tiles
+from percep.solvers import SOLVERS, Dual, Oracle, Tiles
 from percep.solvers.lagrangian import NormalEquations, dual_bound, feasible_multipliers, per_image
 from tests.support.references import KINDS, LEVELS, photograph, random_like, reference
 
@@ -285,7 +285,6 @@ def test_bad_programs_are_refused():
 
 
 TILED = Window.uniform(4, stride=4, padding="valid")
-SOLVERS = (Dual(), ADMM(), ProjectedGradient(), Tiles(), InteriorPoint())
 
 
 def tiled(rho: float = 1.0) -> Program:
@@ -293,7 +292,7 @@ def tiled(rho: float = 1.0) -> Program:
     return Program(SSIMBall(x, floor=0.9, mean=0.95, window=TILED), random_like(x, 1), rho)
 
 
-@pytest.mark.parametrize("solver", SOLVERS, ids=lambda solver: type(solver).__name__)
+@pytest.mark.parametrize("solver", [solver() for solver in SOLVERS.values()], ids=SOLVERS)
 def test_a_solvers_own_verb_is_percep_solve(solver):
     """Terms of any size, an image that is not finite, one that nothing pulls: the others are answered as ever."""
     task = tiled()
@@ -314,7 +313,7 @@ def test_a_solvers_own_verb_is_percep_solve(solver):
     assert solver.solve(task.select(torch.arange(0))).status == ()
 
 
-@pytest.mark.parametrize("solver", SOLVERS, ids=lambda solver: type(solver).__name__)
+@pytest.mark.parametrize("solver", [solver() for solver in SOLVERS.values()], ids=SOLVERS)
 @pytest.mark.parametrize("spoilt", ["not finite", "nothing pulled"])
 def test_an_image_without_an_earlier_answer_starts_anew(solver, spoilt):
     task = tiled()

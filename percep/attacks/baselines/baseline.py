@@ -100,17 +100,8 @@ class Baseline:
                 that takes none; a module in train mode, or with fewer classes than the attack needs.
         """
         network = Network(self.model, together=False)
-        finite = check_images(images, None)
-        Window.gaussian().grid(*images.shape[-2:])
-        if images.dtype != torch.float32:
-            raise InputError(f"the libraries of baselines compute in float32, got images in {images.dtype}")
+        finite = self._check_images(images)
         attack = self._library_attack
-        if attack.rgb and images.shape[1] != 3:
-            raise InputError(f"{self.name} works on colours: images must be (B, 3, H, W), got {tuple(images.shape)}")
-        if min(images.shape[-2:]) < attack.min_side:
-            raise InputError(
-                f"{self.name} needs sides of {attack.min_side} pixels or more, got {tuple(images.shape[-2:])}"
-            )
         batch, device = len(images), images.device
         labels = as_class_indices("labels", labels, batch, device)
         targets = None if targets is None else as_class_indices("targets", targets, batch, device)
@@ -130,6 +121,21 @@ class Baseline:
                         trial.run(attack, labels, targets)
                 trials.append(trial)
             return _result(references, plain(finite), trials)
+
+    def _check_images(self, images: Tensor) -> Tensor:
+        """Which images are finite, `(B,)` bool; raises InputError for those the library's attack does not take."""
+        finite = check_images(images, None)
+        Window.gaussian().grid(*images.shape[-2:])
+        if images.dtype != torch.float32:
+            raise InputError(f"the libraries of baselines compute in float32, got images in {images.dtype}")
+        attack = self._library_attack
+        if attack.rgb and images.shape[1] != 3:
+            raise InputError(f"{self.name} works on colours: images must be (B, 3, H, W), got {tuple(images.shape)}")
+        if min(images.shape[-2:]) < attack.min_side:
+            raise InputError(
+                f"{self.name} needs sides of {attack.min_side} pixels or more, got {tuple(images.shape[-2:])}"
+            )
+        return finite
 
 
 def _seeded() -> list[int]:

@@ -6,7 +6,6 @@ Numba would keep it until the file of the function changes, whatever happens to 
 import hashlib
 import os
 from collections.abc import Callable
-from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -22,30 +21,39 @@ def compiled(function: Callable[..., Any]) -> Any:
 
 
 def inlined(function: Callable[..., Any]) -> Any:
-    """A part of a kernel, put into what calls it: to pass arrays takes as long as some pixels."""
+    """A part of a kernel, inlined: a call that passes arrays takes as long as some pixels."""
     return _compile(function, fastmath=_EXACT, forceinline=True)
 
 
 def _compile(function: Callable[..., Any], **options: Any) -> Any:
+    """Keeps nothing where it cannot: in a package that cannot be written to without a home, or by another Numba."""
     options |= {"error_model": "numpy", "nogil": True}
     try:
         kernel = njit(cache=True, **options)(function)
-    except RuntimeError:  # nowhere to keep it: a package that cannot be written to, and no home
+        _keep_by_content(kernel._cache._cache_file)
+    except (RuntimeError, AttributeError):
         return njit(**options)(function)
-    with suppress(AttributeError):  # a Numba that keeps it elsewhere
-        file = kernel._cache._cache_file
-        file._source_stamp = _digest()
-        file._data_name = partial(_data_name, file._index_name)
     return kernel
 
 
+def _keep_by_content(file: Any) -> None:
+    """Has Numba's file of machine code renewed whenever a file of the kernels changes; raises `AttributeError` if
+    Numba does not keep what is overridden here.
+    """
+    for overridden in ("_source_stamp", "_data_name"):
+        getattr(file, overridden)
+    file._source_stamp = _digest()
+    file._data_name = partial(_data_name, file._index_name)
+
+
 def _data_name(index: str, number: int) -> str:
-    """Of a file with machine code. Numba would number them alone, and two processes at once take the same number."""
+    """The name of a file with machine code. Numba's is its number, which two processes at once may both take."""
     return f"{index.removesuffix('.nbi')}.{os.getpid()}-{number}.nbc"
 
 
 @cache
 def _digest() -> str:
-    """Of all that kernels are made of."""
-    files = sorted(Path(__file__).parent.glob("*.py"))
+    """Of all files that kernels are made of."""
+    folder = Path(__file__).parent
+    files = [*sorted(folder.glob("*.py")), folder.parent / "arguments.py"]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()

@@ -5,7 +5,7 @@ core. A thread of another kind would wait for that core, and one of Python's for
 takes longer than a kernel for an image of 224 pixels. So kernels ask OpenMP for its threads, as torch does.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from llvmlite import ir
 from numba.core import cgutils, types
@@ -14,21 +14,35 @@ from numba.extending import intrinsic
 
 _COUNT, _INT, _POINTER = ir.IntType(64), ir.IntType(32), ir.IntType(8).as_pointer()
 # What the threads of a call share, with the kernel's arguments behind it.
-_FAILED, _PIECES, _PARTS, _THREAD, _THREADS, _ARGUMENTS = range(6)
+_FAILED, _ITEMS, _PARTS, _THREAD, _THREADS, _ARGUMENTS = range(6)
+
+
+class Team(NamedTuple):
+    """What works on a call.
+
+    Attributes:
+        parts: in which it is divided.
+        threads: to ask for. To ask for as many as torch does is quick: otherwise some are ended and started again.
+        fork, thread, num_threads: the addresses of OpenMP's `GOMP_parallel`, `omp_get_thread_num` and
+            `omp_get_num_threads`, not needed for a single part.
+    """
+
+    parts: int
+    threads: int
+    fork: int
+    thread: int
+    num_threads: int
 
 
 @intrinsic
 def share(typing: Any, kernel: Any, arguments: Any, count: Any, team: Any) -> Any:
-    """Calls `kernel(*arguments, start, stop)` for equal parts `[start, stop)` of the pieces `[0, count)`.
+    """Calls `kernel(*arguments, start, stop)` for equal parts `[start, stop)` of the items `[0, count)`.
 
     Args:
         kernel: a compiled function of a module, which returns nothing. Closures are compiled in every process.
         arguments: a tuple, which keeps its arrays until the end; their addresses would not.
-        count: of pieces.
-        team: the number of parts; the number of threads to ask for; and the addresses of OpenMP's `GOMP_parallel`,
-            `omp_get_thread_num` and `omp_get_num_threads`, not needed for a single part. Every call gives a part to the
-            same thread, which has its data. To ask for as many threads as torch does is quick: otherwise some are ended
-            and started again.
+        count: of the items.
+        team: a `Team`. Every call gives a part to the same thread, which has its data.
 
     Raises:
         MemoryError: a part failed: the kernels can fail only for want of memory.
@@ -36,8 +50,8 @@ def share(typing: Any, kernel: Any, arguments: Any, count: Any, team: Any) -> An
     given = (*arguments.types, types.intp, types.intp)
 
     def emit(context: Any, builder: Any, sig: Any, values: Any) -> Any:
-        _, packed, count, team = values
-        parts, threads, begin, *own = cgutils.unpack_tuple(builder, team)
+        _, packed, count, members = values
+        parts, threads, fork, *own = cgutils.unpack_tuple(builder, members)
         work = _part(context, builder, kernel.dispatcher.get_compile_result(signature(types.void, *given)), packed.type)
         job = cgutils.alloca_once(builder, _job(packed.type))
         nothing = ir.Constant(_COUNT, 0)
@@ -50,13 +64,13 @@ def share(typing: Any, kernel: Any, arguments: Any, count: Any, team: Any) -> An
             with together:
                 kind = ir.FunctionType(ir.VoidType(), [work.type, _POINTER, _INT, _INT]).as_pointer()
                 flags = ir.Constant(_INT, 0)
-                builder.call(builder.inttoptr(begin, kind), [work, data, builder.trunc(threads, _INT), flags])
+                builder.call(builder.inttoptr(fork, kind), [work, data, builder.trunc(threads, _INT), flags])
         failed = builder.load(_field(builder, job, _FAILED))
         with builder.if_then(builder.icmp_signed("!=", failed, nothing), likely=False):
             context.call_conv.return_user_exc(builder, MemoryError, ("a part of a kernel failed, for want of memory",))
         return context.get_dummy_value()
 
-    return types.void(kernel, arguments, types.intp, types.UniTuple(types.intp, 5)), emit
+    return types.void(kernel, arguments, types.intp, team), emit
 
 
 def _job(arguments: Any) -> Any:
@@ -76,7 +90,7 @@ def _part(context: Any, outer: Any, kernel: Any, arguments: Any) -> Any:
     builder = ir.IRBuilder(work.append_basic_block())
     job = builder.bitcast(work.args[0], _job(arguments).as_pointer())
     count, parts, thread, threads, packed = (
-        builder.load(_field(builder, job, which)) for which in range(_PIECES, _ARGUMENTS + 1)
+        builder.load(_field(builder, job, which)) for which in range(_ITEMS, _ARGUMENTS + 1)
     )
     zero, one = (ir.Constant(_COUNT, number) for number in (0, 1))
     first, step = cgutils.alloca_once_value(builder, zero), cgutils.alloca_once_value(builder, one)

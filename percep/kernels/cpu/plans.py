@@ -15,17 +15,17 @@ from percep.kernels.geometry import Geometry
 def across(window: Geometry, taps: tuple[float, ...], width: int) -> Across:
     """The pass along rows of so many pixels; `taps` are the window's or their squares."""
     before, after = window.margins
-    room = _filled(window.size)
-    # What fills a pass up is multiplied by 0, and taken from the row itself.
-    places = np.minimum(np.arange(room), window.size - 1)
-    forwards, backwards = np.zeros((2, room), np.float32)
+    count = _padded(window.size)
+    # What pads the taps is multiplied by 0, and taken from the row itself.
+    places = np.minimum(np.arange(count), window.size - 1)
+    forwards, backwards = np.zeros((2, count), np.float32)
     forwards[: window.size], backwards[: window.size] = taps, taps[::-1]
     seen = np.arange(len(_seen(window, width)))[:, None] * window.stride + np.arange(window.size)
     row, tap = np.nonzero((seen < before) | (seen >= before + width))
-    folds, folded = _mirrored(seen[row, tap] - before, width), window.size - 1 + row * window.stride
+    mirrored_to, mirrored_from = _mirrored(seen[row, tap] - before, width), window.size - 1 + row * window.stride
     return Across(
-        places, forwards, backwards, window.size, window.stride, before, after, folds, folded,
-        np.asarray(taps, np.float32)[tap], width, len(seen),
+        places, forwards, backwards, window.size, window.stride, before, after, mirrored_to,
+        mirrored_from, np.asarray(taps, np.float32)[tap], width, len(seen),
     )  # fmt: skip
 
 
@@ -34,15 +34,15 @@ def down(window: Geometry, taps: tuple[float, ...], height: int, width: int) -> 
     """The pass down columns of so many pixels, from a plane with rows of so many."""
     seen = _seen(window, height)
     rows = np.repeat(np.arange(len(seen)), window.size)
-    return _table(rows, seen.ravel(), np.tile(taps, len(seen)), len(seen), width, held=False)
+    return _table(rows, seen.ravel(), np.tile(taps, len(seen)), len(seen), width, ring=False)
 
 
 @lru_cache(maxsize=64)
 def back(window: Geometry, taps: tuple[float, ...], height: int, width: int) -> Down:
-    """The adjoint of `down`, from rows of windows that were spread over so many pixels, and are held."""
+    """The adjoint of `down`, from rows of windows whose adjoint across is in a ring buffer."""
     seen = _seen(window, height)
     rows = np.repeat(np.arange(len(seen)), window.size)
-    return _table(seen.ravel(), rows, np.tile(taps, len(seen)), height, width, held=True)
+    return _table(seen.ravel(), rows, np.tile(taps, len(seen)), height, width, ring=True)
 
 
 @lru_cache(maxsize=64)
@@ -53,12 +53,11 @@ def both(window: Geometry, taps: tuple[float, ...], height: int, width: int) -> 
     seen = np.arange(blocks)[:, None] * ROWS + np.arange(-half, half + ROWS)
     # What a last block of fewer rows sees below is of no use.
     rows = _mirrored(np.minimum(seen, height - 1 + half), height).ravel().astype(np.int64)
-    held, room = (
-        2 * (half + ROWS),
-        (-(-(width + 2 * symmetric.EDGE) // symmetric.CACHE_LINE) | 1) * symmetric.CACHE_LINE,
-    )
+    ring_rows = 2 * (half + ROWS)
+    cache_lines = -(-(width + 2 * symmetric.EDGE) // symmetric.CACHE_LINE) | 1
+    pitch = cache_lines * symmetric.CACHE_LINE
     weights = tuple(np.asarray(taps[half:], np.float32))
-    return symmetric.Passes(weights, rows % held * room, height, width, held, room, blocks)
+    return symmetric.Passes(weights, rows % ring_rows * pitch, height, width, ring_rows, pitch, blocks)
 
 
 def _table(
@@ -68,7 +67,7 @@ def _table(
     count: int,
     width: int,
     *,
-    held: bool,
+    ring: bool,
 ) -> Down:
     """The pass to `count` rows that gives each of `rows` its tap times its source; several of a pair are added."""
     pairs, place = np.unique(np.stack([rows, sources]), axis=1, return_inverse=True)
@@ -76,17 +75,17 @@ def _table(
     sizes = np.bincount(row, minlength=count)
     column = np.arange(len(row)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     # A row that needs none lies between its neighbours.
-    since, until = np.full(count, sources.max() + 1), np.zeros(count, np.int64)
-    np.minimum.at(since, row, source)
-    np.maximum.at(until, row, source + 1)
-    since, until = np.minimum.accumulate(since[::-1])[::-1].copy(), np.maximum.accumulate(until)
-    room = int((until - since).max())
-    shape = (count, _filled(int(sizes.max())))
-    # The table is filled up with the row of zeros, or in a plane with one that is needed anyway.
-    places = np.full(shape, room) if held else np.broadcast_to(since[:, None], shape).copy()
+    begin, end = np.full(count, sources.max() + 1), np.zeros(count, np.int64)
+    np.minimum.at(begin, row, source)
+    np.maximum.at(end, row, source + 1)
+    begin, end = np.minimum.accumulate(begin[::-1])[::-1].copy(), np.maximum.accumulate(end)
+    ring_rows = int((end - begin).max())
+    shape = (count, _padded(int(sizes.max())))
+    # The table is padded with the row of zeros, or in a plane with one that is needed anyway.
+    places = np.full(shape, ring_rows) if ring else np.broadcast_to(begin[:, None], shape).copy()
     table = np.zeros(shape, np.float32)
-    places[row, column], table[row, column] = source % room if held else source, tap
-    return Down(places * width, table, since, until, room, width)
+    places[row, column], table[row, column] = source % ring_rows if ring else source, tap
+    return Down(places * width, table, begin, end, ring_rows, width)
 
 
 def _seen(window: Geometry, length: int) -> NDArray[np.int64]:
@@ -101,5 +100,5 @@ def _mirrored(places: NDArray[np.int64], length: int) -> NDArray[np.int64]:
     return np.where(places < length, np.abs(places), 2 * (length - 1) - places)
 
 
-def _filled(count: int) -> int:
+def _padded(count: int) -> int:
     return -(-count // GROUP) * GROUP

@@ -74,14 +74,14 @@ def _address(of: Any, context: Any, builder: Any, kind: Any, floats: Any, place:
     return builder.bitcast(builder.gep(data, [place]), of.as_pointer())
 
 
-def _beyond(builder: Any, address: Any, count: int) -> Any:
+def _load_after(builder: Any, address: Any, count: int) -> Any:
     """The vector that begins so many floats after an address."""
     floats = builder.bitcast(address, _FLOAT.as_pointer())
     place = builder.gep(floats, [ir.Constant(_INT, count)])
     return builder.load(builder.bitcast(place, _FLOATS.as_pointer()), align=4)
 
 
-def _spread(builder: Any, value: Any) -> Any:
+def _splat(builder: Any, value: Any) -> Any:
     one = builder.insert_element(ir.Constant(_FLOATS, ir.Undefined), value, ir.Constant(_INT, 0))
     zeros = ir.Constant(_INTS, [0] * LANES)
     return builder.shuffle_vector(one, ir.Constant(_FLOATS, ir.Undefined), zeros)
@@ -92,7 +92,7 @@ def splat(typing: Any, value: Any) -> Any:
     """A vector of the same number everywhere."""
 
     def emit(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
-        return _spread(builder, arguments[0])
+        return _splat(builder, arguments[0])
 
     return _VECTOR(types.float32), emit
 
@@ -182,7 +182,7 @@ def larger(typing: Any, first: Any, second: Any) -> Any:
 
 @intrinsic
 def where_above(typing: Any, first: Any, second: Any, taken: Any, other: Any) -> Any:
-    """What is taken where the first number is above the second, and the other elsewhere."""
+    """`taken` where the first number is above the second, `other` elsewhere."""
 
     def emit(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
         return builder.select(builder.fcmp_ordered(">", *arguments[:2]), *arguments[2:])
@@ -192,7 +192,7 @@ def where_above(typing: Any, first: Any, second: Any, taken: Any, other: Any) ->
 
 @intrinsic
 def where_nan(typing: Any, vector: Any, other: Any) -> Any:
-    """The vector where it is NaN, and the other elsewhere."""
+    """The vector where it is NaN, `other` elsewhere."""
 
     def emit(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
         return builder.select(builder.fcmp_unordered("uno", arguments[0], arguments[0]), *arguments)
@@ -215,7 +215,7 @@ def exponent_and_fraction(typing: Any, vector: Any) -> Any:
 
 @intrinsic
 def power_of_two(typing: Any, vector: Any) -> Any:
-    """`2^n` of whole numbers between -126 and 127."""
+    """`2^n` of integers between -126 and 127."""
 
     def emit(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
         biased = builder.add(builder.fptosi(arguments[0], _INTS), _BIAS)
@@ -226,7 +226,7 @@ def power_of_two(typing: Any, vector: Any) -> Any:
 
 @intrinsic
 def rounded_down(typing: Any, vector: Any) -> Any:
-    """The whole numbers below."""
+    """The largest integers that are not above."""
 
     def emit(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
         kind = ir.FunctionType(_FLOATS, [_FLOATS])
@@ -237,8 +237,8 @@ def rounded_down(typing: Any, vector: Any) -> Any:
 
 
 @intrinsic
-def turned(typing: Any, vector: Any) -> Any:
-    """A vector from its last number to its first."""
+def reverse(typing: Any, vector: Any) -> Any:
+    """The numbers of a vector from the last to the first."""
 
     def emit(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
         return builder.shuffle_vector(*arguments, *arguments, ir.Constant(_INTS, list(range(LANES))[::-1]))
@@ -251,7 +251,7 @@ def total(typing: Any, vector: Any) -> Any:
     """The sum of a vector's numbers, by halves."""
 
     def emit(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
-        return _halved(builder, arguments[0], builder.fadd)
+        return _reduced(builder, arguments[0], builder.fadd)
 
     return types.float32(_VECTOR), emit
 
@@ -261,13 +261,13 @@ def largest(typing: Any, vector: Any) -> Any:
     """The largest of a vector's numbers, none of which is NaN."""
 
     def emit(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
-        return _halved(builder, arguments[0], partial(_larger, builder))
+        return _reduced(builder, arguments[0], partial(_larger, builder))
 
     return types.float32(_VECTOR), emit
 
 
-def _halved(builder: Any, vector: Any, joined: Callable[[Any, Any], Any]) -> Any:
-    """What is left of a vector when its halves are joined again and again."""
+def _reduced(builder: Any, vector: Any, joined: Callable[[Any, Any], Any]) -> Any:
+    """A vector reduced to one number: its halves are joined, then theirs, and so on."""
     count = LANES
     while count > 1:
         count //= 2
@@ -289,14 +289,14 @@ def across(typing: Any, line: Any, place: Any, taps: Any) -> Any:
 
     def emit(context: Any, builder: Any, sig: Any, arguments: Any) -> Any:
         address = _address(_FLOATS, context, builder, sig.args[0], *arguments[:2])
-        weights = [_spread(builder, builder.extract_value(arguments[2], k)) for k in range(half + 1)]
-        after = [_beyond(builder, address, LANES * k) for k in range(half // LANES + 2 if half else 1)]
+        weights = [_splat(builder, builder.extract_value(arguments[2], k)) for k in range(half + 1)]
+        after = [_load_after(builder, address, LANES * k) for k in range(half // LANES + 2 if half else 1)]
         result = builder.fmul(weights[0], after[0])
         for k in range(1, half + 1):
             which, shift = divmod(k, LANES)
             shifts = ir.Constant(_INTS, list(range(shift, shift + LANES)))
             right = builder.shuffle_vector(after[which], after[which + 1], shifts)
-            pair = builder.fadd(_beyond(builder, address, -k), right)
+            pair = builder.fadd(_load_after(builder, address, -k), right)
             result = builder.fadd(result, builder.fmul(weights[k], pair))
         return result
 
@@ -340,7 +340,7 @@ def down(typing: Any, array: Any, rows: Any, place: Any, taps: Any) -> Any:
             )
             for k in range(2 * half + ROWS)
         ]  # fmt: skip
-        weights = [_spread(builder, builder.extract_value(arguments[3], k)) for k in range(half + 1)]
+        weights = [_splat(builder, builder.extract_value(arguments[3], k)) for k in range(half + 1)]
         results = []
         for row in range(ROWS):
             middle = row + half

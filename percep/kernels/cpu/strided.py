@@ -2,7 +2,7 @@
 
 The definition is in `percep.windows`. Arrays are contiguous and flat. A plane is worked through row by row, so that
 what lies between the passes stays in cache. Rows, of windows or of pixels, are counted through all planes, and threads
-share them; what a row becomes does not depend on how.
+share them; results do not depend on how.
 """
 
 from typing import NamedTuple
@@ -20,20 +20,20 @@ class Down(NamedTuple):
     """A pass down the columns: row r is the sum over k of `taps[r, k]` times the row that begins at `places[r, k]`.
 
     Attributes:
-        places: `(rows, K)`, K a multiple of `GROUP`; in a plane, or in what holds some of its rows, of which row i is
-            the `i % held`-th.
+        places: `(rows, K)`, K a multiple of `GROUP`; in a plane, or in a ring buffer, of which row i is the
+            `i % ring_rows`-th.
         taps: likewise.
-        since, until: `(rows,)`; row r needs rows `[since[r], until[r])`. Neither decreases.
-        held: how many rows are held at a time. Behind them lies a row of zeros.
-        room: from the beginning of a row to that of the next.
+        begin, end: `(rows,)`; row r needs rows `[begin[r], end[r])`. Neither decreases.
+        ring_rows: rows in a ring buffer. Behind them lies a row of zeros.
+        pitch: from the beginning of a row to that of the next.
     """
 
     places: np.ndarray
     taps: np.ndarray
-    since: np.ndarray
-    until: np.ndarray
-    held: int
-    room: int
+    begin: np.ndarray
+    end: np.ndarray
+    ring_rows: int
+    pitch: int
 
 
 class Across(NamedTuple):
@@ -41,25 +41,25 @@ class Across(NamedTuple):
 
     Attributes:
         places, taps: `(K,)`, K a multiple of `GROUP`.
-        turned: the taps from last to first.
+        reversed_taps: from last to first.
         size: how many taps there are.
         stride: of the windows.
         before, after: how many pixels are mirrored at either end.
-        folds, folded, shares: what the mirrored ones add in the adjoint: to which pixels, from which places, with which
-            weights.
+        mirrored_to, mirrored_from, mirrored_taps: what the mirrored pixels add in the adjoint: to which pixels, from
+            which places, with which weights.
         width, windows: pixels and windows in a row.
     """
 
     places: np.ndarray
     taps: np.ndarray
-    turned: np.ndarray
+    reversed_taps: np.ndarray
     size: int
     stride: int
     before: int
     after: int
-    folds: np.ndarray
-    folded: np.ndarray
-    shares: np.ndarray
+    mirrored_to: np.ndarray
+    mirrored_from: np.ndarray
+    mirrored_taps: np.ndarray
     width: int
     windows: int
 
@@ -86,18 +86,18 @@ def _weighted(out, values, places, taps, count):
 
 @compiled
 def _line(across):
-    """Zeros for a row with what is mirrored of it, or for its windows with zeros around them."""
+    """Zeros, as many as a row and its mirrored ends need, or its windows and the zeros around them."""
     return np.zeros(across.width + 3 * across.size, np.float32)
 
 
 @compiled
-def _held(passing):
-    """Zeros for the rows that are held, and the one behind them."""
-    return np.zeros((passing.held + 1) * passing.room, np.float32)
+def _ring(down):
+    """A ring buffer, and the row of zeros behind it."""
+    return np.zeros((down.ring_rows + 1) * down.pitch, np.float32)
 
 
 @compiled
-def _averaged(out, line, spare, across):
+def _mean_across(out, line, spare, across):
     """Local means along a row that `line` holds from `before` on; beside it, `line` is overwritten."""
     first, last = across.before, across.before + across.width - 1
     for distance in range(1, across.before + 1):
@@ -113,16 +113,16 @@ def _averaged(out, line, spare, across):
 
 
 @compiled
-def _spread(out, line, across):
-    """The adjoint of `_averaged`: `line` holds a row's windows from `size - 1` on, `stride` apart, zeros elsewhere."""
-    _weighted(out, line[across.before :], across.places, across.turned, across.width)
-    for k in range(len(across.folds)):
-        out[across.folds[k]] += across.shares[k] * line[across.folded[k]]
+def _adjoint_across(out, line, across):
+    """The adjoint of `_mean_across`: `line` holds windows from `size - 1` on, `stride` apart, zeros elsewhere."""
+    _weighted(out, line[across.before :], across.places, across.reversed_taps, across.width)
+    for k in range(len(across.mirrored_to)):
+        out[across.mirrored_to[k]] += across.mirrored_taps[k] * line[across.mirrored_from[k]]
 
 
 @compiled
-def _placed(line, row, across):
-    """Puts a row of windows where `_spread` looks for them."""
+def _put_windows(line, row, across):
+    """Puts a row of windows where `_adjoint_across` looks for them."""
     inner = line[across.size - 1 :]
     if across.stride == 1:
         for j in range(across.windows):
@@ -135,40 +135,40 @@ def _placed(line, row, across):
 @compiled
 def _mean(values, out, height, down, across, start, stop):
     """Local means `out` of planes `values`: rows of windows."""
-    rows = len(down.until)
+    rows = len(down.end)
     line, spare = _line(across), _line(across)
     for place in range(start, stop):
         plane, row = place // rows, place % rows
         source = values[plane * height * across.width :]
         _weighted(line[across.before :], source, down.places[row], down.taps[row], across.width)
-        _averaged(out[place * across.windows :], line, spare, across)
+        _mean_across(out[place * across.windows :], line, spare, across)
 
 
 @compiled
 def _adjoint(maps, out, rows, back, across, start, stop):
     """`A'` of planes of windows `maps`, which have so many rows: rows of pixels."""
-    height, width, windows = len(back.until), across.width, across.windows
+    height, width, windows = len(back.end), across.width, across.windows
     line = _line(across)
-    held = _held(back)
+    ring = _ring(back)
     done = 0
     for place in range(start, stop):
         plane, row = place // height, place % height
         if place == start or row == 0:
-            done = back.since[row]
-        while done < back.until[row]:
-            _placed(line, maps[(plane * rows + done) * windows :], across)
-            _spread(held[done % back.held * back.room :], line, across)
+            done = back.begin[row]
+        while done < back.end[row]:
+            _put_windows(line, maps[(plane * rows + done) * windows :], across)
+            _adjoint_across(ring[done % back.ring_rows * back.pitch :], line, across)
             done += 1
-        _weighted(out[place * width :], held, back.places[row], back.taps[row], width)
+        _weighted(out[place * width :], ring, back.places[row], back.taps[row], width)
 
 
 @compiled
 def mean(values, out, height, down, across, planes, team):
     """Local means `out` of planes `values`, of so many rows."""
-    share(_mean, (values, out, height, down, across), planes * len(down.until), team)
+    share(_mean, (values, out, height, down, across), planes * len(down.end), team)
 
 
 @compiled
 def adjoint(maps, out, rows, back, across, planes, team):
     """`A'` of planes of windows `maps`, which have so many rows: planes `out` of pixels."""
-    share(_adjoint, (maps, out, rows, back, across), planes * len(back.until), team)
+    share(_adjoint, (maps, out, rows, back, across), planes * len(back.end), team)

@@ -6,18 +6,19 @@ where D halves what lies at a border.
 
 Rows are done in blocks of `ROWS`, which share what they read; what lies between passes stays in cache, in rows that
 begin an odd number of cache lines after each other: at 4 kB, as in an image of 1024 pixels, eight of them would fill
-all there is of the first-level cache for a column. Most of what the next block reads is asked for a block before, a
+all there is of the first-level cache for a column. Most of what the next block reads is prefetched a block before, a
 little at a time, so that memory works while this one is computed.
 
 Images are contiguous, of `LANES` pixels or more in a row, and given by the addresses of their float32. Blocks are
-counted through all planes, and threads share them; what a row becomes does not depend on how. The last vector of a row
-may overlap the one before.
+counted through all planes, and threads share them; results do not depend on how. The last vector of a row may overlap
+the one before. Results of a kernel are its last arguments before the passes.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
+from percep.kernels.arguments import SystemArguments
 from percep.kernels.cpu.compile import compiled, inlined
 from percep.kernels.cpu.openmp import share
 from percep.kernels.cpu.simd import (
@@ -28,10 +29,10 @@ from percep.kernels.cpu.simd import (
     load,
     places,
     prefetch,
+    reverse,
     splat,
     store,
     total,
-    turned,
     write,
 )
 
@@ -40,7 +41,8 @@ EDGE = 16
 CACHE_LINE = 16
 """float32 in a cache line: to read a vector that lies in two takes twice as long."""
 _ZERO, _HALF, _ONE, _TWO = (np.float32(value) for value in (0, 0.5, 1, 2))
-FRESH = np.repeat([_ZERO, _ONE], LANES)  # what is not in the vector before, from LANES minus the overlap on
+NEW_LANES = np.repeat([_ZERO, _ONE], LANES)
+"""From `LANES` minus the overlap on: 0 in lanes that the vector before has, 1 in the others."""
 
 
 class Passes(NamedTuple):
@@ -48,10 +50,10 @@ class Passes(NamedTuple):
 
     Attributes:
         taps: the middle one and those after it.
-        down: `(blocks (2 half + ROWS),)`, for each block of rows where the rows begin that it sees: row i is held as
-            the `i % held`-th of `room` pixels each.
+        down: `(blocks (2 half + ROWS),)`, for each block of rows where the rows begin that it sees, in a ring buffer:
+            row i is its `i % ring_rows`-th.
         height, width: of a plane.
-        held, room: how many rows are held at a time, and from the beginning of one to that of the next.
+        ring_rows, pitch: rows in a ring buffer, and float32 from the beginning of one to that of the next.
         blocks: of `ROWS` rows, the last of which may have fewer.
     """
 
@@ -59,53 +61,53 @@ class Passes(NamedTuple):
     down: np.ndarray
     height: int
     width: int
-    held: int
-    room: int
+    ring_rows: int
+    pitch: int
     blocks: int
 
 
 @compiled
-def room_for(count):
-    """Room for so many, from the beginning of a cache line on."""
-    room = np.empty(count + CACHE_LINE, np.float32)
-    return room[-(room.ctypes.data // room.itemsize) % CACHE_LINE :]
+def empty_aligned(count):
+    """An array of so many float32, not initialised, that begins with a cache line."""
+    memory = np.empty(count + CACHE_LINE, np.float32)
+    return memory[-(memory.ctypes.data // memory.itemsize) % CACHE_LINE :]
 
 
 @inlined
-def _hold(rows, values, origin, since, until, passes):
-    """Copies rows of a plane to where they are held."""
-    for row in range(since, until):
-        to, at = row % passes.held * passes.room, origin + row * passes.width
+def _copy_rows(ring, values, origin, start, stop, passes):
+    """Copies rows `[start, stop)` of a plane into a ring buffer."""
+    for row in range(start, stop):
+        to, at = row % passes.ring_rows * passes.pitch, origin + row * passes.width
         for first in range(0, passes.width, LANES):
             j = min(first, passes.width - LANES)
-            store(rows, to + j, load(values, at + j))
+            store(ring, to + j, load(values, at + j))
 
 
 @inlined
-def pass_down(lines, rows, row, passes):
+def pass_down(lines, ring, row, passes):
     """Passes down to the rows of a block."""
     seen = places(passes.down, row // ROWS, passes.taps)
     for first in range(0, passes.width, LANES):
         j = min(first, passes.width - LANES)
-        means = down(rows, seen, j, passes.taps)
+        means = down(ring, seen, j, passes.taps)
         for k in range(ROWS):
-            store(lines, k * passes.room + EDGE + j, means[k])
+            store(lines, k * passes.pitch + EDGE + j, means[k])
 
 
 @inlined
 def mirror(lines, passes):
     """Mirrors a block's lines: all, since to read one right after a part of it was written has to wait."""
     for k in range(ROWS):
-        first = k * passes.room + EDGE
+        first = k * passes.pitch + EDGE
         last = first + passes.width - 1
         for distance in range(1, len(passes.taps), LANES):
-            store(lines, first - distance - LANES + 1, turned(load(lines, first + distance)))
-            store(lines, last + distance, turned(load(lines, last - distance - LANES + 1)))
+            store(lines, first - distance - LANES + 1, reverse(load(lines, first + distance)))
+            store(lines, last + distance, reverse(load(lines, last - distance - LANES + 1)))
 
 
 @inlined
-def _across(out, to, line, at, values, ahead, passes):
-    """A pass along a line, while a row of `values` is asked for."""
+def _pass_across(out, to, line, at, values, ahead, passes):
+    """A pass along a line, while a row of `values` is prefetched."""
     for first in range(0, passes.width, LANES):
         j = min(first, passes.width - LANES)
         prefetch(values, ahead + j)
@@ -114,74 +116,73 @@ def _across(out, to, line, at, values, ahead, passes):
 
 @compiled
 def _mean(values, out, passes, start, stop):
-    """Local means `out` of planes `values`."""
-    height, width, room, blocks = passes.height, passes.width, passes.room, passes.blocks
+    """Blocks `[start, stop)` of `mean`."""
+    height, width, pitch, blocks = passes.height, passes.width, passes.pitch, passes.blocks
     half = len(passes.taps) - 1
-    rows, lines = room_for(passes.held * room), room_for(ROWS * room)
-    taken = 0
-    for place in range(start, stop):
-        row, origin = place % blocks * ROWS, place // blocks * height * width
-        if place == start or row == 0:
-            taken = max(row - half, 0)
+    ring, lines = empty_aligned(passes.ring_rows * pitch), empty_aligned(ROWS * pitch)
+    copied = 0
+    for block in range(start, stop):
+        row, origin = block % blocks * ROWS, block // blocks * height * width
+        if block == start or row == 0:
+            copied = max(row - half, 0)
         until = min(row + half + ROWS, height)
-        _hold(rows, values, origin, taken, until, passes)
-        taken = until
-        pass_down(lines, rows, row, passes)
+        _copy_rows(ring, values, origin, copied, until, passes)
+        copied = until
+        pass_down(lines, ring, row, passes)
         mirror(lines, passes)
         for k in range(min(ROWS, height - row)):
             ahead = origin + (row + k + half + ROWS) * width
-            _across(out, origin + (row + k) * width, lines, k * room + EDGE, values, ahead, passes)
+            _pass_across(out, origin + (row + k) * width, lines, k * pitch + EDGE, values, ahead, passes)
 
 
 @compiled
-def _spread(values, diagonal, inner, out, sums, whole, passes, start, stop):
-    """`out = diagonal v + A' (inner A v)`, and `sums` of `v out`, one for each row.
-
-    Where it is not `whole`, `out = A' inner`, and nothing else is read or written.
+def _adjoint_or_product(system, out, sums, is_product, passes, start, stop):
+    """Blocks `[start, stop)` of `product`, with the sum of `v out` of each row; or, unless it `is_product`, of
+    `adjoint`: `out = A' inner`, and nothing else is read or written.
     """
-    height, width, room, held, blocks = passes.height, passes.width, passes.room, passes.held, passes.blocks
+    height, width, pitch, blocks = passes.height, passes.width, passes.pitch, passes.blocks
     half = len(passes.taps) - 1
-    lines, priced = room_for(ROWS * room), room_for(ROWS * room)
-    of_values, rows = room_for(held * room), room_for(held * room)
-    taken = done = 0
-    for place in range(start, stop):
-        row, origin = place % blocks * ROWS, place // blocks * height * width
-        if place == start or row == 0:
+    lines, weighted = empty_aligned(ROWS * pitch), empty_aligned(ROWS * pitch)
+    vector_ring, ring = empty_aligned(passes.ring_rows * pitch), empty_aligned(passes.ring_rows * pitch)
+    copied = done = 0
+    for block in range(start, stop):
+        row, origin = block % blocks * ROWS, block // blocks * height * width
+        if block == start or row == 0:
             done = max(row - half, 0) // ROWS * ROWS
-            taken = max(done - half, 0)
+            copied = max(done - half, 0)
         while done < min(row + half + ROWS, height):
             count = min(ROWS, height - done)
-            if whole:
+            if is_product:
                 until = min(done + half + ROWS, height)
-                _hold(of_values, values, origin, taken, until, passes)
-                taken = until
-                pass_down(lines, of_values, done, passes)
+                _copy_rows(vector_ring, system.vector, origin, copied, until, passes)
+                copied = until
+                pass_down(lines, vector_ring, done, passes)
                 mirror(lines, passes)
             for k in range(count):
-                line = k * room + EDGE
-                _price(priced, lines, line, inner, origin + (done + k) * width, whole, passes)
-                _scale_ends(priced, line, width, _TWO)
-            mirror(priced, passes)
+                line = k * pitch + EDGE
+                _weight(weighted, lines, line, system.inner, origin + (done + k) * width, is_product, passes)
+                _scale_ends(weighted, line, width, _TWO)
+            mirror(weighted, passes)
             for k in range(count):
-                to = (done + k) % held * room
+                to = (done + k) % passes.ring_rows * pitch
                 ahead = origin + (done + k + half + ROWS) * width
-                _across(rows, to, priced, k * room + EDGE, values, ahead, passes)
-                _scale_ends(rows, to, width, _HALF)
+                _pass_across(ring, to, weighted, k * pitch + EDGE, system.vector, ahead, passes)
+                _scale_ends(ring, to, width, _HALF)
                 if done + k == 0 or done + k == height - 1:
                     for j in range(to, to + width):
-                        rows[j] *= _TWO
+                        ring[j] *= _TWO
             done += ROWS
-        _finish(out, sums, place // blocks * height + row, rows, row, of_values, diagonal, whole, passes)
+        _finish(out, sums, block // blocks * height + row, ring, row, vector_ring, system.diagonal, is_product, passes)
 
 
 @inlined
-def _price(priced, lines, line, inner, at, whole, passes):
-    """A line's price, where it is `whole` times the means along the line."""
+def _weight(weighted, lines, line, inner, at, is_product, passes):
+    """A line of `inner`, in a product times the means along the line."""
     for first in range(0, passes.width, LANES):
         j = min(first, passes.width - LANES)
         prefetch(inner, at + ROWS * passes.width + j)
-        price = load(inner, at + j)
-        store(priced, line + j, across(lines, line + j, passes.taps) * price if whole else price)
+        weight = load(inner, at + j)
+        store(weighted, line + j, across(lines, line + j, passes.taps) * weight if is_product else weight)
 
 
 @inlined
@@ -191,36 +192,36 @@ def _scale_ends(row, at, width, factor):
 
 
 @inlined
-def _finish(out, sums, at, rows, row, of_values, diagonal, whole, passes):
+def _finish(out, sums, at, ring, row, vector_ring, diagonal, is_product, passes):
     """Passes down to the rows of a block, half of them at the borders, and `diagonal v`."""
     width, count = passes.width, min(ROWS, passes.height - row)
     seen = places(passes.down, row // ROWS, passes.taps)
     s0 = s1 = s2 = s3 = splat(_ZERO)
     for first in range(0, width, LANES):
         j = min(first, width - LANES)
-        fresh = load(FRESH, LANES + j - first)
-        m0, m1, m2, m3 = down(rows, seen, j, passes.taps)
-        s0 += fresh * _finished(out, at * width + j, m0, of_values, row, j, diagonal, whole, passes)
+        new = load(NEW_LANES, LANES + j - first)
+        m0, m1, m2, m3 = down(ring, seen, j, passes.taps)
+        s0 += new * _finished(out, at * width + j, m0, vector_ring, row, j, diagonal, is_product, passes)
         if count > 1:
-            s1 += fresh * _finished(out, (at + 1) * width + j, m1, of_values, row + 1, j, diagonal, whole, passes)
+            s1 += new * _finished(out, (at + 1) * width + j, m1, vector_ring, row + 1, j, diagonal, is_product, passes)
         if count > 2:
-            s2 += fresh * _finished(out, (at + 2) * width + j, m2, of_values, row + 2, j, diagonal, whole, passes)
+            s2 += new * _finished(out, (at + 2) * width + j, m2, vector_ring, row + 2, j, diagonal, is_product, passes)
         if count > 3:
-            s3 += fresh * _finished(out, (at + 3) * width + j, m3, of_values, row + 3, j, diagonal, whole, passes)
-    if whole:
+            s3 += new * _finished(out, (at + 3) * width + j, m3, vector_ring, row + 3, j, diagonal, is_product, passes)
+    if is_product:
         each = total(s0), total(s1), total(s2), total(s3)
         for k in range(count):
             write(sums, at + k, each[k])
 
 
 @inlined
-def _finished(out, to, mean, of_values, row, j, diagonal, whole, passes):
-    """Writes a vector of `out`; returns it times `v`, where it is `whole`."""
+def _finished(out, to, mean, vector_ring, row, j, diagonal, is_product, passes):
+    """Stores a vector of `out`; returns it, in a product times `v`."""
     product = mean * splat(_HALF if row == 0 or row == passes.height - 1 else _ONE)
-    if not whole:
+    if not is_product:
         store(out, to, product)
         return product
-    v = load(of_values, row % passes.held * passes.room + j)
+    v = load(vector_ring, row % passes.ring_rows * passes.pitch + j)
     prefetch(diagonal, to + ROWS * passes.width)
     product = product + load(diagonal, to) * v
     store(out, to, product)
@@ -237,14 +238,15 @@ def mean(values, out, passes, planes, team):
 def adjoint(maps, out, passes, planes, team):
     """`A'` of planes of windows `maps`: planes `out` of pixels."""
     sums = np.empty(0, np.float32)
-    share(_spread, (maps, maps, maps, out, sums, False, passes), planes * passes.blocks, team)
+    system = SystemArguments(maps, maps, maps)
+    share(_adjoint_or_product, (system, out, sums, False, passes), planes * passes.blocks, team)
 
 
 @compiled
-def product(values, diagonal, inner, out, curvature, channels, passes, planes, team):
+def product(system, channels, out, curvature, passes, planes, team):
     """`out = diagonal v + A' (inner A v)`, and `curvature = <v, out>` of each image, of so many `channels`."""
     sums = np.empty(planes * passes.height, np.float32)
-    share(_spread, (values, diagonal, inner, out, sums, True, passes), planes * passes.blocks, team)
+    share(_adjoint_or_product, (system, out, sums, True, passes), planes * passes.blocks, team)
     add_rows(curvature, sums, channels * passes.height)
 
 
@@ -252,7 +254,7 @@ def product(values, diagonal, inner, out, curvature, channels, passes, planes, t
 def add_rows(out, sums, count):
     """Adds the sums of rows, of which every image has so many."""
     for image in range(len(sums) // count):
-        whole = 0.0
+        added = 0.0
         for row in range(image * count, (image + 1) * count):
-            whole += sums[row]
-        write(out, image, np.float32(whole))
+            added += sums[row]
+        write(out, image, np.float32(added))

@@ -1,9 +1,10 @@
 """Numba kernels for the step of a floor's multipliers and the norm of an ellipsoid, as `percep.solvers.dual` has them.
 
-Rows are worked through as in `symmetric`, with the same windows.
+Blocks of rows are worked through as in `symmetric`, with the same windows.
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
@@ -29,133 +30,147 @@ from percep.kernels.cpu.simd import (
     where_nan,
     write,
 )
-from percep.kernels.cpu.symmetric import EDGE, FRESH, add_rows, mirror, pass_down, room_for
+from percep.kernels.cpu.symmetric import EDGE, NEW_LANES, add_rows, empty_aligned, mirror, pass_down
 
 _ZERO, _HALF, _ONE, _INFINITE = (np.float32(value) for value in (0, 0.5, 1, math.inf))
-# A step's limits, as in `percep.solvers.dual`: most of a logarithm, least and most of a last step that is repeated,
-# most of a step.
-_VIOLATION, _FORGOTTEN, _REPEATED, _STEP = (np.float32(value) for value in (10, -1, 0.2, 3))
+# As in `percep.solvers.dual`: limits of the logarithm of a ratio, of a last step that is repeated, and of a step.
+_MAX_VIOLATION, _MIN_REPEATED, _MAX_REPEATED, _MAX_STEP = (np.float32(value) for value in (10, -1, 0.2, 3))
 _LN2_HIGH, _LN2_LOW = np.float32(355 / 512), np.float32(math.log(2) - 355 / 512)
 _LOG2_E = np.float32(1 / math.log(2))
-# Of atanh and of exp at 0.
+# Coefficients of the series of atanh and of exp at 0.
 _A3, _A5, _A7, _A9, _A11, _A13 = (np.float32(1 / k) for k in range(3, 14, 2))
 _E2, _E3, _E4, _E5, _E6, _E7 = (np.float32(1 / math.factorial(k)) for k in range(2, 8))
 
 
-@compiled
-def _update(
-    delta, reference, mean_x, variance_x, first_k, second_k, k_by_image, k_by_window, first_radius, second_radius,
-    first_price, second_price, first_last, second_last, weights_of_mean, weights_of_variance, eta, momentum,
-    first_raised, second_raised, first_step, second_step, sums, extremes, channels, floored, averaged, passes, start,
-    stop,
-):  # fmt: skip
-    """Blocks `[start, stop)` of an `update`, but for the floor under the prices.
+class Parts(NamedTuple):
+    """Which parts of an update are computed.
 
-    Extremes are each row's largest and smallest first price, and second.
+    Attributes:
+        floor: the step of the floor's multipliers, ...
+        min_share: ... none of which then falls below this share of its image's largest.
+        ellipsoid: its norm.
     """
-    height, width, room, held, blocks = passes.height, passes.width, passes.room, passes.held, passes.blocks
-    half, ahead = len(passes.taps) - 1, ROWS * passes.width
-    moved, squares, products = room_for(held * room), room_for(held * room), room_for(held * room)
-    of_mean, of_square, of_product = room_for(ROWS * room), room_for(ROWS * room), room_for(ROWS * room)
-    luminance, contrast = room_for(room), room_for(room)
-    taken = 0
-    for place in range(start, stop):
-        plane, row = place // blocks, place % blocks * ROWS
+
+    floor: bool
+    min_share: float
+    ellipsoid: bool
+
+
+@inlined
+def shifted_variance(variance, covariance, k, reference_variance):
+    """`var(d - k x)` from the variances of d and x and their covariance."""
+    return variance - k * (covariance + covariance) + k * k * reference_variance
+
+
+@compiled
+def _update(given, sums, extremes, channels, parts, passes, start, stop):
+    """Blocks `[start, stop)` of an `update`, before multipliers are clamped.
+
+    Writes each row's part of the ellipsoid's squared norm to `sums`; to `extremes` the largest and the smallest of its
+    new multipliers, of luminance and of contrast.
+    """
+    images, floor, ellipsoid = given.images, given.floor, given.ellipsoid
+    height, width, pitch, blocks = passes.height, passes.width, passes.pitch, passes.blocks
+    half, ahead, ring = len(passes.taps) - 1, ROWS * passes.width, passes.ring_rows * pitch
+    moved, squares, products = empty_aligned(ring), empty_aligned(ring), empty_aligned(ring)
+    of_mean, of_square, of_product = (
+        empty_aligned(ROWS * pitch),
+        empty_aligned(ROWS * pitch),
+        empty_aligned(ROWS * pitch),
+    )
+    luminance, contrast = empty_aligned(pitch), empty_aligned(pitch)
+    copied = 0
+    for block in range(start, stop):
+        plane, row = block // blocks, block % blocks * ROWS
         image, origin = plane // channels, plane * height * width
-        if place == start or row == 0:
-            taken = max(row - half, 0)
+        if block == start or row == 0:
+            copied = max(row - half, 0)
         until = min(row + half + ROWS, height)
-        _hold_products(moved, squares, products, delta, reference, origin, taken, until, floored, passes)
-        taken = until
+        _copy_products(moved, squares, products, images, origin, copied, until, parts.floor, passes)
+        copied = until
         pass_down(of_mean, moved, row, passes)
         pass_down(of_square, squares, row, passes)
         mirror(of_mean, passes)
         mirror(of_square, passes)
-        if floored:
+        if parts.floor:
             pass_down(of_product, products, row, passes)
             mirror(of_product, passes)
-        own_eta, own_momentum = splat(read(eta, image)), splat(read(momentum, image))
-        own_k = image * k_by_image
-        k1, k2 = splat(read(first_k, own_k)), splat(read(second_k, own_k))
+        step_sizes = splat(read(given.step_sizes.eta, image)), splat(read(given.step_sizes.momentum, image))
+        own_k = image * floor.k_by_image
+        k1, k2 = splat(read(floor.luminance.k, own_k)), splat(read(floor.contrast.k, own_k))
         for k in range(min(ROWS, height - row)):
-            spent = splat(_ZERO)
+            norm = splat(_ZERO)
             for first in range(0, width, LANES):
                 j = min(first, width - LANES)
-                line, at = k * room + EDGE + j, (plane * height + row + k) * width + j
-                prefetch(delta, at + (half + ROWS) * width)
+                line, at = k * pitch + EDGE + j, (plane * height + row + k) * width + j
+                prefetch(images.delta, at + (half + ROWS) * width)
                 mean_d, second_d = across(of_mean, line, passes.taps), across(of_square, line, passes.taps)
                 variance_d = second_d - mean_d * mean_d
-                if averaged:
-                    norm = load(weights_of_mean, at) * mean_d * mean_d
-                    norm = norm + load(weights_of_variance, at) * larger(splat(_ZERO), variance_d)
-                    spent += load(FRESH, LANES + j - first) * norm
-                if not floored:
+                if parts.ellipsoid:
+                    squared = load(ellipsoid.luminance, at) * mean_d * mean_d
+                    squared = squared + load(ellipsoid.contrast, at) * larger(splat(_ZERO), variance_d)
+                    norm += load(NEW_LANES, LANES + j - first) * squared
+                if not parts.floor:
                     continue
-                if k_by_window:
+                if floor.k_by_window:
                     k_at = own_k + at - image * channels * height * width
-                    k1, k2 = load(first_k, k_at), load(second_k, k_at)
-                prefetch(reference, at + (half + ROWS) * width)
-                prefetch(mean_x, at + ahead)
-                prefetch(variance_x, at + ahead)
-                m_x, v_x = load(mean_x, at), load(variance_x, at)
-                covariance = across(of_product, line, passes.taps) - mean_d * m_x
-                shift = mean_d - k1 * m_x
+                    k1, k2 = load(floor.luminance.k, k_at), load(floor.contrast.k, k_at)
+                prefetch(images.reference, at + (half + ROWS) * width)
+                prefetch(images.reference_mean, at + ahead)
+                prefetch(images.reference_variance, at + ahead)
+                mean_x, variance_x = load(images.reference_mean, at), load(images.reference_variance, at)
+                covariance = across(of_product, line, passes.taps) - mean_d * mean_x
+                shift = mean_d - k1 * mean_x
                 store(luminance, j, shift * shift)
-                store(contrast, j, variance_d - k2 * (covariance + covariance) + k2 * k2 * v_x)
-            if averaged:
-                write(sums, plane * height + row + k, total(spent))
-            if floored:
-                at, pace = plane * height + row + k, (own_eta, own_momentum)
-                _raise(
-                    luminance, first_radius, first_price, first_last, pace, first_raised, first_step, at, extremes,
-                    4 * at, passes,
-                )  # fmt: skip
-                _raise(
-                    contrast, second_radius, second_price, second_last, pace, second_raised, second_step, at, extremes,
-                    4 * at + 2, passes,
-                )  # fmt: skip
+                store(contrast, j, shifted_variance(variance_d, covariance, k2, variance_x))
+            if parts.ellipsoid:
+                write(sums, plane * height + row + k, total(norm))
+            if parts.floor:
+                at = plane * height + row + k
+                _multiply(luminance, floor.luminance, step_sizes, at, extremes, 4 * at, passes)
+                _multiply(contrast, floor.contrast, step_sizes, at, extremes, 4 * at + 2, passes)
 
 
 @inlined
-def _hold_products(moved, squares, products, delta, reference, origin, since, until, floored, passes):
-    """Copies rows of delta, its square and, where `floored`, its product with the reference to where they are held."""
-    for row in range(since, until):
-        to, at = row % passes.held * passes.room, origin + row * passes.width
+def _copy_products(moved, squares, products, images, origin, start, stop, floored, passes):
+    """Copies rows of delta, its square and, where `floored`, its product with the reference into ring buffers."""
+    for row in range(start, stop):
+        to, at = row % passes.ring_rows * passes.pitch, origin + row * passes.width
         for first in range(0, passes.width, LANES):
             j = min(first, passes.width - LANES)
-            d = load(delta, at + j)
+            d = load(images.delta, at + j)
             store(moved, to + j, d)
             store(squares, to + j, d * d)
             if floored:
-                store(products, to + j, d * load(reference, at + j))
+                store(products, to + j, d * load(images.reference, at + j))
 
 
 @inlined
-def _raise(squares, radius, price, last, pace, raised, steps, row, extremes, place, passes):
-    """The steps of a row of multipliers whose constraints are at `squares`, where they lead, and the extremes of that.
+def _multiply(squares, constraints, step_sizes, row, extremes, place, passes):
+    """New multipliers of a row of `constraints` that are at `squares`, their steps, and the extremes of them.
 
     In two loops, as each is bound by how long an operation waits for another, and so by how many are begun meanwhile.
     """
-    eta, momentum = pace
+    eta, momentum = step_sizes
     zero, begin, ahead = splat(_ZERO), row * passes.width, ROWS * passes.width
     for first in range(0, passes.width, LANES):
         j = min(first, passes.width - LANES)
         at = begin + j
-        prefetch(radius, at + ahead)
-        prefetch(last, at + ahead)
-        square, limit, kept = load(squares, j), load(radius, at), load(last, at)
+        prefetch(constraints.radius, at + ahead)
+        prefetch(constraints.last_step, at + ahead)
+        square, limit, kept = load(squares, j), load(constraints.radius, at), load(constraints.last_step, at)
         limit = limit * limit
-        violation = _within(_log_ratio(square, limit), -_VIOLATION, _VIOLATION)
-        kept = _within(where_above(kept * violation, zero, kept, zero), _FORGOTTEN, _REPEATED)
-        step = _within(eta * violation + momentum * kept, -_STEP, _STEP)
-        store(steps, at, where_nan(square + limit, step))  # NaN must not be taken for a number
+        violation = _within(_log_ratio(square, limit), -_MAX_VIOLATION, _MAX_VIOLATION)
+        kept = _within(where_above(kept * violation, zero, kept, zero), _MIN_REPEATED, _MAX_REPEATED)
+        step = _within(eta * violation + momentum * kept, -_MAX_STEP, _MAX_STEP)
+        store(constraints.new_step, at, where_nan(square + limit, step))  # NaN must not be taken for a number
     most, least = zero, splat(_INFINITE)
     for first in range(0, passes.width, LANES):
         at = begin + min(first, passes.width - LANES)
-        prefetch(price, at + ahead)
-        step = load(steps, at)
-        product = where_nan(step, load(price, at) * _exponential(step))
-        store(raised, at, product)
+        prefetch(constraints.multiplier, at + ahead)
+        step = load(constraints.new_step, at)
+        product = where_nan(step, load(constraints.multiplier, at) * _exponential(step))
+        store(constraints.new_multiplier, at, product)
         most, least = where_nan(product, larger(product, most)), smaller(product, least)
     known = total(most)
     write(extremes, place, known if math.isnan(known) else largest(most))
@@ -163,19 +178,19 @@ def _raise(squares, radius, price, last, pace, raised, steps, row, extremes, pla
 
 
 @compiled
-def _keep(first_raised, second_raised, extremes, lowest, channels, height, width, start, stop):
-    """Raises prices to the `lowest` first and second of their image, in rows where `extremes` show some below: rows
-    `[start, stop)`, counted through all planes.
+def _clamp(floor, extremes, lowest, channels, height, width, start, stop):
+    """Raises multipliers to the `lowest` of their image and set, in rows `[start, stop)`, counted through all planes,
+    whose `extremes` are below.
     """
     for row in range(start, stop):
         image = row // (channels * height)
         for which in range(2):
             limit = read(lowest, 2 * image + which)
             if not read(extremes, 4 * row + 2 * which + 1) >= limit:  # or where it is NaN
-                prices = first_raised if which == 0 else second_raised
+                multipliers = floor.luminance.new_multiplier if which == 0 else floor.contrast.new_multiplier
                 for first in range(0, width, LANES):
                     at = row * width + min(first, width - LANES)
-                    store(prices, at, larger(load(prices, at), splat(limit)))
+                    store(multipliers, at, larger(load(multipliers, at), splat(limit)))
 
 
 @inlined
@@ -209,36 +224,25 @@ def _exponential(values):
 
 
 @compiled
-def update(
-    delta, reference, mean_x, variance_x, first_k, second_k, k_by_image, k_by_window, first_radius, second_radius,
-    first_price, second_price, first_last, second_last, weights_of_mean, weights_of_variance, eta, momentum,
-    first_raised, second_raised, first_step, second_step, spent, channels, floored, averaged, least, passes, planes,
-    team,
-):  # fmt: skip
+def update(given, squared_norms, channels, parts, passes, planes, team):
     """One step of the floor's multipliers and the ellipsoid's norm, as `percep.solvers.dual` defines them.
 
-    Prices and steps are written where `floored`, each at least the `least` share of the image's largest. The norm
-    `spent` of each image, of so many `channels`, is 0 where it is not `averaged`. Images that only the other needs are
-    not read.
+    The squared norm of each image, of so many `channels`, is 0 where it is not computed. Images that only the
+    other part needs are not read.
     """
     rows = channels * passes.height
     sums, extremes = np.zeros(planes * passes.height, np.float32), np.empty(4 * planes * passes.height, np.float32)
-    of_update = (
-        delta, reference, mean_x, variance_x, first_k, second_k, k_by_image, k_by_window, first_radius, second_radius,
-        first_price, second_price, first_last, second_last, weights_of_mean, weights_of_variance, eta, momentum,
-        first_raised, second_raised, first_step, second_step, sums, extremes, channels, floored, averaged, passes,
-    )  # fmt: skip
-    share(_update, of_update, planes * passes.blocks, team)
-    add_rows(spent, sums, rows)
-    if floored:
+    share(_update, (given, sums, extremes, channels, parts, passes), planes * passes.blocks, team)
+    add_rows(squared_norms, sums, rows)
+    if parts.floor:
         lowest = np.empty(2 * (planes // channels), np.float32)
         for image in range(planes // channels):
             for which in range(2):
                 most = _ZERO
                 for row in range(image * rows, (image + 1) * rows):
-                    price = extremes[4 * row + 2 * which]
-                    if price > most or math.isnan(price):
-                        most = price
-                lowest[2 * image + which] = np.float32(least) * most
-        of_keep = first_raised, second_raised, extremes, lowest, channels, passes.height, passes.width
-        share(_keep, of_keep, planes * passes.height, team)
+                    multiplier = extremes[4 * row + 2 * which]
+                    if multiplier > most or math.isnan(multiplier):
+                        most = multiplier
+                lowest[2 * image + which] = np.float32(parts.min_share) * most
+        of_clamp = given.floor, extremes, lowest, channels, passes.height, passes.width
+        share(_clamp, of_clamp, planes * passes.height, team)

@@ -8,10 +8,10 @@ from torch import Tensor
 _WARM_UPS = 2
 
 
-def some(mask: Tensor) -> bool:
-    """Whether an element is set; while a CUDA graph is recorded, True, for the host cannot ask.
+def any_set(mask: Tensor) -> bool:
+    """Whether an element is set; True while a CUDA graph is recorded, since the host cannot read it then.
 
-    What depends on it must do nothing where nothing is set.
+    What is done if so must change nothing where no element is set.
     """
     return (mask.is_cuda and torch.cuda.is_current_stream_capturing()) or bool(mask.any())
 
@@ -20,7 +20,7 @@ class Recorded:
     """A function of tensors as a CUDA graph: called again with tensors of the same shapes, it is replayed.
 
     Args:
-        function: from tensors to tensors of the same shapes and dtypes, without a question to the device in it.
+        function: from tensors to tensors of the same shapes and dtypes; it must not read the device from the host.
         example: on a CUDA device, what it is first called with.
     """
 
@@ -38,7 +38,7 @@ class Recorded:
 
     def __call__(self, inputs: list[Tensor]) -> list[Tensor]:
         """The function's results, in tensors of their own."""
-        for mine, values in zip(self._inputs, inputs, strict=True):
-            mine.copy_(values)
+        for own, values in zip(self._inputs, inputs, strict=True):
+            own.copy_(values)
         self._graph.replay()
         return [values.clone() for values in self._outputs]

@@ -1,18 +1,23 @@
-"""Launchers of the Triton kernels, on tensors of any strides; the definitions are in `percep.windows` and the solvers.
-
-Results are deterministic: every tile has its own partial sum, and these are added in a fixed order.
-"""
+"""The launcher of the Triton kernels, for float32 and float64; see `percep.kernels.launcher.Launcher`."""
 
 from functools import lru_cache
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from percep.kernels.arguments import Floor, Updated, contiguous, laid, no_less
+from percep.kernels.arguments import (
+    Floor,
+    SystemArguments,
+    Updated,
+    clamp_to_share,
+    contiguous,
+    sides,
+    system_arguments,
+    update_arguments,
+)
 from percep.kernels.geometry import Geometry
 from percep.kernels.gpu import triton_kernels
-from percep.kernels.gpu.tiling import Tiling, of_moments, of_pixels, of_products, of_windows, pixels_seen, windows_seen
+from percep.kernels.gpu.tiling import Sizes, Tiling, constants, of_moments, of_pixels, of_products, of_windows
 
 # Of a multiprocessor: what keeps its memory busy while others wait at barriers.
 _PROGRAMS = 4
@@ -21,101 +26,81 @@ _TINY = 1e-30
 
 
 def mean(values: Tensor, window: Geometry, taps: tuple[float, ...]) -> Tensor:
-    """`A v` with the taps given, `(..., H, W)` to `(..., h, w)`."""
-    grid = window.grid(*_sides(values))
+    """See `Launcher.mean`."""
+    grid = window.grid(*sides(values))
     result = values.new_empty(*values.shape[:-2], *grid)
-    work = _Work(window, of_windows(window, *_sides(values), values.itemsize), values, grid, 1)
+    work = _Work(window, of_windows(window, *sides(values), values.itemsize), values, grid, 1)
     if result.numel():
         triton_kernels.passes_kernel[work.programs](
-            values.contiguous(), result, work.scratch, _on_device(taps, values), *work.sizes, FORWARD=True, **work.meta
-        )
+            contiguous(values), result, work.scratch, _on_device(taps, values), work.sizes,
+            FORWARD=True, C=work.constants, num_warps=WARPS,
+        )  # fmt: skip
     return result
 
 
 def adjoint(maps: Tensor, window: Geometry, taps: tuple[float, ...], height: int, width: int) -> Tensor:
-    """`A' u` with the taps given, `(..., h, w)` to `(..., height, width)`."""
+    """See `Launcher.adjoint`."""
     result = maps.new_empty(*maps.shape[:-2], height, width)
     work = _Work(window, of_pixels(window, height, width, maps.itemsize), result, (height, width), 1)
     if result.numel():
         triton_kernels.passes_kernel[work.programs](
-            maps.contiguous(), result, work.scratch, _on_device(taps, maps), *work.sizes, FORWARD=False, **work.meta
-        )
+            contiguous(maps), result, work.scratch, _on_device(taps, maps), work.sizes,
+            FORWARD=False, C=work.constants, num_warps=WARPS,
+        )  # fmt: skip
     return result
 
 
 def product(
-    values: Tensor,
-    diagonal: Tensor,
-    inner: Tensor,
-    window: Geometry,
-    active: Tensor | None = None,
-    result: Tensor | None = None,
+    vector: Tensor, diagonal: Tensor, inner: Tensor, window: Geometry, active: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """`M v = diagonal v + A' (inner A v)`, `(B, C, H, W)`, and `<v, M v>`, `(B, 1, 1, 1)`.
+    """See `Launcher.product`. The host does not read `active`, so that a CUDA graph can be recorded."""
+    system = SystemArguments(*(contiguous(each) for each in system_arguments(vector, diagonal, inner, window)))
+    active = vector.new_ones(len(vector), dtype=torch.int32) if active is None else active.to(torch.int32)
+    result = torch.zeros_like(system.vector)
+    return result, _product(system, active, result, window)
 
-    Args:
-        values: v.
-        diagonal, inner: broadcasting to `(B, C, H, W)` and `(B, C, h, w)`.
-        window: of A.
-        active: `(B,)`, 0 where an image is left out: its part of `result` is not written, its inner product is 0.
-            None is all.
-        result: contiguous, to be overwritten; a new one is 0 where nothing is written.
-    """
-    grid = window.grid(*_sides(values))
-    values, diagonal = values.contiguous(), diagonal.expand(values.shape).contiguous()
-    inner = inner.expand(*values.shape[:2], *grid).contiguous()
-    active = values.new_ones(len(values), dtype=torch.int32) if active is None else active.to(torch.int32)
-    result = torch.zeros_like(values) if result is None else result
-    work = _Work(window, of_products(window, *_sides(values), values.itemsize), values, _sides(values), 2)
-    partial = work.partial(values)
-    if values.numel():
+
+def _product(system: SystemArguments[Tensor], active: Tensor, result: Tensor, window: Geometry) -> Tensor:
+    """Writes `M v` of the active images, and of no other, to `result`; returns `<v, M v>`, `(B, 1, 1, 1)`."""
+    vector = system.vector
+    work = _Work(window, of_products(window, *sides(vector), vector.itemsize), vector, sides(vector), 2)
+    sums = work.sums(vector)
+    if vector.numel():
         triton_kernels.product_kernel[work.programs](
-            values, diagonal, inner, result, partial, active, work.scratch, _on_device(window.taps, values),
-            values.shape[1], *work.sizes, **work.meta,
+            system, active, result, sums, work.scratch, _on_device(window.taps, vector), vector.shape[1], work.sizes,
+            C=work.constants, num_warps=WARPS,
         )  # fmt: skip
-    return result, partial.sum(1).reshape(-1, 1, 1, 1)
+    return sums.sum(1).reshape(-1, 1, 1, 1)
 
 
-def update(
+def update_multipliers(
     delta: Tensor,
     reference: Tensor,
     moments: tuple[Tensor, Tensor],
     floor: Floor | None,
     weights: tuple[Tensor, Tensor] | None,
-    paces: tuple[Tensor, Tensor],
+    step_sizes: tuple[Tensor, Tensor],
     window: Geometry,
 ) -> Updated:
-    """One step of the floor's multipliers, and the ellipsoid's norm. What is not asked for is not written.
-
-    Args:
-        delta, reference: `(B, C, H, W)`.
-        moments: mean and variance of the reference, `(B, C, h, w)`.
-        floor: None without a floor.
-        weights: the ellipsoid's, of squared means and variances, `(B, C, h, w)`; None without a mean.
-        paces: eta and the momentum of each image, `(B,)`.
-        window: of the local moments.
-    """
-    grid = window.grid(*_sides(delta))
-    mean_x, variance_x = (moment.contiguous() for moment in moments)
-    work = _Work(window, of_moments(window, *_sides(delta), delta.itemsize), delta, grid, 3)
-    of_floor = laid(floor, mean_x)
-    spent = work.partial(delta)
+    """See `Launcher.update_multipliers`."""
+    grid = window.grid(*sides(delta))
+    given = update_arguments(delta, reference, moments, floor, weights, step_sizes)
+    work = _Work(window, of_moments(window, *sides(delta), delta.itemsize), delta, grid, 3)
+    sums = work.sums(delta)
     if delta.numel():
         triton_kernels.update_kernel[work.programs](
-            delta.contiguous(), reference.contiguous(), mean_x, variance_x, *of_floor.k, *of_floor.strides,
-            *of_floor.radii, *of_floor.multipliers, *of_floor.last, *of_floor.raised, *of_floor.steps,
-            *contiguous((mean_x, mean_x) if weights is None else weights), spent, *contiguous(paces),
-            work.scratch, _on_device(window.taps, delta), delta.shape[1], *work.sizes,
-            FLOOR=floor is not None, MEAN=weights is not None, TINY=_TINY, **work.meta,
+            given, sums, work.scratch, _on_device(window.taps, delta), delta.shape[1], work.sizes,
+            FLOOR=floor is not None, MEAN=weights is not None, TINY=_TINY, C=work.constants, num_warps=WARPS,
         )  # fmt: skip
+    multipliers, steps = given.updated
     if floor is not None:
-        for multipliers in of_floor.raised:
-            no_less(multipliers, floor.least)
-    return Updated(of_floor.raised, of_floor.steps, spent.sum(1).reshape(-1, 1, 1, 1))
+        for each in multipliers:
+            clamp_to_share(each, floor.min_share)
+    return Updated(multipliers, steps, sums.sum(1).reshape(-1, 1, 1, 1))
 
 
 def fuses(values: Tensor, window: Geometry) -> bool:
-    """Whether `product` and `update` are for images `values`, `(..., H, W)`."""
+    """See `Launcher.fuses`."""
     return True
 
 
@@ -132,37 +117,16 @@ class _Work:
 
     def __init__(self, window: Geometry, tiling: Tiling, images: Tensor, result: tuple[int, int], blocks: int) -> None:
         down, across = tiling.count(*result)
-        planes, self.tiles = images.shape[:-2].numel(), down * across
-        programs = max(1, min(planes * self.tiles, _programs(images.device)))
+        planes, tiles = images.shape[:-2].numel(), down * across
+        programs = max(1, min(planes * tiles, _programs(images.device)))
         self.programs = (programs,)
         self.scratch = images.new_empty(programs * blocks * tiling.block[0] * tiling.block[1])
-        self.sizes = (planes, *_sides(images), *window.grid(*_sides(images)), across, self.tiles, programs)
-        self.meta = constants(window, tiling) | {"num_warps": WARPS}
+        self.sizes = Sizes(planes, *sides(images), *window.grid(*sides(images)), across, tiles, programs)
+        self.constants = constants(window, tiling)
 
-    def partial(self, images: Tensor) -> Tensor:
-        """Zeros for the sum of every tile of an image."""
-        return images.new_zeros(len(images), images.shape[1] * self.tiles)
-
-
-def constants(window: Geometry, tiling: Tiling) -> dict[str, Any]:
-    """What a kernel is compiled for."""
-    mirrored = window.padding == "reflect"
-    return {
-        "TILE_ROWS": tiling.tile[0],
-        "TILE_COLUMNS": tiling.tile[1],
-        "ROWS": tiling.block[0],
-        "COLUMNS": tiling.block[1],
-        "PIXELS_SEEN": pixels_seen(window),
-        "WINDOWS_SEEN": windows_seen(window),
-        "STRIDE": window.stride,
-        "BEFORE": (window.size - 1) // 2 if mirrored else 0,
-        "SIZE": window.size,
-        "MIRRORED": mirrored,
-    }
-
-
-def _sides(values: Tensor) -> tuple[int, int]:
-    return int(values.shape[-2]), int(values.shape[-1])
+    def sums(self, images: Tensor) -> Tensor:
+        """Zeros for the sum of every tile of an image, `(B, C * tiles)`."""
+        return images.new_zeros(len(images), images.shape[1] * self.sizes.tiles)
 
 
 def _programs(device: torch.device) -> int:

@@ -3,12 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 from percep.kernels.geometry import Geometry
 
-# What the registers of 16 warps hold of a block without spilling, and the length of its rows.
+# Bytes of a block that the registers of 16 warps hold without spilling, and the length of its rows.
 _BYTES, _COLUMNS = 2**15, 128
-_LEAST = 8
+_MIN_SIDE = 8
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,53 @@ class Tiling:
     def count(self, height: int, width: int) -> tuple[int, int]:
         """Tiles down and across a `height x width` result."""
         return -(-height // self.tile[0]), -(-width // self.tile[1])
+
+
+class Sizes(NamedTuple):
+    """What a launch divides: the sides of images and of their maps of windows, and tiles shared among programs."""
+
+    planes: int
+    height: int
+    width: int
+    rows: int
+    columns: int
+    tiles_across: int
+    tiles: int
+    programs: int
+
+
+class Constants(NamedTuple):
+    """What a kernel is compiled for.
+
+    Attributes:
+        TILE_ROWS, TILE_COLUMNS: sides of a tile.
+        ROWS, COLUMNS: sides of a block.
+        PIXELS_SEEN, WINDOWS_SEEN: along an axis, from the first to the last.
+        STRIDE: of the window.
+        BEFORE: pixels that are mirrored before a line.
+        SIZE: how many taps there are.
+        MIRRORED: whether the padding is "reflect".
+    """
+
+    TILE_ROWS: int
+    TILE_COLUMNS: int
+    ROWS: int
+    COLUMNS: int
+    PIXELS_SEEN: int
+    WINDOWS_SEEN: int
+    STRIDE: int
+    BEFORE: int
+    SIZE: int
+    MIRRORED: bool
+
+
+def constants(window: Geometry, tiling: Tiling) -> Constants:
+    """Those of a window on images that are cut so."""
+    seen = pixels_seen(window), windows_seen(window)
+    before, _ = window.margins
+    return Constants(
+        *tiling.tile, *tiling.block, *seen, window.stride, before, window.size, window.padding == "reflect"
+    )
 
 
 def pixels_seen(window: Geometry) -> int:
@@ -57,7 +105,7 @@ def of_pixels(window: Geometry, height: int, width: int, itemsize: int) -> Tilin
     """For adjoints: blocks of pixels down and of the windows that see them across."""
     rows, columns = window.grid(height, width)
     block = _block(max(rows, height), max(columns, width), itemsize)
-    across = width if block[1] >= max(columns, width) else _most(lambda tile: windows_seen(window, tile), block[1])
+    across = width if block[1] >= max(columns, width) else _largest(lambda tile: windows_seen(window, tile), block[1])
     return Tiling((min(height, block[0]), min(width, across)), block)
 
 
@@ -70,20 +118,20 @@ def of_products(window: Geometry, height: int, width: int, itemsize: int) -> Til
     def seen(tile: int) -> int:
         return (windows_seen(window, tile) - 1) * window.stride + pixels_seen(window)
 
-    down = height if block[0] >= max(rows, height) else _most(lambda tile: windows_seen(window, tile), block[0])
-    across = width if block[1] >= max(columns, width) else _most(seen, block[1])
+    down = height if block[0] >= max(rows, height) else _largest(lambda tile: windows_seen(window, tile), block[0])
+    across = width if block[1] >= max(columns, width) else _largest(seen, block[1])
     return Tiling((min(height, down), min(width, across)), block)
 
 
 def _block(rows: int, columns: int, itemsize: int) -> tuple[int, int]:
     """Of the size of small images, so that little of a block is idle."""
-    return min(_BYTES // _COLUMNS // itemsize, _power(rows)), min(_COLUMNS, _power(columns))
+    return min(_BYTES // _COLUMNS // itemsize, _power_of_two(rows)), min(_COLUMNS, _power_of_two(columns))
 
 
-def _power(count: int) -> int:
-    return max(_LEAST, 1 << (count - 1).bit_length())
+def _power_of_two(count: int) -> int:
+    return max(_MIN_SIDE, 1 << (count - 1).bit_length())
 
 
-def _most(needed: Callable[[int], int], room: int) -> int:
-    """The largest tile of at most `room` whose need fits."""
-    return max(tile for tile in range(1, room + 1) if needed(tile) <= room)
+def _largest(needed: Callable[[int], int], block: int) -> int:
+    """The largest tile that needs at most a block."""
+    return max(tile for tile in range(1, block + 1) if needed(tile) <= block)

@@ -1,4 +1,4 @@
-"""The Triton kernels: what a program does with a tile of a plane. Their launchers are in `gpu`.
+"""The Triton kernels: what a program does with a tile of a plane. `percep.kernels.gpu.launch` launches them.
 
 A one-dimensional pass of a window is a banded matrix, mirrored borders included: the weight of pixel p in window i is
 `taps[p - s]` plus that of its mirror images, `taps[-p - s]` and `taps[2 (n - 1) - p - s]`, where the window starts at
@@ -10,7 +10,8 @@ let a program address its shared memory. A scratch is rewritten for every tile o
 barriers order its writes before other threads' reads, and these before the next writes.
 
 A program serves every `programs`-th tile. What lies outside an image is never read or written; offsets of planes
-are 64-bit.
+are 64-bit. `sizes` are `tiling.Sizes`, `C` are `tiling.Constants`, other named tuples those of
+`percep.kernels.arguments`.
 """
 
 import triton
@@ -18,241 +19,181 @@ import triton.language as tl
 
 
 @triton.jit
-def _tap(taps, index, SIZE: tl.constexpr):
-    return tl.load(taps + index, mask=(index >= 0) & (index < SIZE), other=0.0)
+def _tap(taps, index, C: tl.constexpr):
+    return tl.load(taps + index, mask=(index >= 0) & (index < C.SIZE), other=0.0)
 
 
 @triton.jit
-def _weights(
-    taps, window, pixel, pixels, STRIDE: tl.constexpr, BEFORE: tl.constexpr, SIZE: tl.constexpr, MIRRORED: tl.constexpr
-):
+def _weights(taps, window, pixel, pixels, C: tl.constexpr):
     """The weights of pixels in windows, mirror images included."""
-    start = window * STRIDE - BEFORE
-    weights = _tap(taps, pixel - start, SIZE)
-    if MIRRORED:
-        weights += tl.where(pixel >= 1, _tap(taps, -pixel - start, SIZE), 0.0)
-        weights += tl.where(pixel <= pixels - 2, _tap(taps, 2 * (pixels - 1) - pixel - start, SIZE), 0.0)
+    start = window * C.STRIDE - C.BEFORE
+    weights = _tap(taps, pixel - start, C)
+    if C.MIRRORED:
+        weights += tl.where(pixel >= 1, _tap(taps, -pixel - start, C), 0.0)
+        weights += tl.where(pixel <= pixels - 2, _tap(taps, 2 * (pixels - 1) - pixel - start, C), 0.0)
     return weights
 
 
 @triton.jit
-def _first_window(pixel, STRIDE: tl.constexpr, BEFORE: tl.constexpr, SIZE: tl.constexpr):
+def _first_window(pixel, C: tl.constexpr):
     """The first window that sees a pixel or one after it."""
-    return (tl.maximum(pixel - (SIZE - 1 - BEFORE), 0) + STRIDE - 1) // STRIDE
+    return (tl.maximum(pixel - (C.SIZE - 1 - C.BEFORE), 0) + C.STRIDE - 1) // C.STRIDE
 
 
 @triton.jit
-def _first_pixel(window, STRIDE: tl.constexpr, BEFORE: tl.constexpr, SIZE: tl.constexpr, MIRRORED: tl.constexpr):
+def _first_pixel(window, C: tl.constexpr):
     """The first pixel that a window or one after it sees, or its mirror image."""
     # A window of even size, and so its mirror image, reaches one further after its centre than before.
-    further: tl.constexpr = 1 - SIZE % 2 if MIRRORED else 0
-    return tl.maximum(window * STRIDE - BEFORE - further, 0)
+    further: tl.constexpr = 1 - C.SIZE % 2 if C.MIRRORED else 0
+    return tl.maximum(window * C.STRIDE - C.BEFORE - further, 0)
 
 
 @triton.jit
-def _meets(window, pixel, STRIDE: tl.constexpr, BEFORE: tl.constexpr, SIZE: tl.constexpr, MIRRORED: tl.constexpr):
+def _meets(window, pixel, C: tl.constexpr):
     """Whether windows see a pixel or one before it."""
-    further: tl.constexpr = 1 - SIZE % 2 if MIRRORED else 0
-    return window * STRIDE - BEFORE - further <= pixel
+    further: tl.constexpr = 1 - C.SIZE % 2 if C.MIRRORED else 0
+    return window * C.STRIDE - C.BEFORE - further <= pixel
 
 
 @triton.jit
-def _pass(
-    source,
-    step,
-    origin,
-    own,
-    own_inside,
-    across,
-    across_inside,
-    windows,
-    pixels,
-    taps,
-    FORWARD: tl.constexpr,
-    AXIS: tl.constexpr,
-    COUNT: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-    STRIDE: tl.constexpr,
-    BEFORE: tl.constexpr,
-    SIZE: tl.constexpr,
-    MIRRORED: tl.constexpr,
-):
+def _pass(source, own, across, lengths, taps, FORWARD: tl.constexpr, AXIS: tl.constexpr, C: tl.constexpr):
     """One pass along `AXIS`, `(ROWS, COLUMNS)`: of windows from pixels if `FORWARD`, of pixels from windows if not.
 
-    What the result's element at `own` sees lies at `step * (index - origin)`, the other coordinate at the offset
-    `across`. At most `COUNT` values are seen.
+    Args:
+        source: a pointer, a step and an origin: element i along the axis lies at `step * (i - origin)`.
+        own: the result's elements along the axis, and whether each is needed.
+        across: the offsets of the other coordinate, and whether each is needed.
+        lengths: windows and pixels along the axis.
+        taps: of the window.
+        FORWARD, AXIS, C: as above.
     """
+    pointer, step, origin = source
+    own, own_inside = own
+    across, across_inside = across
+    windows, pixels = lengths
     if FORWARD:
-        lowest = _first_pixel(own, STRIDE, BEFORE, SIZE, MIRRORED)
+        lowest = _first_pixel(own, C)
     else:
-        lowest = _first_window(own, STRIDE, BEFORE, SIZE)
-    total = tl.zeros((ROWS, COLUMNS), dtype=source.dtype.element_ty)
-    for shift in range(COUNT):
+        lowest = _first_window(own, C)
+    total = tl.zeros((C.ROWS, C.COLUMNS), dtype=pointer.dtype.element_ty)
+    count: tl.constexpr = C.PIXELS_SEEN if FORWARD else C.WINDOWS_SEEN
+    for shift in range(count):
         other = lowest + shift
         if FORWARD:
-            weights = _weights(taps, own, other, pixels, STRIDE, BEFORE, SIZE, MIRRORED)
+            weights = _weights(taps, own, other, pixels, C)
             seen = own_inside & (other < pixels) & (weights > 0)
         else:
-            weights = _weights(taps, other, own, pixels, STRIDE, BEFORE, SIZE, MIRRORED)
+            weights = _weights(taps, other, own, pixels, C)
             seen = own_inside & (other < windows) & (weights > 0)
         place = (other - origin) * step
         if AXIS == 0:
             mask = seen[:, None] & across_inside[None, :]
-            total += weights[:, None] * tl.load(source + place[:, None] + across[None, :], mask=mask, other=0.0)
+            total += weights[:, None] * tl.load(pointer + place[:, None] + across[None, :], mask=mask, other=0.0)
         else:
             mask = across_inside[:, None] & seen[None, :]
-            total += weights[None, :] * tl.load(source + across[:, None] + place[None, :], mask=mask, other=0.0)
+            total += weights[None, :] * tl.load(pointer + across[:, None] + place[None, :], mask=mask, other=0.0)
     return total
 
 
 @triton.jit
-def passes_kernel(
-    values,
-    result,
-    scratch,
-    taps,
-    planes,
-    height,
-    width,
-    rows,
-    columns,
-    tiles_across,
-    tiles,
-    programs,
-    FORWARD: tl.constexpr,
-    TILE_ROWS: tl.constexpr,
-    TILE_COLUMNS: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-    PIXELS_SEEN: tl.constexpr,
-    WINDOWS_SEEN: tl.constexpr,
-    STRIDE: tl.constexpr,
-    BEFORE: tl.constexpr,
-    SIZE: tl.constexpr,
-    MIRRORED: tl.constexpr,
-):
+def passes_kernel(values, result, scratch, taps, sizes, FORWARD: tl.constexpr, C: tl.constexpr):
     """`A v` if `FORWARD`, `A' v` if not."""
-    seen: tl.constexpr = PIXELS_SEEN if FORWARD else WINDOWS_SEEN
-    down, across = tl.arange(0, ROWS), tl.arange(0, COLUMNS)
-    scratch += tl.program_id(0) * ROWS * COLUMNS
-    here = scratch + down[:, None] * COLUMNS + across[None, :]
+    down, across = tl.arange(0, C.ROWS), tl.arange(0, C.COLUMNS)
+    scratch += tl.program_id(0) * C.ROWS * C.COLUMNS
+    here = scratch + down[:, None] * C.COLUMNS + across[None, :]
     if FORWARD:
-        given_rows, given_columns, made_rows, made_columns = height, width, rows, columns
+        given_rows, given_columns, made_rows, made_columns = sizes.height, sizes.width, sizes.rows, sizes.columns
     else:
-        given_rows, given_columns, made_rows, made_columns = rows, columns, height, width
-    for work in range(tl.program_id(0), planes * tiles, programs):
-        plane, tile = tl.cast(work // tiles, tl.int64), work % tiles
-        top, left = tile // tiles_across * TILE_ROWS, tile % tiles_across * TILE_COLUMNS
+        given_rows, given_columns, made_rows, made_columns = sizes.rows, sizes.columns, sizes.height, sizes.width
+    for work in range(tl.program_id(0), sizes.planes * sizes.tiles, sizes.programs):
+        plane, tile = tl.cast(work // sizes.tiles, tl.int64), work % sizes.tiles
+        top, left = tile // sizes.tiles_across * C.TILE_ROWS, tile % sizes.tiles_across * C.TILE_COLUMNS
         row, column = top + down, left + across
-        row_inside = (down < TILE_ROWS) & (row < made_rows)
-        column_inside = (across < TILE_COLUMNS) & (column < made_columns)
+        row_inside = (down < C.TILE_ROWS) & (row < made_rows)
+        column_inside = (across < C.TILE_COLUMNS) & (column < made_columns)
         if FORWARD:
-            first = _first_pixel(left, STRIDE, BEFORE, SIZE, MIRRORED)
+            first = _first_pixel(left, C)
         else:
-            first = _first_window(left, STRIDE, BEFORE, SIZE)
+            first = _first_window(left, C)
         other = first + across
         tall = _pass(
-            values + plane * given_rows * given_columns, given_columns, 0, row, row_inside, other,
-            other < given_columns, rows, height, taps, FORWARD, 0, seen, ROWS, COLUMNS, STRIDE, BEFORE, SIZE, MIRRORED,
+            (values + plane * given_rows * given_columns, given_columns, 0), (row, row_inside),
+            (other, other < given_columns), (sizes.rows, sizes.height), taps, FORWARD, 0, C,
         )  # fmt: skip
         tl.debug_barrier()
         tl.store(here, tall)
         tl.debug_barrier()
         made = _pass(
-            scratch, 1, first, column, column_inside, down * COLUMNS, row_inside, columns, width, taps,
-            FORWARD, 1, seen, ROWS, COLUMNS, STRIDE, BEFORE, SIZE, MIRRORED,
+            (scratch, 1, first), (column, column_inside), (down * C.COLUMNS, row_inside),
+            (sizes.columns, sizes.width), taps, FORWARD, 1, C,
         )  # fmt: skip
         place = plane * made_rows * made_columns + row[:, None] * made_columns + column[None, :]
         tl.store(result + place, made, mask=row_inside[:, None] & column_inside[None, :])
 
 
 @triton.jit
-def product_kernel(
-    values,
-    diagonal,
-    inner,
-    result,
-    partial,
-    active,
-    scratch,
-    taps,
-    channels,
-    planes,
-    height,
-    width,
-    rows,
-    columns,
-    tiles_across,
-    tiles,
-    programs,
-    TILE_ROWS: tl.constexpr,
-    TILE_COLUMNS: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-    PIXELS_SEEN: tl.constexpr,
-    WINDOWS_SEEN: tl.constexpr,
-    STRIDE: tl.constexpr,
-    BEFORE: tl.constexpr,
-    SIZE: tl.constexpr,
-    MIRRORED: tl.constexpr,
-):
+def product_kernel(system, active, result, sums, scratch, taps, channels, sizes, C: tl.constexpr):
     """`M v = diagonal v + A' (inner A v)` of active images, and each tile's share of `<v, M v>`."""
-    down, across = tl.arange(0, ROWS), tl.arange(0, COLUMNS)
-    block = down[:, None] * COLUMNS + across[None, :]
-    first_scratch = scratch + tl.program_id(0) * 2 * ROWS * COLUMNS
-    second_scratch = first_scratch + ROWS * COLUMNS
-    for work in range(tl.program_id(0), planes * tiles, programs):
-        plane, tile = tl.cast(work // tiles, tl.int64), work % tiles
+    height, width, rows, columns = sizes.height, sizes.width, sizes.rows, sizes.columns
+    down, across = tl.arange(0, C.ROWS), tl.arange(0, C.COLUMNS)
+    block = down[:, None] * C.COLUMNS + across[None, :]
+    first_scratch = scratch + tl.program_id(0) * 2 * C.ROWS * C.COLUMNS
+    second_scratch = first_scratch + C.ROWS * C.COLUMNS
+    for work in range(tl.program_id(0), sizes.planes * sizes.tiles, sizes.programs):
+        plane, tile = tl.cast(work // sizes.tiles, tl.int64), work % sizes.tiles
         if tl.load(active + plane // channels) != 0:
-            top, left = tile // tiles_across * TILE_ROWS, tile % tiles_across * TILE_COLUMNS
-            first_row = _first_window(top, STRIDE, BEFORE, SIZE)
-            first_column = _first_window(left, STRIDE, BEFORE, SIZE)
+            top, left = tile // sizes.tiles_across * C.TILE_ROWS, tile % sizes.tiles_across * C.TILE_COLUMNS
+            first_row, first_column = _first_window(top, C), _first_window(left, C)
             window_row, window_column = first_row + down, first_column + across
-            first_pixel = _first_pixel(first_column, STRIDE, BEFORE, SIZE, MIRRORED)
+            first_pixel = _first_pixel(first_column, C)
             pixel = first_pixel + across
             tall = _pass(
-                values + plane * height * width, width, 0, window_row, window_row < rows, pixel, pixel < width,
-                rows, height, taps,
-                True, 0, PIXELS_SEEN, ROWS, COLUMNS, STRIDE, BEFORE, SIZE, MIRRORED,
+                (system.vector + plane * height * width, width, 0), (window_row, window_row < rows),
+                (pixel, pixel < width), (rows, height), taps, True, 0, C,
             )  # fmt: skip
             tl.debug_barrier()
             tl.store(first_scratch + block, tall)
             tl.debug_barrier()
             # The others would need pixels that are not in the scratch.
-            met = _meets(window_column, left + TILE_COLUMNS - 1, STRIDE, BEFORE, SIZE, MIRRORED)
+            met = _meets(window_column, left + C.TILE_COLUMNS - 1, C)
             met &= window_column < columns
             mean = _pass(
-                first_scratch, 1, first_pixel, window_column, met, down * COLUMNS, window_row < rows,
-                columns, width, taps,
-                True, 1, PIXELS_SEEN, ROWS, COLUMNS, STRIDE, BEFORE, SIZE, MIRRORED,
+                (first_scratch, 1, first_pixel), (window_column, met), (down * C.COLUMNS, window_row < rows),
+                (columns, width), taps, True, 1, C,
             )  # fmt: skip
             place = plane * rows * columns + window_row[:, None] * columns + window_column[None, :]
             mask = (window_row < rows)[:, None] & met[None, :]
-            tl.store(second_scratch + block, mean * tl.load(inner + place, mask=mask, other=0.0))
+            tl.store(second_scratch + block, mean * tl.load(system.inner + place, mask=mask, other=0.0))
             tl.debug_barrier()
             row, column = top + down, left + across
-            row_inside, column_inside = (down < TILE_ROWS) & (row < height), (across < TILE_COLUMNS) & (column < width)
+            row_inside = (down < C.TILE_ROWS) & (row < height)
+            column_inside = (across < C.TILE_COLUMNS) & (column < width)
             tall = _pass(
-                second_scratch, COLUMNS, first_row, row, row_inside, across, met, rows, height, taps,
-                False, 0, WINDOWS_SEEN, ROWS, COLUMNS, STRIDE, BEFORE, SIZE, MIRRORED,
+                (second_scratch, C.COLUMNS, first_row), (row, row_inside), (across, met), (rows, height), taps,
+                False, 0, C,
             )  # fmt: skip
             tl.store(first_scratch + block, tall)
             tl.debug_barrier()
-            spread = _pass(
-                first_scratch, 1, first_column, column, column_inside, down * COLUMNS, row_inside, columns, width, taps,
-                False, 1, WINDOWS_SEEN, ROWS, COLUMNS, STRIDE, BEFORE, SIZE, MIRRORED,
+            adjoint = _pass(
+                (first_scratch, 1, first_column), (column, column_inside), (down * C.COLUMNS, row_inside),
+                (columns, width), taps, False, 1, C,
             )  # fmt: skip
             place = plane * height * width + row[:, None] * width + column[None, :]
             mask = row_inside[:, None] & column_inside[None, :]
-            own = tl.load(values + place, mask=mask, other=0.0)
-            product = tl.load(diagonal + place, mask=mask, other=0.0) * own + spread
+            own = tl.load(system.vector + place, mask=mask, other=0.0)
+            product = tl.load(system.diagonal + place, mask=mask, other=0.0) * own + adjoint
             tl.store(result + place, product, mask=mask)
-            tl.store(partial + work, tl.sum(own * product))
+            tl.store(sums + work, tl.sum(own * product))
 
 
 @triton.jit
-def _stepped(violation, last, eta, momentum):
+def shifted_variance(variance, covariance, k, reference_variance):
+    """`var(d - k x)` from the variances of d and x and their covariance."""
+    return variance - 2 * k * covariance + k * k * reference_variance
+
+
+@triton.jit
+def _step(violation, last, eta, momentum):
     most = tl.full((), 0.2, violation.dtype)  # a literal would be rounded to float32
     kept = tl.minimum(tl.maximum(tl.where(last * violation > 0, last, 0.0), -1.0), most)
     return tl.minimum(tl.maximum(eta * violation + momentum * kept, -3.0), 3.0)
@@ -264,138 +205,89 @@ def _log_ratio(squared, limit, TINY: tl.constexpr):
 
 
 @triton.jit
-def _raise(multipliers, last, raised, steps, violation, place, mask, eta, momentum):
-    """Stores multipliers moved by a step, and the step."""
-    step = _stepped(violation, tl.load(last + place, mask=mask, other=0.0), eta, momentum)
-    tl.store(steps + place, step, mask=mask)
-    tl.store(raised + place, tl.load(multipliers + place, mask=mask, other=0.0) * tl.exp(step), mask=mask)
+def _multiply(constraints, squares, place, mask, eta, momentum, TINY: tl.constexpr):
+    """Stores the new multipliers of constraints that are at `squares`, and the steps of their logarithms."""
+    radius = tl.load(constraints.radius + place, mask=mask, other=1.0)
+    violation = _log_ratio(squares, radius * radius, TINY)
+    step = _step(violation, tl.load(constraints.last_step + place, mask=mask, other=0.0), eta, momentum)
+    tl.store(constraints.new_step + place, step, mask=mask)
+    multiplier = tl.load(constraints.multiplier + place, mask=mask, other=0.0)
+    tl.store(constraints.new_multiplier + place, multiplier * tl.exp(step), mask=mask)
 
 
 @triton.jit
 def update_kernel(
-    delta,
-    reference,
-    mean_reference,
-    variance_reference,
-    k_luminance,
-    k_contrast,
-    k_image,
-    k_window,
-    radius_luminance,
-    radius_contrast,
-    luminance,
-    contrast,
-    last_luminance,
-    last_contrast,
-    raised_luminance,
-    raised_contrast,
-    step_luminance,
-    step_contrast,
-    weight_luminance,
-    weight_contrast,
-    spent,
-    eta,
-    momentum,
+    given,
+    sums,
     scratch,
     taps,
     channels,
-    planes,
-    height,
-    width,
-    rows,
-    columns,
-    tiles_across,
-    tiles,
-    programs,
+    sizes,
     FLOOR: tl.constexpr,
     MEAN: tl.constexpr,
     TINY: tl.constexpr,
-    TILE_ROWS: tl.constexpr,
-    TILE_COLUMNS: tl.constexpr,
-    ROWS: tl.constexpr,
-    COLUMNS: tl.constexpr,
-    PIXELS_SEEN: tl.constexpr,
-    WINDOWS_SEEN: tl.constexpr,
-    STRIDE: tl.constexpr,
-    BEFORE: tl.constexpr,
-    SIZE: tl.constexpr,
-    MIRRORED: tl.constexpr,
+    C: tl.constexpr,
 ):
-    """The local moments of d, and what they make of the multipliers.
+    """The local moments of d, and what follows from them for the multipliers.
 
-    With `FLOOR`, the floor's multipliers and their steps; with `MEAN`, each tile's share of the ellipsoid's norm. The k
-    of window i of an image lies at `k_image * image + k_window * i`.
+    With `FLOOR`, the floor's multipliers and their steps; with `MEAN`, each tile's share of the ellipsoid's squared
+    norm.
     """
-    down, across = tl.arange(0, ROWS), tl.arange(0, COLUMNS)
-    block = down[:, None] * COLUMNS + across[None, :]
-    scratch += tl.program_id(0) * 3 * ROWS * COLUMNS
-    for work in range(tl.program_id(0), planes * tiles, programs):
-        plane, tile = tl.cast(work // tiles, tl.int64), work % tiles
+    images, floor, ellipsoid = given.images, given.floor, given.ellipsoid
+    height, width, rows, columns = sizes.height, sizes.width, sizes.rows, sizes.columns
+    down, across = tl.arange(0, C.ROWS), tl.arange(0, C.COLUMNS)
+    block = down[:, None] * C.COLUMNS + across[None, :]
+    scratch += tl.program_id(0) * 3 * C.ROWS * C.COLUMNS
+    for work in range(tl.program_id(0), sizes.planes * sizes.tiles, sizes.programs):
+        plane, tile = tl.cast(work // sizes.tiles, tl.int64), work % sizes.tiles
         image = plane // channels
-        top, left = tile // tiles_across * TILE_ROWS, tile % tiles_across * TILE_COLUMNS
+        top, left = tile // sizes.tiles_across * C.TILE_ROWS, tile % sizes.tiles_across * C.TILE_COLUMNS
         row, column = top + down, left + across
-        row_inside, column_inside = (down < TILE_ROWS) & (row < rows), (across < TILE_COLUMNS) & (column < columns)
-        first = _first_pixel(left, STRIDE, BEFORE, SIZE, MIRRORED)
+        row_inside = (down < C.TILE_ROWS) & (row < rows)
+        column_inside = (across < C.TILE_COLUMNS) & (column < columns)
+        first = _first_pixel(left, C)
         pixel = first + across
         pixel_inside = pixel < width
         # As in `_pass`, of d, of its square and of its product with the reference at once.
-        lowest = _first_pixel(row, STRIDE, BEFORE, SIZE, MIRRORED)
-        first_moment = tl.zeros((ROWS, COLUMNS), dtype=delta.dtype.element_ty)
-        second_moment = tl.zeros((ROWS, COLUMNS), dtype=delta.dtype.element_ty)
-        mixed_moment = tl.zeros((ROWS, COLUMNS), dtype=delta.dtype.element_ty)
-        for shift in range(PIXELS_SEEN):
+        lowest = _first_pixel(row, C)
+        first_moment = tl.zeros((C.ROWS, C.COLUMNS), dtype=images.delta.dtype.element_ty)
+        second_moment = tl.zeros((C.ROWS, C.COLUMNS), dtype=images.delta.dtype.element_ty)
+        mixed_moment = tl.zeros((C.ROWS, C.COLUMNS), dtype=images.delta.dtype.element_ty)
+        for shift in range(C.PIXELS_SEEN):
             other = lowest + shift
-            weights = _weights(taps, row, other, height, STRIDE, BEFORE, SIZE, MIRRORED)
+            weights = _weights(taps, row, other, height, C)
             mask = (row_inside & (other < height) & (weights > 0))[:, None] & pixel_inside[None, :]
             place = plane * height * width + other[:, None] * width + pixel[None, :]
-            values = tl.load(delta + place, mask=mask, other=0.0)
+            values = tl.load(images.delta + place, mask=mask, other=0.0)
             first_moment += weights[:, None] * values
             second_moment += weights[:, None] * (values * values)
             if FLOOR:
-                mixed_moment += weights[:, None] * (values * tl.load(reference + place, mask=mask, other=0.0))
+                mixed_moment += weights[:, None] * (values * tl.load(images.reference + place, mask=mask, other=0.0))
         tl.debug_barrier()
         tl.store(scratch + block, first_moment)
-        tl.store(scratch + ROWS * COLUMNS + block, second_moment)
+        tl.store(scratch + C.ROWS * C.COLUMNS + block, second_moment)
         if FLOOR:
-            tl.store(scratch + 2 * ROWS * COLUMNS + block, mixed_moment)
+            tl.store(scratch + 2 * C.ROWS * C.COLUMNS + block, mixed_moment)
         tl.debug_barrier()
-        mean = _pass(
-            scratch, 1, first, column, column_inside, down * COLUMNS, row_inside, columns, width, taps,
-            True, 1, PIXELS_SEEN, ROWS, COLUMNS, STRIDE, BEFORE, SIZE, MIRRORED,
-        )  # fmt: skip
-        second = _pass(
-            scratch + ROWS * COLUMNS, 1, first, column, column_inside, down * COLUMNS, row_inside, columns, width, taps,
-            True, 1, PIXELS_SEEN, ROWS, COLUMNS, STRIDE, BEFORE, SIZE, MIRRORED,
-        )  # fmt: skip
-        spread = second - mean * mean
+        own, other_rows, lengths = (column, column_inside), (down * C.COLUMNS, row_inside), (columns, width)
+        mean = _pass((scratch, 1, first), own, other_rows, lengths, taps, True, 1, C)
+        second = _pass((scratch + C.ROWS * C.COLUMNS, 1, first), own, other_rows, lengths, taps, True, 1, C)
+        variance = second - mean * mean
         mask = row_inside[:, None] & column_inside[None, :]
         window = row[:, None] * columns + column[None, :]
         place = plane * rows * columns + window
         if FLOOR:
-            mixed = _pass(
-                scratch + 2 * ROWS * COLUMNS, 1, first, column, column_inside, down * COLUMNS, row_inside,
-                columns, width, taps,
-                True, 1, PIXELS_SEEN, ROWS, COLUMNS, STRIDE, BEFORE, SIZE, MIRRORED,
-            )  # fmt: skip
-            mean_x = tl.load(mean_reference + place, mask=mask, other=0.0)
-            k_place = image * k_image + (plane % channels * rows * columns + window) * k_window
-            k = tl.load(k_contrast + k_place, mask=mask, other=0.0)
-            moved = spread - 2 * k * (mixed - mean * mean_x)
-            moved += k * k * tl.load(variance_reference + place, mask=mask, other=0.0)
-            radius = tl.load(radius_contrast + place, mask=mask, other=1.0)
-            violation = _log_ratio(moved, radius * radius, TINY)
-            _raise(
-                contrast, last_contrast, raised_contrast, step_contrast, violation, place, mask,
-                tl.load(eta + image), tl.load(momentum + image),
-            )  # fmt: skip
-            shift_mean = mean - tl.load(k_luminance + k_place, mask=mask, other=0.0) * mean_x
-            radius = tl.load(radius_luminance + place, mask=mask, other=1.0)
-            violation = _log_ratio(shift_mean * shift_mean, radius * radius, TINY)
-            _raise(
-                luminance, last_luminance, raised_luminance, step_luminance, violation, place, mask,
-                tl.load(eta + image), tl.load(momentum + image),
-            )  # fmt: skip
+            mixed = _pass((scratch + 2 * C.ROWS * C.COLUMNS, 1, first), own, other_rows, lengths, taps, True, 1, C)
+            mean_x = tl.load(images.reference_mean + place, mask=mask, other=0.0)
+            k_place = image * floor.k_by_image + (plane % channels * rows * columns + window) * floor.k_by_window
+            k = tl.load(floor.contrast.k + k_place, mask=mask, other=0.0)
+            variance_x = tl.load(images.reference_variance + place, mask=mask, other=0.0)
+            shifted = shifted_variance(variance, mixed - mean * mean_x, k, variance_x)
+            eta, momentum = tl.load(given.step_sizes.eta + image), tl.load(given.step_sizes.momentum + image)
+            _multiply(floor.contrast, shifted, place, mask, eta, momentum, TINY)
+            shift_mean = mean - tl.load(floor.luminance.k + k_place, mask=mask, other=0.0) * mean_x
+            _multiply(floor.luminance, shift_mean * shift_mean, place, mask, eta, momentum, TINY)
         if MEAN:
-            norm = tl.load(weight_luminance + place, mask=mask, other=0.0) * (mean * mean)
-            norm += tl.load(weight_contrast + place, mask=mask, other=0.0) * tl.maximum(spread, 0.0)
-            tl.store(spent + work, tl.sum(norm))
+            norm = tl.load(ellipsoid.luminance + place, mask=mask, other=0.0) * (mean * mean)
+            norm += tl.load(ellipsoid.contrast + place, mask=mask, other=0.0) * tl.maximum(variance, 0.0)
+            tl.store(sums + work, tl.sum(norm))

@@ -1,20 +1,18 @@
 """The tables of a run: one row per image, and their summary."""
 
-import json
 import math
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from statistics import fmean, median
-from typing import Literal, TypeGuard
+from typing import TypeGuard
 
 import numpy as np
-import pandas as pd
 
-from percep.environment import versions
 from percep.explain import Association, Associations
+from percep.report.common.files import write_csv
 
 _MEDIANS = ("min_ssim", "l2", "linf", "gradient_calls", "seconds")
 LEFT_OUT = ("unreadable", "unlabelled", "missing")
@@ -31,7 +29,6 @@ _COUNTED = (
     "at_goal",
     "targeted",
 )
-_ROWS_PER_WRITE = 1000
 
 
 @dataclass(frozen=True)
@@ -130,40 +127,14 @@ def write_results(path: Path, rows: Iterable[ImageRow], kind: type[ImageRow] | N
         kind: that type, where there may be no row; `ImageRow` by default.
     """
     remaining = iter(rows)
-    chunk = list(islice(remaining, _ROWS_PER_WRITE))
-    names = [field.name for field in fields(kind or (chunk[0] if chunk else ImageRow)) if field.name != "associations"]
-    columns = [*names, *_association_columns(None)]
-    write_csv(path, [], columns)
-    while chunk:
-        records = [
-            {name: getattr(row, name) for name in names} | _association_columns(row.associations) for row in chunk
-        ]
-        write_csv(path, records, columns, append=True)
-        chunk = list(islice(remaining, _ROWS_PER_WRITE))
-
-
-def write_csv(path: Path, records: list[dict[str, object]], columns: list[str], append: bool = False) -> None:
-    """Writes records in UTF-8, numbers so that they read back exactly; None, NaN and what is missing are empty.
-
-    With `append` they follow what the file holds, without a header.
-    """
-    table = pd.DataFrame(records, columns=columns, dtype=object)
-    mode: Literal["a", "w"] = "a" if append else "w"
-    table.to_csv(
-        path,
-        mode=mode,
-        header=not append,
-        index=False,
-        encoding="utf-8",
-        errors="backslashreplace",
-        lineterminator="\n",
+    first = list(islice(remaining, 1))
+    kind = kind or (type(first[0]) if first else ImageRow)
+    names = [field.name for field in fields(kind) if field.name != "associations"]
+    records = (
+        {name: getattr(row, name) for name in names} | _association_columns(row.associations)
+        for row in chain(first, remaining)
     )
-
-
-def save_summary(path: Path, totals: Mapping[str, object], seed: int) -> None:
-    """Writes `summary.json`: what was found, the seed and `versions()`; no number in it may be undefined."""
-    summary = {**totals, "seed": seed, "versions": versions()}
-    path.write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    write_csv(path, records, [*names, *_association_columns(None)])
 
 
 def summarise(rows: Iterable[ImageRow]) -> dict[str, object]:

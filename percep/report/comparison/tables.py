@@ -11,7 +11,7 @@ from matplotlib.artist import Artist
 from torch import Tensor
 
 from percep.attacks.comparison import Outcome
-from percep.report.attack.tables import save_summary, write_csv
+from percep.report.common.files import save_summary, write_csv
 from percep.report.common.panel import Prediction
 from percep.report.common.plot import LIGHT
 from percep.report.common.verdict import accuracy_of

@@ -4,10 +4,9 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields
-from itertools import islice
 from pathlib import Path
 
-from percep.report.attack.tables import write_csv
+from percep.report.common.files import write_csv
 from percep.report.common.verdict import accuracy_of
 from percep.study import (
     AssociationRow,
@@ -17,9 +16,6 @@ from percep.study import (
     Findings,
     RegionRow,
 )
-
-_ROWS_PER_WRITE = 1000
-
 
 _TABLES: Mapping[str, tuple[type, Callable[[Findings], Sequence[object]]]] = {
     "associations": (AssociationRow, lambda findings: findings.associations),
@@ -37,11 +33,8 @@ def write_study_table(path: Path, name: str, findings: Findings) -> None:
     """Writes one of `STUDY_TABLES` as CSV, UTF-8, undefined numbers empty; a curve's progress is a JSON list."""
     kind, rows_of = _TABLES[name]
     columns = [field.name for field in fields(kind)]
-    write_csv(path, [], columns)
-    remaining = iter(rows_of(findings))
-    while chunk := list(islice(remaining, _ROWS_PER_WRITE)):
-        records = [{column: _cell(getattr(row, column)) for column in columns} for row in chunk]
-        write_csv(path, records, columns, append=True)
+    records = ({column: _cell(getattr(row, column)) for column in columns} for row in rows_of(findings))
+    write_csv(path, records, columns)
 
 
 def study_accuracy(findings: Findings, classes: int | None) -> dict[str, object]:

@@ -13,11 +13,9 @@ from percep.report import (
     Exhibit,
     Facts,
     ImageRow,
-    MinimalRow,
     Panel,
     Prediction,
     Totals,
-    console_lines,
     save_overview,
     save_report,
     save_summary,
@@ -46,9 +44,9 @@ class Pictures:
     panel: bytes | None = None
 
 
-def checkpoints_of(folder: Path, task: str) -> Checkpoints:
-    """The parts of a run of task=attack or task=minimal: a row and its pictures."""
-    return Checkpoints(folder / "parts", (MinimalRow if task == "minimal" else ImageRow, Pictures))
+def checkpoints_of(folder: Path, row: type[ImageRow]) -> Checkpoints:
+    """The parts of a run, of which a row is of that type, with its pictures."""
+    return Checkpoints(folder / "parts", (row, Pictures))
 
 
 def packed(panel: Panel) -> bytes:
@@ -74,13 +72,14 @@ def unpacked(content: bytes) -> Panel:
     return Panel(**values)
 
 
-def merge(folder: Path) -> Mapping[str, object]:
+def merge(folder: Path, row: type[ImageRow]) -> Mapping[str, object]:
     """Writes `results.csv`, `summary.json`, `report.html` and `overview.png` of all that a run has finished.
 
     A part is held at a time, and the pictures that are shown. Each file is written whole or stays as it was.
 
     Args:
-        folder: of a run of task=attack or task=minimal, finished or not.
+        folder: of a run that attacks, finished or not.
+        row: what its parts hold of a photograph.
 
     Returns:
         What `percep.report.summarise` tells of the photographs; of how many they are, `planned`, None where that is not
@@ -92,10 +91,10 @@ def merge(folder: Path) -> Mapping[str, object]:
         OSError: a file cannot be written.
     """
     manifest = read_manifest(folder)
-    checkpoints = checkpoints_of(folder, manifest.settings["task"])
+    checkpoints = checkpoints_of(folder, row)
     totals, shown = Totals(), _Shown()
     with atomic(folder / "results.csv") as path:
-        write_results(path, _rows(manifest, checkpoints, totals, shown), checkpoints.kinds[0])
+        write_results(path, _rows(manifest, checkpoints, totals, shown), row)
     planned = _planned(manifest, checkpoints, totals)
     counts = totals.counts
     accuracy = accuracy_of(counts["correct_before"], counts["labelled"], counts["without_label"], manifest.classes)
@@ -109,11 +108,6 @@ def merge(folder: Path) -> Mapping[str, object]:
         with atomic(folder / "overview.png") as path:
             save_overview(path, shown.panels)
     return summary
-
-
-def merged(folder: Path) -> str:
-    """As `merge`; what is to be said of the photographs."""
-    return console_lines(merge(folder))
 
 
 class _Shown:

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from percep.data.shards import share
-from percep.report import ImageRow, exhibit
+from percep.report import ImageRow, console_lines, exhibit
 from percep.runs.attack.batch import BallRun, C, MinimalRun, Outcome, Run
-from percep.runs.attack.outputs import OVERVIEW, Pictures, checkpoints_of, merged, packed
+from percep.runs.attack.outputs import OVERVIEW, Pictures, checkpoints_of, merge, packed
 from percep.runs.config import AttackTask, MinimalTask
 from percep.runs.engine.batches import Batch
 from percep.runs.engine.campaign import Campaign
@@ -33,13 +33,13 @@ class AttackCampaign(Campaign[C]):
 
     def work(self, worker: Worker) -> None:
         """See `Campaign.work`."""
-        checkpoints = checkpoints_of(self.folder, self.config.task)
+        checkpoints = checkpoints_of(self.folder, self.kind.row)
         worker.do(Stage(self.photographs, checkpoints, self.config.batch_size, lambda: self._attack, _OUTCOME, _fooled))
 
-    @staticmethod
-    def merge(folder: Path) -> str:
+    @classmethod
+    def merge(cls, folder: Path) -> str:
         """See `Campaign.merge`."""
-        return merged(folder)
+        return console_lines(merge(folder, cls.kind.row))
 
     def _attack(self, batch: Batch) -> list[tuple[ImageRow, Pictures]]:
         places = range(batch.first, batch.first + len(batch.photographs))

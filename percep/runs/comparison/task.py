@@ -69,8 +69,8 @@ class ComparisonCampaign(Campaign[CompareTask]):
         checkpoints = checkpoints_of(self.folder)
         worker.do(Stage(self.photographs, checkpoints, 1, lambda: self._attack, ("outcome",), fooled))
 
-    @staticmethod
-    def merge(folder: Path) -> str:
+    @classmethod
+    def merge(cls, folder: Path) -> str:
         """See `Campaign.merge`."""
         return merge_comparison(folder)
 

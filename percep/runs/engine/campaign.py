@@ -52,9 +52,9 @@ class Campaign(ABC, Generic[C]):
     def work(self, worker: Worker) -> None:
         """Does what is left, `worker.do` of one stage after the other."""
 
-    @staticmethod
+    @classmethod
     @abstractmethod
-    def merge(folder: Path) -> str:
+    def merge(cls, folder: Path) -> str:
         """Writes the tables and the report of the parts in a folder, finished or not, each file whole or not at all.
 
         Returns:

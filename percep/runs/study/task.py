@@ -62,8 +62,8 @@ class StudyCampaign(Campaign[ExplainTask]):
         for variant in self.variants:
             self._variant(variant, worker)
 
-    @staticmethod
-    def merge(folder: Path) -> str:
+    @classmethod
+    def merge(cls, folder: Path) -> str:
         """See `Campaign.merge`."""
         return merge_study(folder)
 

@@ -37,8 +37,8 @@ class BrightnessCampaign(Campaign[BrightnessTask]):
         """What is left of the stage; a second one would follow with another `worker.do`."""
         worker.do(Stage(self.photographs, checkpoints_of(self.folder), self.config.batch_size, lambda: self._measured))
 
-    @staticmethod
-    def merge(folder: Path) -> str:
+    @classmethod
+    def merge(cls, folder: Path) -> str:
         """Writes `brightness.csv`, and says how many photographs are bright."""
         rows = [row for _, _, records in checkpoints_of(folder) for (row,) in records]
         with atomic(folder / "brightness.csv") as path:

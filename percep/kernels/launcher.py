@@ -1,0 +1,65 @@
+"""What launches kernels for a kind of device."""
+
+from typing import Protocol
+
+from torch import Tensor
+
+from percep.kernels.arguments import Floor, Updated
+from percep.kernels.geometry import Geometry
+
+
+class Launcher(Protocol):
+    """The operations that have kernels: `percep.kernels.cpu.launch` and `percep.kernels.gpu.launch` are two of it.
+
+    `percep.windows` and the solvers define them in torch. Tensors may have any strides; results are contiguous, and
+    deterministic: rows or tiles have partial sums of their own, which are added in a fixed order.
+    """
+
+    def mean(self, values: Tensor, window: Geometry, taps: tuple[float, ...]) -> Tensor:
+        """`A v` with the taps given, which are the window's or their squares: `(..., H, W)` to `(..., h, w)`.
+
+        Raises:
+            InputError: no window fits on the image.
+        """
+
+    def adjoint(self, maps: Tensor, window: Geometry, taps: tuple[float, ...], height: int, width: int) -> Tensor:
+        """`A' u` with the taps given, `(..., h, w)` to `(..., height, width)`."""
+
+    def fuses(self, values: Tensor, window: Geometry) -> bool:
+        """Whether `product` and `update_multipliers` take images `values`, `(..., H, W)`, and this window."""
+
+    def product(
+        self, vector: Tensor, diagonal: Tensor, inner: Tensor, window: Geometry, active: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """`M v = diagonal v + A' (inner A v)`, `(B, C, H, W)`, and `<v, M v>`, `(B, 1, 1, 1)`.
+
+        Args:
+            vector: v.
+            diagonal, inner: broadcasting to `(B, C, H, W)` and `(B, C, h, w)`.
+            window: of A.
+            active: `(B,)`; of an image that is not, nothing is read, and both results are 0. None is all.
+
+        Raises:
+            InputError: no window fits on the image.
+        """
+
+    def update_multipliers(
+        self,
+        delta: Tensor,
+        reference: Tensor,
+        moments: tuple[Tensor, Tensor],
+        floor: Floor | None,
+        weights: tuple[Tensor, Tensor] | None,
+        step_sizes: tuple[Tensor, Tensor],
+        window: Geometry,
+    ) -> Updated:
+        """One step of the floor's multipliers, and the ellipsoid's norm; each only if there is one.
+
+        Args:
+            delta, reference: `(B, C, H, W)`.
+            moments: mean and variance of the reference, `(B, C, h, w)`.
+            floor: None without a floor.
+            weights: the ellipsoid's, of squared means and variances, `(B, C, h, w)`; None without a mean.
+            step_sizes: eta and the momentum of each image, `(B,)`.
+            window: of the local moments.
+        """

@@ -1,6 +1,7 @@
 """The reference answer: the lifted conic program, stated in cvxpy and solved by a generic solver."""
 
 import contextlib
+import math
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -229,7 +230,7 @@ def _vector(values: Tensor) -> np.ndarray:
 
 def _radius(ellipsoid: MeanBall) -> float:
     """Of one image."""
-    return float(ellipsoid.budget.flatten()[0]) ** 0.5
+    return math.sqrt(float(ellipsoid.budget.flatten()[0]))
 
 
 def _per_window(values: Tensor, ball: SSIMBall) -> np.ndarray:

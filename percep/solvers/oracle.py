@@ -1,6 +1,7 @@
 """The reference answer: the lifted conic program, stated in cvxpy and solved by a generic solver."""
 
 import contextlib
+import math
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from percep.ball import SSIMBall
+from percep.ball import MeanBall, SSIMBall
 from percep.errors import InputError, UnavailableError
 from percep.program import FloorMultipliers, Multipliers, Program, Solution
 from percep.solvers.feasibility import scale_into_ball
@@ -137,8 +138,8 @@ class Lifted:
                     for dual, level in zip(duals, (sets.luminance, sets.contrast), strict=True)
                 )
             )
-        if self.mean_constraints:
-            dual = np.maximum(np.ravel(self.mean_constraints[0].dual_value), 0) / (2 * self._budget**0.5)
+        if (ellipsoid := self.ball.ellipsoid) is not None:
+            dual = np.maximum(np.ravel(self.mean_constraints[0].dual_value), 0) / (2 * _radius(ellipsoid))
             mean = self._tensor(dual, (1, 1, 1, 1))
         delta = self._tensor(self.delta.value, tuple(self.program.linear.shape))
         return delta, Multipliers(floor, mean)
@@ -170,12 +171,7 @@ class Lifted:
         mean_scale, scale = (_per_window(part, self.ball) ** 0.5 for part in (ellipsoid.luminance, ellipsoid.contrast))
         deviations = cp.multiply(np.tile(scale, (self.weights.size, 1)), patches)
         means = cp.multiply(mean_scale, self.delta_mean)
-        return [cp.norm(cp.hstack([means, cp.vec(deviations, "F")])) <= self._budget**0.5]
-
-    @property
-    def _budget(self) -> float:
-        assert self.ball.ellipsoid is not None
-        return float(self.ball.ellipsoid.budget.flatten()[0])
+        return [cp.norm(cp.hstack([means, cp.vec(deviations, "F")])) <= _radius(ellipsoid)]
 
     def _objective(self) -> Any:
         value = _vector(self.exact.linear) @ self.delta
@@ -230,6 +226,11 @@ def _selection(window: Window, length: int) -> list[np.ndarray]:
 
 def _vector(values: Tensor) -> np.ndarray:
     return values.flatten().cpu().numpy()
+
+
+def _radius(ellipsoid: MeanBall) -> float:
+    """Of one image."""
+    return math.sqrt(float(ellipsoid.budget.flatten()[0]))
 
 
 def _per_window(values: Tensor, ball: SSIMBall) -> np.ndarray:

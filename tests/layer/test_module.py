@@ -98,7 +98,7 @@ def test_saved_tensor_hooks_and_checkpoints_see_what_the_backward_pass_needs():
 
 
 def test_in_a_sequential_with_a_learned_floor():
-    class Pull(nn.Module):
+    class LinearTerm(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.weight = nn.Parameter(torch.tensor(0.3, dtype=torch.float64))
@@ -107,7 +107,7 @@ def test_in_a_sequential_with_a_learned_floor():
             return x, self.weight * (x - 0.5)
 
     level = nn.Parameter(torch.tensor(0.9, dtype=torch.float64))
-    model = nn.Sequential(Pull(), layer(floor=level, proximal=torch.tensor(1.0)))
+    model = nn.Sequential(LinearTerm(), layer(floor=level, proximal=torch.tensor(1.0)))
     assert set(model.state_dict()) == {"0.weight", "1.floor", "1.proximal"}
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
     before = float((model(X) ** 2).sum().detach())

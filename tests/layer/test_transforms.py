@@ -62,9 +62,9 @@ def test_jacrev_is_the_jacobian_row_by_row() -> None:
 
 @pytest.mark.parametrize("mapped", [0, 1])
 def test_vmap_is_the_loop_over_the_mapped_dimension(mapped: int) -> None:
-    pulls = torch.stack([G, -G, 2 * G], mapped)
-    found = torch.vmap(of_linear, in_dims=mapped)(pulls)
-    torch.testing.assert_close(found, torch.stack([of_linear(pull) for pull in pulls.unbind(mapped)]))
+    linears = torch.stack([G, -G, 2 * G], mapped)
+    found = torch.vmap(of_linear, in_dims=mapped)(linears)
+    torch.testing.assert_close(found, torch.stack([of_linear(linear) for linear in linears.unbind(mapped)]))
 
 
 def test_vmap_over_levels_that_are_numbers() -> None:
@@ -77,16 +77,16 @@ def test_vmap_over_levels_that_are_numbers() -> None:
 @pytest.mark.parametrize("shape", [(), (1,), (2,), (1, 1, 1), (2, 1, 1, 1)])
 def test_gradients_of_each_mapped_sample_in_levels_of_any_shape(shape: tuple[int, ...]) -> None:
     """Where one level serves several images, its gradient is their sum, and each sample has its own."""
-    floor, pulls = torch.full(shape, 0.9, dtype=torch.float64), torch.stack([G, -G, 2 * G])
+    floor, linears = torch.full(shape, 0.9, dtype=torch.float64), torch.stack([G, -G, 2 * G])
 
-    def of_floor(floor: Tensor, pull: Tensor) -> Tensor:
-        return (layer(floor=None)(X, pull, floor=floor) * G).sum()
+    def of_floor(floor: Tensor, linear: Tensor) -> Tensor:
+        return (layer(floor=None)(X, linear, floor=floor) * G).sum()
 
     for places, floors in (((None, 0), floor), ((0, 0), torch.stack([floor, 0.9 * floor, 0.95 * floor]))):
-        found = torch.vmap(torch.func.grad(of_floor), in_dims=places)(floors, pulls)
-        for i, pull in enumerate(pulls):
+        found = torch.vmap(torch.func.grad(of_floor), in_dims=places)(floors, linears)
+        for i, linear in enumerate(linears):
             own = (floor if places[0] is None else floors[i]).clone().requires_grad_()
-            (wanted,) = torch.autograd.grad(of_floor(own, pull), own)
+            (wanted,) = torch.autograd.grad(of_floor(own, linear), own)
             torch.testing.assert_close(found[i], wanted, rtol=1e-5, atol=0)
 
 

@@ -154,7 +154,7 @@ class _Graph:
         self._recorded: Recorded | None = None
 
     def __call__(self, state: "_State", averaging_weight: float) -> "_State":
-        inputs = [*state.tensors(), torch.full_like(state.pace, averaging_weight)]
+        inputs = [*state.tensors(), torch.full_like(state.acceleration, averaging_weight)]
         if self._recorded is None:
 
             def once(tensors: list[Tensor]) -> list[Tensor]:
@@ -169,7 +169,7 @@ class _State:
 
     Attributes:
         covered: 1 at pixels that a window covers, 0 elsewhere; there d keeps its best value.
-        pace: `(B, 1, 1, 1)` in (0, 1], the share of the acceleration (eta above 1/2, momentum) that is applied.
+        acceleration: `(B, 1, 1, 1)` in (0, 1], the share that is applied of eta above 1/2 and of momentum.
         last_step: of the logarithms of the multipliers.
     """
 
@@ -181,7 +181,7 @@ class _State:
         self.covered = covered.to(delta.dtype)
         self.delta = torch.where(covered, delta, best_uncovered(program))
         self.average = self.delta
-        self.pace = torch.ones_like(program.rho)
+        self.acceleration = torch.ones_like(program.rho)
         self.last_step = multipliers.map(torch.zeros_like)
 
     def select(self, images: Tensor) -> "_State":
@@ -191,18 +191,18 @@ class _State:
             self.delta[images],
         )
         chosen.average = self.average[images]
-        chosen.pace = self.pace[images]
+        chosen.acceleration = self.acceleration[images]
         chosen.last_step = self.last_step.select(images)
         return chosen
 
     def tensors(self) -> list[Tensor]:
         """What an iteration changes."""
-        return [self.delta, self.average, self.pace, *self.multipliers.present(), *self.last_step.present()]
+        return [self.delta, self.average, self.acceleration, *self.multipliers.present(), *self.last_step.present()]
 
     def replaced(self, tensors: list[Tensor]) -> "_State":
         """The same state with other `tensors`."""
         other, rest = copy(self), iter(tensors)
-        other.delta, other.average, other.pace = next(rest), next(rest), next(rest)
+        other.delta, other.average, other.acceleration = next(rest), next(rest), next(rest)
         other.multipliers = self.multipliers.map(lambda _: next(rest))
         other.last_step = self.last_step.map(lambda _: next(rest))
         return other
@@ -271,7 +271,7 @@ class _State:
 
     def slow_down(self, stalled: Tensor) -> None:
         """Halves the acceleration of images, `(B,)` bool."""
-        self.pace = torch.where(stalled.reshape(-1, 1, 1, 1), self.pace / 2, self.pace)
+        self.acceleration = torch.where(stalled.reshape(-1, 1, 1, 1), self.acceleration / 2, self.acceleration)
 
     def typical_violation(self) -> Tensor:
         """How far |K d - c| is above R, as the multipliers weigh it: `(B, 1, 1, 1)`, 1 at an optimum."""
@@ -301,7 +301,7 @@ class _State:
 
         Alone and with rho = 0, it only scales d, which is done at once.
         """
-        exponent, repeated = 0.5 + (eta - 0.5) * self.pace, momentum * self.pace
+        exponent, repeated = 0.5 + (eta - 0.5) * self.acceleration, momentum * self.acceleration
         if launch := kernels.fusing(self.delta, self.program.ball.window):
             steps, raised = self._fused_step(launch, exponent, repeated)
         else:
@@ -338,8 +338,8 @@ class _State:
         if ellipsoid is not None:
             weights = (ellipsoid.luminance, ellipsoid.contrast)
         moments = (ball.reference_mean, ball.reference_variance)
-        paces = (exponent.flatten(), repeated.flatten())
-        updated = launch.update_multipliers(self.delta, ball.reference, moments, floor, weights, paces, ball.window)
+        rates = (exponent.flatten(), repeated.flatten())
+        updated = launch.update_multipliers(self.delta, ball.reference, moments, floor, weights, rates, ball.window)
         floor_steps = raised = mean_step = mean = None
         if floor is not None:
             floor_steps, raised = FloorMultipliers(*updated.steps), FloorMultipliers(*updated.multipliers)

@@ -76,7 +76,7 @@ def iterate(program: Program, seed: int) -> dual._State:
     """In the middle of a solve."""
     x = program.ball.reference
     state = dual._State(program, feasible_multipliers(program), 0.05 * random_like(x, seed))
-    state.pace = torch.linspace(1, 0.25, len(x), dtype=x.dtype).reshape(-1, 1, 1, 1)
+    state.acceleration = torch.linspace(1, 0.25, len(x), dtype=x.dtype).reshape(-1, 1, 1, 1)
     state.last_step = state.last_step.map(lambda values: 0.1 * random_like(values.clone(), seed + 2).to(x.dtype))
     return state
 
@@ -160,11 +160,11 @@ def test_updates_are_those_of_torch(window, level, seed):
     x = torch.cat([photograph(seed % 5, 31), 0.5 * photograph(seed % 5 + 1, 31)]).float()[:, :, :29, :]
     levels = LEVELS.get(level) or {"floor": torch.linspace(0.9, 0.97, x[0, 0].numel()).reshape(1, 1, 29, 31)}
     state = iterate(program_of(x, levels, seed, window), seed + 1)
-    paces = 0.5 + 0.3 * state.pace, 0.8 * state.pace
+    rates = 0.5 + 0.3 * state.acceleration, 0.8 * state.acceleration
     assert kernels.fusing(state.delta, window)
     fused, expected, violations = (
-        state._fused_step(cpu, *paces),
-        defined(state._step, *paces),
+        state._fused_step(cpu, *rates),
+        defined(state._step, *rates),
         defined(state.violations),
     )
     eps = torch.finfo(torch.float32).eps
@@ -200,17 +200,17 @@ def test_nan_stays_in_its_image(window):
         alone = cpu.product(*[x[:1]] * 3, window)
         assert torch.equal(alone[0], right[0][:1]) and torch.equal(alone[1], right[1][:1])
         state = iterate(program_of(x, {"floor": 0.9, "mean": 0.97}, 1, window), 2)
-        paces = 0.5 + 0.3 * state.pace, 0.8 * state.pace
-        before = state._fused_step(cpu, *paces)
+        rates = 0.5 + 0.3 * state.acceleration, 0.8 * state.acceleration
+        before = state._fused_step(cpu, *rates)
         state.delta = torch.where(torch.tensor([False, True, False]).reshape(3, 1, 1, 1), torch.nan, state.delta)
-        after = state._fused_step(cpu, *paces)
+        after = state._fused_step(cpu, *rates)
         for mine, other in zip(before, after, strict=True):
             for name in ("luminance", "contrast", "mean"):
                 assert torch.equal(getattr(mine, name)[clean], getattr(other, name)[clean])
                 assert bool(getattr(other, name)[1].isnan().any())
         state.delta = torch.where(state.delta.isnan(), 0.0, state.delta)
         state.delta[1, 0, 5, 5] = torch.nan  # reaches some windows, whose largest multiplier then is a floor for all
-        found, expected = state._fused_step(cpu, *paces)[1], defined(state._step, *paces)[1]
+        found, expected = state._fused_step(cpu, *rates)[1], defined(state._step, *rates)[1]
         for name in ("luminance", "contrast"):
             assert torch.equal(getattr(found, name).isnan(), getattr(expected, name).isnan())
             assert bool(getattr(found, name)[1].isnan().all())
@@ -226,7 +226,7 @@ def test_results_do_not_depend_on_the_number_of_threads(window):
         results.append([maps, window.adjoint(maps, 45, 45)])
         if window.is_own_adjoint:
             state = iterate(program_of(x, {"floor": 0.9, "mean": 0.97}, 1), 2)
-            steps, raised = state._fused_step(cpu, 0.5 + 0.3 * state.pace, 0.8 * state.pace)
+            steps, raised = state._fused_step(cpu, 0.5 + 0.3 * state.acceleration, 0.8 * state.acceleration)
             results[-1] += [*cpu.product(x, x, x, window), *steps.present(), *raised.present()]
     for other in results[1:]:
         assert all(torch.equal(mine, its) for mine, its in zip(results[0], other, strict=True))
@@ -420,15 +420,15 @@ def test_kernels_are_shared_where_there_is_enough_for_every_thread(monkeypatch):
 def test_kernels_called_at_once_do_not_disturb_each_other():
     x = torch.cat([photograph(k, 90) for k in range(2)]).float()
     state = iterate(program_of(x, {"floor": 0.9, "mean": 0.97}, 1), 2)
-    paces = 0.5 + 0.3 * state.pace, 0.8 * state.pace
-    steps, raised = state._fused_step(cpu, *paces)
+    rates = 0.5 + 0.3 * state.acceleration, 0.8 * state.acceleration
+    steps, raised = state._fused_step(cpu, *rates)
     expected = [*steps.present(), *raised.present()]
     wrong = []
 
     def repeat() -> None:
         torch.set_num_threads(2)
         for _ in range(100):
-            steps, raised = state._fused_step(cpu, *paces)
+            steps, raised = state._fused_step(cpu, *rates)
             found = [*steps.present(), *raised.present()]
             wrong.extend(k for k in range(len(found)) if not torch.equal(found[k], expected[k]))
 

@@ -178,9 +178,9 @@ def test_updates_are_those_of_torch(window, level, dtype, seed):
         levels = {"floor": torch.tensor([0.9, 0.97])}
     program = Program(SSIMBall(x, window=window, **levels), random_like(x, seed))
     state = dual._State(program, feasible_multipliers(program), 0.05 * random_like(x, seed + 1).to(dtype))
-    state.pace = torch.tensor([1.0, 0.25], dtype=dtype).reshape(-1, 1, 1, 1)
+    state.acceleration = torch.tensor([1.0, 0.25], dtype=dtype).reshape(-1, 1, 1, 1)
     state.last_step = state.last_step.map(lambda v: 0.1 * random_like(v.clone(), seed + 2).to(dtype))
-    exponent, repeated = 0.5 + 0.3 * state.pace, 0.8 * state.pace
+    exponent, repeated = 0.5 + 0.3 * state.acceleration, 0.8 * state.acceleration
     fused = state._fused_step(import_module("percep.kernels.gpu.launch"), exponent, repeated)
     with pytest.MonkeyPatch.context() as patch:
         by_torch(patch)
@@ -339,7 +339,7 @@ def test_steps_without_questions_to_the_device_are_the_same_steps(monkeypatch):
         dual._iterated(Dual(), 12, asked, 0.5)
         with monkeypatch.context() as patch:
             patch.setattr(dual, "any_set", lambda mask: True)
-            dual._iterated(Dual(), 12, recorded, torch.full_like(recorded.pace, 0.5))
+            dual._iterated(Dual(), 12, recorded, torch.full_like(recorded.acceleration, 0.5))
         for mine, other in zip(recorded.tensors(), asked.tensors(), strict=True):
             torch.testing.assert_close(mine, other, rtol=1e-12, atol=1e-14)
     assert not graphs.any_set(torch.zeros(3, dtype=torch.bool)) and graphs.any_set(torch.ones(1, dtype=torch.bool))

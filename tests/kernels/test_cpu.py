@@ -265,10 +265,10 @@ def test_derivatives_through_the_kernels_are_adjoints():
 
 def test_what_is_to_be_differentiated_elsewhere_is_left_to_torch():
     window, x, size = Window.gaussian(5), photograph(1, 20).float(), (20, 20)
-    price = window.mean(x).abs().requires_grad_()
-    quadratic = WindowQuadratic(window, size, price, 2 * price)
+    multiplier = window.mean(x).abs().requires_grad_()
+    quadratic = WindowQuadratic(window, size, multiplier, 2 * multiplier)
     for how in (quadratic.product, lambda values: quadratic.curved(values)[0]):
-        (gradient,) = torch.autograd.grad((how(x) * x).sum(), price, retain_graph=True)
+        (gradient,) = torch.autograd.grad((how(x) * x).sum(), multiplier, retain_graph=True)
         assert bool((gradient > 0).any())
     assert not kernels.fusing(x, window, x.double())
     tangent = random_like(x, 1).float()
@@ -290,8 +290,8 @@ def test_solutions_and_bounds_do_not_depend_on_the_path(level):
 def test_other_windows_keep_torch_s_product():
     window, x = Window.uniform(8), photograph(1, 40).float()
     assert kernels.launchers(x, window) and not kernels.fusing(x, window)
-    price = window.mean(x).abs()
-    quadratic = WindowQuadratic(window, (40, 40), price, 2 * price)
+    multiplier = window.mean(x).abs()
+    quadratic = WindowQuadratic(window, (40, 40), multiplier, 2 * multiplier)
     product, curvature = quadratic.curved(x)
     close(product, defined(quadratic.product, x))
     torch.testing.assert_close(curvature, per_image(x * product))

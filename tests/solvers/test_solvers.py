@@ -91,7 +91,7 @@ def test_gaussian_tiles_are_exact_at_the_pixel_range():
 
 @pytest.mark.slow("solves two hundred programs to 1e-6")
 @pytest.mark.parametrize("levels", [{"floor": 0.9}, {"floor": 0.97, "mean": 0.99}], ids=["floor", "both"])
-def test_tiles_price_what_only_the_pixel_range_makes_scarce(levels):
+def test_tiles_find_multipliers_that_only_the_pixel_range_makes_scarce(levels):
     """Clipping can take a tile out of its floor that would be inside it without the range."""
     seeds = torch.Generator().manual_seed(0)
     x = (torch.rand(200, 1, 16, 16, generator=seeds, dtype=torch.float64) * 1.6 - 0.3).clamp(0, 1)
@@ -153,10 +153,10 @@ def test_the_bound_holds_for_any_multipliers_and_any_point(kind, seed, level, rh
     feasible = task.ball.scale(feasible).reshape(-1, 1, 1, 1) * feasible
     ascent = solve(task, Dual(max_iterations=5), tol=1.0).delta
     generator = torch.Generator().manual_seed(seed)
-    price = [torch.rand(task.ball.map_shape, dtype=torch.float64, generator=generator) * 20 for _ in range(2)]
+    values = [torch.rand(task.ball.map_shape, dtype=torch.float64, generator=generator) * 20 for _ in range(2)]
     multipliers = Multipliers.of(
-        price[0] if task.ball.floor is not None else None,
-        price[1] if task.ball.floor is not None else None,
+        values[0] if task.ball.floor is not None else None,
+        values[1] if task.ball.floor is not None else None,
         torch.full((1, 1, 1, 1), 3.0, dtype=torch.float64) if task.ball.mean is not None else None,
     )
     bound = dual_bound(task, multipliers, 0.1 * random_like(task.linear, seed + 3))
@@ -178,8 +178,8 @@ def test_normal_equations_are_the_gradient_of_the_lagrangian():
     task = program("photograph", 2, 1.0, LEVELS["both"])
     ball = task.ball
     generator = torch.Generator().manual_seed(1)
-    price = [torch.rand(ball.map_shape, dtype=torch.float64, generator=generator) for _ in range(2)]
-    multipliers = Multipliers.of(*price, torch.full((1, 1, 1, 1), 0.7, dtype=torch.float64))
+    values = [torch.rand(ball.map_shape, dtype=torch.float64, generator=generator) for _ in range(2)]
+    multipliers = Multipliers.of(*values, torch.full((1, 1, 1, 1), 0.7, dtype=torch.float64))
     delta = (0.1 * random_like(task.linear, 9)).requires_grad_()
     assert ball.floor_sets is not None and ball.ellipsoid is not None
     window, x = ball.window, ball.reference
@@ -190,8 +190,8 @@ def test_normal_equations_are_the_gradient_of_the_lagrangian():
     lagrangian = (
         (task.linear * delta).sum()
         - 0.5 * ((delta - task.anchor) ** 2).sum()
-        - (price[0] * (window.mean(delta - ball.floor_sets.luminance.k * x)) ** 2).sum()
-        - (price[1] * spread(delta - ball.floor_sets.contrast.k * x)).sum()
+        - (values[0] * (window.mean(delta - ball.floor_sets.luminance.k * x)) ** 2).sum()
+        - (values[1] * spread(delta - ball.floor_sets.contrast.k * x)).sum()
         - 0.7 * (ball.ellipsoid.luminance * window.mean(delta) ** 2 + ball.ellipsoid.contrast * spread(delta)).sum()
     )
     (gradient,) = torch.autograd.grad(lagrangian, delta)

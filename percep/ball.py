@@ -21,9 +21,9 @@ Level = float | Tensor
 _TINY = 1e-300
 # A window's moments cancel against each other: in float64 their error is about 1e-16 of the squared pixel range,
 # and the smallest squared radius is about 1e-6 of it, so membership is decided to about 1e-10.
-_ROUNDING = 1e-10
+_TOLERANCE = 1e-10
 # Batches with more values than this are certified channel by channel.
-_LARGE = 2**20
+_MAX_VALUES_AT_ONCE = 2**20
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,8 @@ class MeanBall:
 
 
 @dataclass
-class _Known:
-    """What has been computed of a ball so far, None what has not.
+class _Cache:
+    """Quantities of a ball that are computed when they are first needed; None before.
 
     Attributes:
         moments: local mean and variance of the reference in float64, `(B, C, h, w)`.
@@ -98,8 +98,8 @@ class _Known:
     floor_sets: FloorSets | None = None
     ellipsoid: MeanBall | None = None
 
-    def select(self, images: Tensor) -> "_Known":
-        return _Known(
+    def select(self, images: Tensor) -> "_Cache":
+        return _Cache(
             None if self.moments is None else (self.moments[0][images], self.moments[1][images]),
             None if self.floor_sets is None else self.floor_sets.select(images),
             None if self.ellipsoid is None else self.ellipsoid.select(images),
@@ -108,7 +108,7 @@ class _Known:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class _Fields:
-    """The values of an `SSIMBall`, checked and laid out: images that are not finite are 0, levels are 4-dimensional."""
+    """The validated fields of an `SSIMBall`: images that are not finite are set to 0, levels are 4-dimensional."""
 
     reference: Tensor
     floor: Tensor | None
@@ -118,7 +118,7 @@ class _Fields:
     finite: Tensor
     num_windows: int
     _expansion: Tensor | None = None
-    _known: _Known = field(default_factory=_Known)
+    _cache: _Cache = field(default_factory=_Cache)
 
 
 class SSIMBall(_Fields):
@@ -126,8 +126,8 @@ class SSIMBall(_Fields):
 
     * `floor` t: S1 >= t1 and S2 >= t2 in every window and channel with t1 t2 = t, hence SSIM >= t everywhere. The ball
       of each factor is exact (Brunet, Vrscay, Wang, IEEE TIP 2012); the split is a choice. The set SSIM >= t, which is
-      not convex, is wider: where one factor loses nothing, the other may lose more than its share, so the least SSIM of
-      an answer is often above t (0.94 at a floor of 0.9, where only contrast is spent).
+      not convex, is larger: if one factor is 1, the other may fall below its share of t. So the least SSIM of a
+      solution is often above t (0.94 at a floor of 0.9, if only the contrast factor is below 1).
     * `mean` t: the mean of SSIM over windows and channels is at least t. The convex set used by the solvers is
       one ellipsoid per image, an inner approximation: the denominators of 1 - S1 and 1 - S2 are replaced by
       lower bounds. `expand` re-expands them at a perturbation, `boundary` goes to the exact limit along a ray.
@@ -135,7 +135,7 @@ class SSIMBall(_Fields):
 
     Args:
         reference: `(B, C, H, W)` images in `[0, 1]`, float32 or float64. An image with NaN or infinite values is
-            kept out of every computation; `finite` tells which.
+            replaced by 0 in every computation; `finite` marks it.
         floor: in (0, 1): a number, a tensor `(B,)`, or a tensor that broadcasts to `(B, C, h, w)`.
         mean: in (0, 1): a number or a tensor `(B,)`.
         window: the SSIM window, `Window.gaussian()` by default.
@@ -143,7 +143,7 @@ class SSIMBall(_Fields):
 
     Attributes:
         reference, floor, mean, window, luminance_share: as given; levels as float64 tensors of four dimensions.
-        finite: `(B,)` bool, which references are.
+        finite: `(B,)` bool, which references hold neither NaN nor infinity.
         num_windows: windows of an image, channels included.
 
     Raises:
@@ -165,7 +165,7 @@ class SSIMBall(_Fields):
             raise InputError("an SSIM ball needs a floor, a mean or both, each in (0, 1)")
         luminance_share = require_level("luminance_share", luminance_share)
         window = Window.gaussian() if window is None else window
-        # Under inference mode too a ball is made of tensors that autograd can save.
+        # Autograd can save these tensors even if the ball is made under inference mode.
         with torch.inference_mode(False), torch.no_grad():
             finite = finite.clone()
             reference = torch.where(finite[:, None, None, None], reference, torch.zeros_like(reference))
@@ -182,8 +182,8 @@ class SSIMBall(_Fields):
 
     def __repr__(self) -> str:
         levels = ((name, getattr(self, name)) for name in ("floor", "mean"))
-        held = "".join(f", {name} {range_of(level)}" for name, level in levels if level is not None)
-        return f"SSIMBall({shape_of(self.reference)}{held}, {self.window!r})"
+        levels_text = "".join(f", {name} {range_of(level)}" for name, level in levels if level is not None)
+        return f"SSIMBall({shape_of(self.reference)}{levels_text}, {self.window!r})"
 
     @property
     def batch(self) -> int:
@@ -212,7 +212,7 @@ class SSIMBall(_Fields):
         if self.reference.dtype == torch.float64:
             return self
         expansion = None if self._expansion is None else self._expansion.double()
-        return self._derived(_Known(self.reference_moments), reference=self.reference.double(), _expansion=expansion)
+        return self._derived(_Cache(self.reference_moments), reference=self.reference.double(), _expansion=expansion)
 
     @property
     def exact(self) -> Iterator[tuple[slice, "SSIMBall"]]:
@@ -220,7 +220,7 @@ class SSIMBall(_Fields):
 
         One for a small batch; channel by channel for a large one, so that float64 adds little to the memory.
         """
-        if self.reference.numel() <= _LARGE:
+        if self.reference.numel() <= _MAX_VALUES_AT_ONCE:
             yield slice(None), self.double
             return
         for channel in range(self.reference.shape[1]):
@@ -228,7 +228,7 @@ class SSIMBall(_Fields):
 
     @cached_property
     def view(self) -> View:
-        """What the constraints see of the reference: what solvers ask for moments, their adjoint and the coverage."""
+        """The linear view of the reference that the constraints act on: local moments, their adjoint, coverage."""
         return View(self.window, self.reference, self.reference_mean, self.reference_variance)
 
     @cached_property
@@ -244,21 +244,21 @@ class SSIMBall(_Fields):
     @property
     def reference_moments(self) -> tuple[Tensor, Tensor]:
         """Local mean and variance of the reference in float64, `(B, C, h, w)` each."""
-        if self._known.moments is None:
+        if self._cache.moments is None:
             view = View.of(self.window, self.reference.double())
-            self._known.moments = view.reference_mean, view.reference_variance
-        return self._known.moments
+            self._cache.moments = view.reference_mean, view.reference_variance
+        return self._cache.moments
 
     @property
     def floor_sets(self) -> FloorSets | None:
         """The exact balls `S1 >= t1` and `S2 >= t2` of every window, or None without a floor."""
-        if self.floor is not None and self._known.floor_sets is None:
+        if self.floor is not None and self._cache.floor_sets is None:
             mean, variance = self.reference_moments
-            self._known.floor_sets = FloorSets(
+            self._cache.floor_sets = FloorSets(
                 self._local(self.floor**self.luminance_share, mean**2, C1),
                 self._local(self.floor ** (1 - self.luminance_share), variance, C2),
             )
-        return self._known.floor_sets
+        return self._cache.floor_sets
 
     def _local(self, level: Tensor, squared: Tensor, constant: float) -> LocalBall:
         k = (1 - level) / level
@@ -273,14 +273,14 @@ class SSIMBall(_Fields):
         Denominators are `mean(x)^2 + mean(y)^2 + C1` and `var(x) + var(y) + C2` with, for y, the least value
         in the floor's balls (0 without a floor), or the value at the perturbation given to `expand`.
         """
-        if self.mean is not None and self._known.ellipsoid is None:
+        if self.mean is not None and self._cache.ellipsoid is None:
             dtype = self.reference.dtype
             luminance, contrast = ((1 / (self.num_windows * each)).to(dtype) for each in self._denominators())
-            self._known.ellipsoid = MeanBall(luminance, contrast, (1 - self.mean).to(dtype))
-        return self._known.ellipsoid
+            self._cache.ellipsoid = MeanBall(luminance, contrast, (1 - self.mean).to(dtype))
+        return self._cache.ellipsoid
 
     def _denominators(self) -> Denominators:
-        """Those of the losses that the ellipsoid takes, `(B, C, h, w)` float64."""
+        """The denominators of 1 - S1 and 1 - S2 in the ellipsoid, `(B, C, h, w)` float64."""
         ball = self.double
         if ball._expansion is not None:
             return ball.view.denominators(ball.reference + ball._expansion)
@@ -296,21 +296,21 @@ class SSIMBall(_Fields):
         """This ball with the mean's denominators taken at `delta`, `(B, C, H, W)`.
 
         Along the ray of `delta` the ellipsoid then measures `mean((1 - S1) + (1 - S2))` exactly; elsewhere it
-        is no longer an inner approximation, so take the answer to `boundary` of this ball. Raises `InputError` for
+        is no longer an inner approximation, so scale the solution by `boundary` of this ball. Raises `InputError` for
         another shape than the reference's.
         """
         self._require_like(delta, "delta")
-        return self._derived(_Known(self._known.moments), _expansion=delta.detach().to(self.reference.dtype))
+        return self._derived(_Cache(self._cache.moments), _expansion=delta.detach().to(self.reference.dtype))
 
     def with_reference_moments(self, mean: Tensor, variance: Tensor) -> "SSIMBall":
-        """This ball with its `reference_moments` given instead of computed: those of another ball of its values."""
-        return self._derived(_Known((mean, variance)))
+        """This ball with its `reference_moments` given instead of computed; they must be those of its reference."""
+        return self._derived(_Cache((mean, variance)))
 
     def attached(self, reference: Tensor | None, floor: Level | None = None, mean: Level | None = None) -> "SSIMBall":
         """This ball with radii, centres and weights that autograd can differentiate in the tensors given.
 
-        They must hold the values the ball was built from; what is None stays as it is, the moments of a reference
-        included.
+        They must hold the values that the ball was built from. What is None stays as it is; without a `reference` its
+        moments are not computed again.
         """
         levels = {
             name: _four_dimensional(level.to(self.reference.device, torch.float64))
@@ -318,14 +318,14 @@ class SSIMBall(_Fields):
             if isinstance(level, Tensor)
         }
         if reference is None:
-            return self._derived(_Known(self._known.moments), **levels)
+            return self._derived(_Cache(self._cache.moments), **levels)
         values = torch.where(self.finite[:, None, None, None], reference, 0.0)
-        return self._derived(_Known(), reference=values, **levels)
+        return self._derived(_Cache(), reference=values, **levels)
 
     def select(self, images: Tensor) -> "SSIMBall":
         """The balls of some of the images, `images` an index or boolean tensor."""
         return self._derived(
-            self._known.select(images),
+            self._cache.select(images),
             reference=self.reference[images],
             finite=self.finite[images],
             floor=None if self.floor is None else _of_images(self.floor, images),
@@ -337,16 +337,16 @@ class SSIMBall(_Fields):
         part = slice(channel, channel + 1)
         mean, variance = self.reference_moments
         return self._derived(
-            _Known((mean[:, part], variance[:, part])),
+            _Cache((mean[:, part], variance[:, part])),
             reference=self.reference[:, part].double(),
             floor=self.floor[:, part] if self.floor is not None and self.floor.shape[1] > 1 else self.floor,
             _expansion=None if self._expansion is None else self._expansion[:, part].double(),
         )
 
-    def _derived(self, known: _Known, **changes: Any) -> "SSIMBall":
-        """A ball of these values but for some fields, and of which so much is known; not checked again."""
+    def _derived(self, cache: _Cache, **changes: Any) -> "SSIMBall":
+        """This ball with some fields changed and with another cache; not validated again."""
         values = {each.name: getattr(self, each.name) for each in fields(self)}
-        return _DerivedBall(**(values | changes | {"_known": known}))
+        return _DerivedBall(**(values | changes | {"_cache": cache}))
 
     def _require_like(self, values: Tensor, name: str) -> None:
         reference = self.reference
@@ -372,7 +372,7 @@ class SSIMBall(_Fields):
         for an image that is not finite, that lies outside [0, 1] or whose reference is not finite.
 
         Raises:
-            InputError: images of another shape or type, or with values outside [-1, 2]: on another scale.
+            InputError: images of another shape or type, or with values outside [-1, 2], which indicate another scale.
         """
         require_perturbed(images, self.reference)
         self._require_like(images, "images")
@@ -403,8 +403,8 @@ class SSIMBall(_Fields):
         result = torch.full((self.batch,), torch.inf, dtype=torch.float64, device=self.reference.device)
         squared_norm, finite = torch.zeros_like(result), self.finite
         for channels, ball in self.exact:
-            values, whole = _finite(delta[:, channels].double())
-            finite = finite & whole
+            values, finite_part = _finite(delta[:, channels].double())
+            finite = finite & finite_part
             limit = torch.where(values > 0, ball.highest, ball.reference) / values.abs().clamp_min(_TINY)
             result = torch.minimum(result, torch.where(values == 0, torch.inf, limit).flatten(1).amin(1))
             moments = ball.view.moments(values)
@@ -414,12 +414,12 @@ class SSIMBall(_Fields):
                 squared_norm += ball.ellipsoid.squared_norm(moments.mean, moments.variance.clamp_min(0)).flatten()
         if self.mean is not None:
             result = torch.minimum(result, ((1 - self.mean.flatten()) / squared_norm.clamp_min(_TINY)).sqrt())
-        return torch.where(finite, (result * (1 - _ROUNDING)).clamp_max(1.0), 0.0)
+        return torch.where(finite, (result * (1 - _TOLERANCE)).clamp_max(1.0), 0.0)
 
     def boundary(self, delta: Tensor) -> Tensor:
         """`(B,)` float64: how far the ray of `delta` runs inside the true set (`contains`), by bisection.
 
-        `s * delta` is inside and `(s + 2e-12) * delta` outside, up to s = 4; so an answer of 4 means at
+        `s * delta` is inside and `(s + 2e-12) * delta` outside, up to s = 4; so a result of 4 means at
         least 4. On a ray 1 - S1 and 1 - S2 grow with s, so the crossing is the first one. 0 for a perturbation that is
         not finite. Raises `InputError` for another shape than the reference's.
         """
@@ -442,7 +442,8 @@ class _DerivedBall(SSIMBall):
 def _along_ray(sets: FloorSets, moments: Moments) -> Tensor:
     """The largest s with `s d` in both sets of a window, `(B, C, h, w)`.
 
-    `s^2 statistic(d)^2 - 2 s k statistic(d) statistic(x) <= k (2 statistic(x)^2 + C)`: the stable root of the boundary.
+    The positive root of `s^2 <d, d> - 2 s k <d, x> = k (2 <x, x> + C)`, with the product of the local means for
+    luminance and the local covariance for contrast as `<., .>`.
     """
     mean_x, var_x, limits = moments.view.reference_mean, moments.view.reference_variance, []
     for k, quadratic, linear, squared, constant in (
@@ -459,7 +460,7 @@ def _per_image(values: Tensor) -> Tensor:
 
 
 def _of_images(values: Tensor, images: Tensor) -> Tensor:
-    """Some of the images' values; the same where one value is that of all."""
+    """The values of some of the images; unchanged if all images share one value."""
     return values[images] if values.shape[0] > 1 else values
 
 

@@ -1,4 +1,4 @@
-"""The program over an SSIM ball, its answer, and the status of each image."""
+"""The program over an SSIM ball, its solution, and the status of each image."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -91,7 +91,7 @@ class Program:
 
     @property
     def finite(self) -> Tensor:
-        """`(B,)` bool: whose reference, linear term and anchor are finite."""
+        """`(B,)` bool: which images have a finite reference, linear term and anchor."""
         finite = self.ball.finite & torch.isfinite(self.linear).flatten(1).all(1)
         if self.anchor is not None:
             finite = finite & torch.isfinite(self.anchor).flatten(1).all(1)
@@ -122,16 +122,17 @@ class Program:
 
     @property
     def magnitude(self) -> Tensor:
-        """`(B,)`: of the linear terms, the largest `|g|` plus the largest `|rho a|` of an image."""
+        """`(B,)`: the size of each linear term, the largest `|g|` of the image plus its largest `|rho a|`."""
         size = self.linear.flatten(1).abs().amax(1)
         if self.anchor is not None:
             size = size + self.rho.flatten() * self.anchor.flatten(1).abs().amax(1)
         return size
 
     def normalized(self) -> tuple["Program", Tensor]:
-        """The same programs in units `(B,)` of the objective in which the linear terms are of order 1.
+        """The programs with the objective divided by a unit, for linear terms of order 1; and the units, `(B,)`.
 
-        Units are powers of two, so that nothing is rounded; 0 where g and rho a are 0, and the program then unchanged.
+        Units are powers of two, so that nothing is rounded; a unit of 0 stands for g and rho a of 0: that
+        program is unchanged.
         """
         size = self.magnitude
         mantissa = torch.frexp(size).mantissa
@@ -150,7 +151,7 @@ class Program:
 
 
 class FloorMultipliers(NamedTuple):
-    """One number per window for each of a floor's two sets, `(B, C, h, w)`: multipliers as a rule."""
+    """Values per window of the floor's two constraints, `(B, C, h, w)`: multipliers, radii, violations or steps."""
 
     luminance: Tensor
     contrast: Tensor
@@ -158,12 +159,12 @@ class FloorMultipliers(NamedTuple):
 
 @dataclass(frozen=True, repr=False)
 class Multipliers:
-    """One number per constraint of a program: as a rule its Lagrange multipliers, at least 0.
+    """Values per constraint of a program: its Lagrange multipliers, at least 0, or slacks or steps of the same shapes.
 
-    They belong to the constraints' squares, `|statistic(d - k x)|^2 <= radius^2` in every window.
+    They are multipliers of the squared constraints, `|statistic(d - k x)|^2 <= radius^2` in every window.
 
     Attributes:
-        floor: of the floor's two sets; None without a floor.
+        floor: of the floor's two constraints; None without a floor.
         mean: `(B, 1, 1, 1)`, of the ellipsoid; None without a mean.
     """
 
@@ -179,7 +180,7 @@ class Multipliers:
 
     @classmethod
     def of(cls, luminance: Tensor | None, contrast: Tensor | None, mean: Tensor | None = None) -> "Multipliers":
-        """The inverse of `tensors`. Raises `InputError` for one of a floor's two without the other."""
+        """The inverse of `tensors`. Raises `InputError` for luminance without contrast, or the reverse."""
         if luminance is None and contrast is None:
             return cls(None, mean)
         if luminance is None or contrast is None:
@@ -188,12 +189,12 @@ class Multipliers:
 
     @property
     def luminance(self) -> Tensor | None:
-        """Of the floor's luminance sets, `(B, C, h, w)`; None without a floor."""
+        """Of the floor's luminance constraints, `(B, C, h, w)`; None without a floor."""
         return None if self.floor is None else self.floor.luminance
 
     @property
     def contrast(self) -> Tensor | None:
-        """Of the floor's contrast sets, `(B, C, h, w)`; None without a floor."""
+        """Of the floor's contrast constraints, `(B, C, h, w)`; None without a floor."""
         return None if self.floor is None else self.floor.contrast
 
     def channels(self, channels: slice) -> "Multipliers":
@@ -204,11 +205,11 @@ class Multipliers:
         return Multipliers(floor, self.mean)
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "Multipliers":
-        """`function` of each tensor that is there."""
+        """`function` of each tensor that is not None."""
         return Multipliers.of(*(None if mine is None else function(mine) for mine in self.tensors()))
 
     def join(self, other: "Multipliers", function: Callable[[Tensor, Tensor], Tensor]) -> "Multipliers":
-        """`function` of each pair of tensors that are there."""
+        """`function` of each pair of tensors; None where either is None."""
         pairs = zip(self.tensors(), other.tensors(), strict=True)
         return Multipliers.of(*(None if a is None or b is None else function(a, b) for a, b in pairs))
 
@@ -222,7 +223,7 @@ class Multipliers:
             mine[images] = new
 
     def present(self) -> list[Tensor]:
-        """The tensors that are there, in the order of `tensors`."""
+        """The tensors that are not None, in the order of `tensors`."""
         return [part for part in self.tensors() if part is not None]
 
     def tensors(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
@@ -232,7 +233,7 @@ class Multipliers:
 
 @dataclass(frozen=True, repr=False)
 class Solution:
-    """One answer per image.
+    """The solutions of a batch of programs.
 
     Attributes:
         delta: `(B, C, H, W)`, in the reference's dtype, strictly inside the ball's convex set.
@@ -268,7 +269,7 @@ class Solution:
         )
 
     def select(self, images: Tensor) -> "Solution":
-        """The answers of some of the images, `images` an index tensor."""
+        """The solutions of some of the images, `images` an index tensor."""
         return Solution(
             self.delta[images],
             self.objective[images],
@@ -279,15 +280,15 @@ class Solution:
             None if self.multipliers is None else self.multipliers.select(images),
         )
 
-    def update(self, images: Tensor, answers: "Solution") -> None:
-        """Overwrites the answers of some of the images in place, all but their status."""
+    def update(self, images: Tensor, other: "Solution") -> None:
+        """Overwrites the solutions of some of the images in place, all but their status."""
         for mine, new in (
-            (self.delta, answers.delta),
-            (self.objective, answers.objective),
-            (self.bound, answers.bound),
-            (self.gap, answers.gap),
-            (self.iterations, answers.iterations),
+            (self.delta, other.delta),
+            (self.objective, other.objective),
+            (self.bound, other.bound),
+            (self.gap, other.gap),
+            (self.iterations, other.iterations),
         ):
             mine[images] = new
-        if self.multipliers is not None and answers.multipliers is not None:
-            self.multipliers.update(images, answers.multipliers)
+        if self.multipliers is not None and other.multipliers is not None:
+            self.multipliers.update(images, other.multipliers)

@@ -1,19 +1,18 @@
-"""The one loop of the iterative solvers: steps, now and then a certificate, and images that leave when they are solved.
+"""The loop that all iterative solvers share: iterations, certificates, and removal of solved images.
 
 A new iterative solver is one file with two classes, of which `percep.solvers.projected_gradient` is the shortest
-example; its line in `percep.solvers.SOLVERS` gives it a name, and the tests of degenerate programs.
+example; its line in `percep.solvers.SOLVERS` gives it a name, and runs the tests of degenerate programs on it.
 
 1. Its settings, a frozen dataclass that derives from `IterativeSolver`, with the fields `max_iterations` and
-   `check_every` and an `init` that makes the first iterate.
-2. Its `Iterate`: what is carried from one iteration to the next, for the images still to be solved, and four methods.
+   `check_every` and an `init` that makes the initial iterate.
+2. Its `Iterate`: what is carried from one iteration to the next, for the unsolved images, and four methods.
    `maximise` and `update` are the two halves of an iteration: a perturbation at fixed dual variables, then the dual
    variables. `candidate` is what may be certified between the two. `select` keeps some of the images.
 
 Everything else is done here. The loop restores a candidate to feasibility, keeps the best objective and the least
 bound of each image, and drops the images whose gap is small enough; `Solver.solve` around it checks arguments, scales
-programs to order 1 and leaves out images that are not finite. A solver that is wrong is slow or gives loose bounds, but
-its answers are feasible, and its bounds true as long as they come from `lagrangian.dual_bound` or
-`patches.copies_bound`.
+programs to order 1 and leaves out images that are not finite. A wrong solver is slow or has loose bounds, but its
+solutions are feasible, and its bounds valid if they come from `lagrangian.dual_bound` or `patches.copies_bound`.
 """
 
 from abc import ABC, abstractmethod
@@ -32,7 +31,7 @@ _MAX_TIGHTENING = 1e-3
 
 
 class Candidate(NamedTuple):
-    """What an iterate has to offer for certification, for its `B` images.
+    """What is certified of an iterate, for its `B` images.
 
     Attributes:
         delta: perturbations `(B, C, H, W)`, nearly feasible.
@@ -46,12 +45,12 @@ class Candidate(NamedTuple):
 
 
 class Iterate(ABC):
-    """What a solver carries from one iteration to the next, for the images it still works on; changed in place.
+    """What a solver carries from one iteration to the next, for the unsolved images; changed in place.
 
     Attributes:
-        program: the program of those images.
+        program: of those images.
         tightening: the share of the tolerance by which squared radii are reduced when a candidate's windows are
-            restored to feasibility: more moves the candidate further, less takes more rounds.
+            restored to feasibility: a larger share changes the candidate more, a smaller one needs more rounds.
     """
 
     program: Program
@@ -68,11 +67,11 @@ class Iterate(ABC):
 
     @abstractmethod
     def maximise(self) -> None:
-        """The first half of an iteration: a perturbation at the present dual variables."""
+        """The first half of an iteration: a perturbation at the current dual variables."""
 
     @abstractmethod
     def candidate(self) -> Candidate:
-        """What to certify; asked for between `maximise` and `update`."""
+        """What to certify; called between `maximise` and `update`."""
 
     @abstractmethod
     def update(self, gap: Tensor | None) -> None:
@@ -84,14 +83,14 @@ class Iterate(ABC):
 
     @abstractmethod
     def select(self, images: Tensor) -> Self:
-        """The iterate of some of its images, `images` `(B,)` bool, with which the loop goes on after a certificate."""
+        """The iterate of some of its images, `(B,)` bool; the loop continues with it after a certificate."""
 
 
 class IterativeSolver(Solver):
     """Iterates until every image's certified gap is small enough.
 
     Attributes:
-        max_iterations: iterations before an image is given up as `iteration_limit`, at least 1.
+        max_iterations: iterations after which an unsolved image has the status `iteration_limit`, at least 1.
         check_every: iterations between certificates, at least 1.
 
     Raises:
@@ -107,7 +106,7 @@ class IterativeSolver(Solver):
 
     @abstractmethod
     def init(self, program: Program, tol: float, warm_start: Solution | None) -> Iterate:
-        """What the first iteration begins with. The arguments and errors of `Solver.answer`."""
+        """The initial iterate. Arguments and errors are those of `Solver.answer`."""
 
     def answer(self, program: Program, tol: float, warm_start: Solution | None) -> Solution:
         """See `Solver.answer`."""
@@ -134,7 +133,7 @@ class IterativeSolver(Solver):
 
 
 def _certify(incumbents: Incumbents, images: Tensor, iterate: Iterate, tol: float, iteration: int) -> Tensor:
-    """The gaps `(len(images),)` of the best answers so far, the iterate's candidate included."""
+    """The gaps `(len(images),)` of the incumbents, the iterate's candidate included."""
     program, candidate = iterate.program, iterate.candidate()
     tightening = min(_MAX_TIGHTENING, iterate.tightening * tol)
     delta = restore_feasibility(program.ball, candidate.delta, tightening)

@@ -17,32 +17,34 @@ from percep.program import FloorMultipliers, Multipliers, Program
 from percep.solvers.quadratic import WindowQuadratic, per_image
 from percep.ssim import Moments, shifted_variance
 
-# The residual of a pixel within this of an end of its range, and pointing outwards, is bounded by the range; so is that
-# of any pixel covered by less than this share of a window.
+# A residual that points outwards is bounded by the pixel range if its pixel is within this distance of the range's end.
 _AT_END = 1e-4
+# The residual of a pixel is bounded by the range as well if its coverage, `A'1`, is below this.
 _BARELY_COVERED = 1e-3
 
 
 def window_weights(ball: SSIMBall, multipliers: Multipliers) -> tuple[Tensor, Tensor]:
     """The total multipliers of each window's squared mean and of its variance, `(B, C, h, w)` each.
 
-    Those of the floor plus the mean's multiplier times its weights. Multipliers of neither make it 0.
+    Those of the floor plus the mean's multiplier times its weights. Without either they are 0.
     """
     floor, ellipsoid = multipliers.floor, ball.ellipsoid
     if ellipsoid is None or multipliers.mean is None:
         return (ball.reference.new_zeros(ball.map_shape),) * 2 if floor is None else floor
-    of_mean, of_variance = multipliers.mean * ellipsoid.luminance, multipliers.mean * ellipsoid.contrast
-    return (of_mean, of_variance) if floor is None else (floor.luminance + of_mean, floor.contrast + of_variance)
+    mean_weights, variance_weights = multipliers.mean * ellipsoid.luminance, multipliers.mean * ellipsoid.contrast
+    if floor is None:
+        return mean_weights, variance_weights
+    return floor.luminance + mean_weights, floor.contrast + variance_weights
 
 
 class NormalEquations(WindowQuadratic):
-    """Stationarity in d at fixed multipliers, pixel range aside: `M d = b`, matrix-free.
+    """Stationarity in d at fixed multipliers, without the pixel range: `M d = b`, matrix-free.
 
         M = diag(2 A' q + rho) + 2 A' diag(p - q) A
         b = g + rho a + 2 k2 (A'(l2) x - A'(l2 A x)) + 2 k1 A'(l1 A x)
 
-    `p` and `q` are those of `window_weights`, l1 and l2 the floor's multipliers. M is positive definite wherever a
-    window or rho reaches.
+    `p` and `q` are those of `window_weights`, l1 and l2 the floor's multipliers. M is positive definite on
+    the pixels that a window covers, and on all pixels if rho > 0.
     """
 
     def __init__(self, program: Program, multipliers: Multipliers) -> None:
@@ -53,8 +55,9 @@ class NormalEquations(WindowQuadratic):
         if sets is not None and floor is not None:
             first, second = sets.luminance.k * floor.luminance, sets.contrast.k * floor.contrast
             if sets.contrast.uniform:
-                same = multipliers.mean is None
-                adjoint = self.variance_adjoint / 2 if same else ball.view.adjoint(floor.contrast)
+                # Without an ellipsoid `2 A'(l2)` has been computed for M.
+                computed = multipliers.mean is None
+                adjoint = self.variance_adjoint / 2 if computed else ball.view.adjoint(floor.contrast)
                 of_reference = sets.contrast.k * adjoint
             else:
                 of_reference = ball.view.adjoint(second)
@@ -70,11 +73,11 @@ def dual_bound(program: Program, multipliers: Multipliers, delta: Tensor) -> Ten
         <g, d> - rho/2 |d - a|^2 <= sum_i (R_i |u_i| + <c_i, u_i>) + max_box (<r, d> - rho/2 |d - a|^2).
 
     The pixel range is wide, so the residual r of stationarity at `delta` is first moved into u:
-    `r = K'(K (r / A'1))`, since the windows' means and deviations together give back A'1 times the image. Only the
-    residuals of pixels at the ends of their range stay in the last term. Evaluated in float64.
+    `r = K'(K (r / A'1))`, since `K'K v = (A'1) v`. Only the residuals of pixels at the ends of their range stay in the
+    last term. Evaluated in float64.
 
     Raises:
-        InputError: multipliers of a floor or a mean that the ball has not, or the reverse.
+        InputError: multipliers of a floor or a mean that the ball does not have, or the reverse.
     """
     ball = program.ball
     if (ball.floor is None, ball.mean is None) != (multipliers.floor is None, multipliers.mean is None):
@@ -103,7 +106,7 @@ class _BoundTerms(NamedTuple):
     """Sums over windows and pixels that make up the bound, `(B,)` each.
 
     Attributes:
-        support: of the pixel range, at the residual left to it.
+        support: of the pixel range, at the remaining residual.
         floor, floor_with_residual: `sum R |u| + <c, u>` over the floor's balls, with u as it is and with the residual
             added to it.
         squared_norm, residual_product, squared_residual: the ellipsoid's `|K d|^2`, `<K d, residual>` and
@@ -202,7 +205,7 @@ def best_uncovered(program: Program) -> Tensor:
 def feasible_multipliers(program: Program) -> Multipliers:
     """Multipliers of a dual feasible point: `g + rho a = K'(K ((g + rho a) / A'1))`, split over all constraints.
 
-    For tiles away from the pixel range and rho = 0 they are optimal. None is 0.
+    For tiles away from the pixel range and rho = 0 they are optimal. All are positive.
     """
     ball = program.ball
     moments = ball.view.moments(program.linear_term / ball.view.coverage.clamp_min(1e-3))

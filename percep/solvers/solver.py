@@ -1,4 +1,4 @@
-"""What every solver shares: the checks of a program before it, and batches that no image can spoil around it."""
+"""What every solver shares: checks, scaling, and closed forms for the images that need no solver."""
 
 from abc import ABC, abstractmethod
 from dataclasses import replace
@@ -15,25 +15,25 @@ from percep.summaries import shape_of
 from percep.validation.scalars import require_positive
 
 # Values of a batch that a CPU works on at a time: its tensors then stay in the cache of one core.
-_CACHED = 2**17
+_MAX_CACHED_VALUES = 2**17
 
 
 class Solver(ABC):
-    """A frozen object of settings. A new solver is a subclass with an `answer`; users call `solve` alone."""
+    """A frozen object of settings. A new solver is a subclass with an `answer`; users only call `solve`."""
 
     @final
     @torch.no_grad()
     def solve(self, program: Program, tol: float = 1e-3, warm_start: Solution | None = None) -> Solution:
-        """`percep.solve` by this solver: arguments, answer and errors are the same.
+        """`percep.solve` by this solver, with the same arguments, result and errors.
 
         Images that are not finite and those whose best perturbation within the pixel range lies in the ball need no
-        solver. An image without an answer in `warm_start` (not finite, or without a multiplier above 0) starts anew.
+        solver. An image starts cold if its solution in `warm_start` is not finite or has no positive multiplier.
         """
         tol = require_positive("tol", tol)
         if warm_start is not None:
             _check_fit(program, warm_start)
-        answer, known = _closed_form(program, tol)
-        status = list(answer.status)
+        solution, known = _closed_form(program, tol)
+        status = list(solution.status)
         for images, earlier in _groups(program, torch.nonzero(~known).flatten(), warm_start):
             whole = len(images) == len(status)
             part = program if whole else program.select(images)
@@ -43,42 +43,42 @@ class Solver(ABC):
             found = _in_units(found, part, unit)
             if whole:
                 return found
-            answer.update(images, found)
+            solution.update(images, found)
             for image, state in zip(images.tolist(), found.status, strict=True):
                 status[image] = state
-        return replace(answer, status=tuple(status))
+        return replace(solution, status=tuple(status))
 
     @abstractmethod
     def answer(self, program: Program, tol: float, warm_start: Solution | None) -> Solution:
-        """Answers every image of a batch; called by `solve`, which sees to what is promised here.
+        """Solves every image of a batch. Called by `solve`, which guarantees the following.
 
         Args:
             program: of at least one image, with finite data and linear terms `g + rho a` of order 1, not 0.
             tol: positive.
-            warm_start: one earlier answer per image, with multipliers that are finite and not all 0.
+            warm_start: an earlier solution of each image, with multipliers that are finite and not all 0.
 
         Raises:
-            InputError: a program that this solver cannot hold.
+            InputError: a program that this solver does not support.
         """
 
-    def _check_answer(self, answer: Solution, program: Program) -> None:
-        """Raises InputError for an answer that is not one to every image of the program."""
-        delta, batch = answer.delta, (program.ball.batch,)
-        figures = (answer.objective, answer.bound, answer.gap, answer.iterations)
+    def _check_answer(self, solution: Solution, program: Program) -> None:
+        """Raises InputError for a solution that does not have the shapes of the program."""
+        delta, batch = solution.delta, (program.ball.batch,)
+        figures = (solution.objective, solution.bound, solution.gap, solution.iterations)
         fits = delta.shape == program.linear.shape and delta.dtype == program.linear.dtype
-        if not fits or len(answer.status) != batch[0] or any(tuple(values.shape) != batch for values in figures):
+        if not fits or len(solution.status) != batch[0] or any(tuple(values.shape) != batch for values in figures):
             raise InputError(
                 f"{type(self).__name__}.answer must give one perturbation, status and set of figures per image, "
-                f"for {shape_of(program.linear)} got {shape_of(delta)} and {len(answer.status)} statuses"
+                f"for {shape_of(program.linear)} got {shape_of(delta)} and {len(solution.status)} statuses"
             )
 
 
 def _closed_form(program: Program, tol: float) -> tuple[Solution, Tensor]:
-    """The answers that need no solver, and for which images, `(B,)` bool; those of the others are to be overwritten.
+    """The solutions that need no solver, and for which images, `(B,)` bool; the others are placeholders.
 
-    An image that is not finite has none. At d = 0 and with multipliers 0 an image without a linear term is at its
-    optimum, and so is, at the best perturbation within the pixel range, one for which that lies in the ball: its rho is
-    large or its anchor inside.
+    An image that is not finite gets d = 0 and an objective of NaN. Without a linear term d = 0 is optimal. The best
+    perturbation within the pixel range is optimal if it lies in the ball, as for a large rho or an anchor inside the
+    ball. All multipliers are 0.
     """
     finite, rho = program.finite, program.rho.flatten()
     delta = torch.zeros_like(program.linear)
@@ -103,7 +103,7 @@ def _closed_form(program: Program, tol: float) -> tuple[Solution, Tensor]:
 
 
 def _box_bound(program: Program) -> Tensor:
-    """The largest objective within the pixel range, ball aside: `(B,)` float64."""
+    """The largest objective within the pixel range, without the ball: `(B,)` float64."""
     parts = [part.objective(best_uncovered(part)) for _, part in program.exact]
     return torch.stack(parts).sum(0)
 
@@ -132,7 +132,7 @@ def _check_fit(program: Program, warm_start: Solution) -> None:
 
 
 def _usable(warm_start: Solution) -> Tensor:
-    """`(B,)` bool: which images have an answer to start from."""
+    """`(B,)` bool: which images have a solution to start from."""
     usable = torch.isfinite(warm_start.delta).flatten(1).all(1)
     total = torch.zeros_like(warm_start.objective)
     if warm_start.multipliers is not None:
@@ -143,14 +143,14 @@ def _usable(warm_start: Solution) -> Tensor:
 
 
 def _groups(program: Program, images: Tensor, warm_start: Solution | None) -> list[tuple[Tensor, Solution | None]]:
-    """Images to be solved together, with their earlier answers: on a CPU no more than fit its cache, elsewhere all."""
+    """Images to be solved together, with their earlier solutions: on a CPU as many as fit its cache, elsewhere all."""
     parts: list[tuple[Tensor, Solution | None]] = [(images, None)]
     if warm_start is not None:
         known = _usable(warm_start)[images]
         parts = [(images[known], warm_start), (images[~known], None)]
     count = len(images)
     if program.linear.device.type == "cpu" and count:
-        count = max(1, _CACHED // program.linear[0].numel())
+        count = max(1, _MAX_CACHED_VALUES // program.linear[0].numel())
     return [
         (group, None if earlier is None else earlier.select(group))
         for members, earlier in parts
@@ -159,13 +159,13 @@ def _groups(program: Program, images: Tensor, warm_start: Solution | None) -> li
     ]
 
 
-def _in_units(answer: Solution, program: Program, unit: Tensor) -> Solution:
-    """An answer to normalized programs as one to the programs themselves."""
-    multipliers = answer.multipliers or _zero_multipliers(program)
+def _in_units(solution: Solution, program: Program, unit: Tensor) -> Solution:
+    """A solution of normalized programs, converted to one of the programs themselves."""
+    multipliers = solution.multipliers or _zero_multipliers(program)
     return replace(
-        answer,
-        objective=answer.objective * unit.double(),
-        bound=answer.bound * unit.double(),
+        solution,
+        objective=solution.objective * unit.double(),
+        bound=solution.bound * unit.double(),
         multipliers=multipliers.map(lambda values: values * unit.reshape(-1, 1, 1, 1)),
     )
 

@@ -30,7 +30,7 @@ def test_channels_of_an_exact_program_add_up_to_its_objective(monkeypatch):
     whole = program()
     delta = 0.01 * random_like(whole.linear, 3)
     together = whole.objective(delta)
-    monkeypatch.setattr("percep.ball._LARGE", 0)
+    monkeypatch.setattr("percep.ball._MAX_VALUES_AT_ONCE", 0)
     assert [channels for channels, _ in whole.exact] == [slice(i, i + 1) for i in range(3)]
     torch.testing.assert_close(whole.objective(delta), together, rtol=1e-12, atol=0)
 

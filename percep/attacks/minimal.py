@@ -35,32 +35,33 @@ class MinimalPerturbation:
 
     with M the quadratic form of 1 - SSIM at d_t and g a running average of gradients (the iteration of Hasofer and
     Lind, ASCE 1974, in the metric of the paper's mean ball). The solution is rounded to grey levels by
-    coordinate descent on the same program, so that roundings are chosen by what they do to the margin against what
-    they cost. What the tangent misses is integrated and asked for in the next step, so that iterates straddle the
-    boundary, and the cheapest adversarial one is the answer.
+    coordinate descent on the same program, so that each rounding trades its effect on the margin against its cost.
+    The error of the tangent is accumulated and added to the next step's goal (integral control), so that iterates
+    straddle the boundary; the cheapest adversarial one is the result.
 
-    A first run follows the runner-up class wherever it leads. Then the gradients of the most likely classes
+    A first run targets the runner-up class of each iterate. Then the gradients of the most likely classes
     are taken at the reference, and runs start towards each, the cheapest by its tangent first, until the gradients
     are used up. For the worst window ("floor") the windows' weights in M are Lawson's, updated at every step.
 
-    A model may saturate, so that a tangent leads far beyond the boundary to where no gradient is. The search then
-    bisects the ray back to the reference in forward passes and goes on from the boundary; where the reference
-    itself has no gradient, from an adversarial image on the way along what is left of it, to its negative, to grey or
-    to noise. In the end every answer is bisected on its own ray, so that no image on it is cheaper.
+    A model may saturate, so that a tangent leads far beyond the boundary to where the gradient is 0. The search then
+    bisects the ray back to the reference with forward passes and continues from the boundary. If the gradient is 0 or
+    tiny at the reference itself, it looks for an adversarial image in the direction of the gradient's signs, of the
+    negative, of grey and of noise, and continues from there. In the end the ray of every result is bisected, so that no
+    cheaper adversarial image is left on it.
 
     Attributes:
         model: maps `(B, C, H, W)` images in [0, 1] to `(B, K)` logits, or to probabilities, whose logarithms are
-            taken; every module in it must be in eval mode. Nothing of it is changed, and it alone runs under the
+            taken; every module in it must be in eval mode. It is not changed, and only it runs under the
             caller's `torch.autocast`.
-        measure: what to keep large: the "mean" of SSIM over windows and channels, or its "floor".
-        gradients: most gradients per image, each of which also evaluates an image; at least 1. Bisections take
-            further forward passes, some ten per image.
+        measure: what to maximise: the "mean" of SSIM over windows and channels, or its "floor".
+        gradients: the most gradients per image, each of which also evaluates an image; at least 1. Bisections take
+            about ten further forward passes per image.
         window: the SSIM window, `Window.gaussian()` by default.
         top_k: the label must leave the k best classes, or the target enter them.
         gradient: a function of `(images, labels, targets)` that gives `(B,)` values, which are not used, and the
-            direction in which to move, `(B, C, H, W)` at any scale, instead of the model's own gradient: an ensemble,
-            an expectation over transformations. Success is still a matter of `model`, at one forward pass more per
-            gradient; what a direction is worth is measured by its margin, at eight more per run.
+            direction in which to move, `(B, C, H, W)` at any scale, instead of the model's own gradient: of an
+            ensemble, say, or an expectation over transformations. Success is still evaluated on `model`, with one more
+            forward pass per gradient; the margin's slope along a direction is measured with eight more per run.
         levels: grey levels of the images: 256 for files of 8 bits, 65536 for 16 bits, any other integer from 2 on, or
             None for images in floating point.
     """
@@ -77,20 +78,20 @@ class MinimalPerturbation:
         check_measure(self.measure)
 
     def __call__(self, images: Tensor, labels: ClassIndices, targets: ClassIndices | None = None) -> MinimalResult:
-        """Attacks a batch in the images' precision, under any mode of torch's; no random number is drawn.
+        """Attacks a batch in the images' precision, under any mode of torch; draws no random numbers.
 
         Images do not influence each other.
 
         Args:
-            images: `(B, C, H, W)` float32 or float64 in [0, 1], of so many `levels` (multiples of 1/255 for 256). An
-                image with NaN or infinity gets the status `not_finite`.
-            labels: `(B,)` class indices, to be left: a tensor, an array or a list of integers.
-            targets: `(B,)` class indices, to be reached; None for an untargeted attack.
+            images: `(B, C, H, W)` float32 or float64 in [0, 1], on the grid of `levels` (multiples of 1/255 for 256).
+                An image with NaN or infinity gets the status `not_finite`.
+            labels: `(B,)` class indices to be left: a tensor, an array or a list of integers.
+            targets: `(B,)` class indices to be reached; None for an untargeted attack.
 
         Raises:
             InputError: images outside [0, 1] or between the levels, labels or targets outside the model's
                 classes, of a wrong shape or not integers, a module in train mode, top_k not below the number of
-                classes, answers that hold no logits.
+                classes, outputs without logits.
         """
         finite = check_images(images, self.levels)
         objective = Objective(self.model, self.gradient, "margin", self.top_k, labels, targets, images)
@@ -103,7 +104,7 @@ class MinimalPerturbation:
             while len(unfinished := search.unfinished()):
                 tangents = search.linearise(unfinished)
                 search.step(tangents)
-                resumed = resume(search, tangents.lost, tangents.lost_met)
+                resumed = resume(search, tangents.without_gradient, tangents.without_gradient_adversarial)
                 search.tracker.active = torch.cat([tangents.images, resumed]).sort().values
             search.final_evaluation()
             return search.result()

@@ -1,8 +1,8 @@
 """Compiled kernels behind `percep.windows` and the solvers, whose torch code is their definition and their fallback.
 
-Triton's for CUDA devices are in `gpu`, Numba's for a CPU in `cpu`, and what both are called with in `arguments`;
-`launchers` and `fusing` are the only places that choose. Nothing imports Triton or Numba before a kernel is needed.
-What there is, and what it costs, is on the page "Kernels" of the documentation (docs/kernels.md).
+Triton kernels for CUDA devices are in `gpu`, Numba kernels for a CPU in `cpu`, and the arguments of both in
+`arguments`; only `launchers` and `fusing` choose between them. Nothing imports Triton or Numba before it is needed. The
+page "Kernels" of the documentation (docs/kernels.md) lists the kernels and what they cost.
 """
 
 import os
@@ -22,23 +22,25 @@ from percep.kernels.geometry import Geometry
 from percep.kernels.launcher import Launcher
 
 CHOICE = "PERCEP_KERNELS"
-"""The environment variable that overrides the choice: "torch" is torch everywhere, "triton" also takes tensors on a CPU
-to the kernels, which needs Triton's interpreter (TRITON_INTERPRET=1)."""
+"""The environment variable that overrides the choice: "torch" uses no kernels, "triton" uses Triton's on a CPU as well,
+which needs its interpreter (TRITON_INTERPRET=1)."""
 PROCESS = os.getpid()
-"""The process that imported this; a forked one has none of its threads."""
+"""The process that imported this module; a fork of it has none of its threads."""
 _CHOICES = ("auto", "torch", "triton")
 _MAX_TAPS = 31
+# On a CPU images with no longer side are left to torch.
 _SMALL = 48
 _TRITON = (3, 4)
 """The first version whose kernels take named tuples as constants."""
 
 
 def launchers(values: Tensor, window: Geometry) -> Launcher | None:
-    """What launches a window's means of `values` and their adjoints; None is torch.
+    """The launcher for a window's means of `values` and their adjoints; None to use torch.
 
-    By default kernels are launched wherever Triton, on CUDA devices, or Numba, on a CPU, is installed: float32, on CUDA
-    devices float64 too, up to 31 taps, nothing to differentiate. On a CPU only images that have a side of more than 48
-    pixels: of smaller ones a product with two dense matrices is as fast. Transforms of `torch.func` need "torch".
+    By default kernels are used where Triton (on CUDA devices) or Numba (on a CPU) is installed, for float32 (on CUDA
+    devices float64 too), up to 31 taps, and values that need no derivative. On a CPU one side of the image must be
+    longer than 48 pixels: for smaller ones a product with two dense matrices is as fast. Transforms of `torch.func`
+    need "torch".
 
     Raises:
         InputError: `PERCEP_KERNELS` is none of "auto", "torch" and "triton", or asks for Triton on a CPU without its
@@ -61,8 +63,8 @@ def launchers(values: Tensor, window: Geometry) -> Launcher | None:
         from percep.kernels.gpu import launch as gpu  # noqa: PLC0415  importing Triton takes a second
 
         return gpu
-    taken = values.device.type == "cpu" and values.dtype == torch.float32
-    if not taken or max(values.shape[-2:]) <= _SMALL or not _installed("numba"):
+    supported = values.device.type == "cpu" and values.dtype == torch.float32
+    if not supported or max(values.shape[-2:]) <= _SMALL or not _installed("numba"):
         return None
     from percep.kernels.cpu import launch as cpu  # noqa: PLC0415  and so does Numba
 
@@ -70,13 +72,14 @@ def launchers(values: Tensor, window: Geometry) -> Launcher | None:
 
 
 def fusing(values: Tensor, window: Geometry, *others: Tensor) -> Launcher | None:
-    """`launchers` where it also takes the system's product and the multipliers' update: on a CPU not for every window,
-    nor for images narrower than a vector.
+    """`launchers`, or None if its `product` and `update_multipliers` do not support the window or the images.
+
+    On a CPU they support neither every window nor images narrower than a vector.
 
     Args:
         values: what the window averages.
         window: of the averages.
-        others: what else goes into it; nothing to differentiate there either, and of the same type.
+        others: further inputs, which must have the same dtype and need no derivative.
     """
     launch = launchers(values, window)
     if (
@@ -97,7 +100,7 @@ def _choice() -> str:
 
 
 def described(device: torch.device) -> str:
-    """What compiles the kernels for a device, with its version; "torch" where nothing does."""
+    """What compiles the kernels for a device, with its version; "torch" if nothing does."""
     library = "numba" if device.type == "cpu" and _choice() != "triton" else "triton"
     if _choice() == "torch" or device.type not in ("cpu", "cuda") or not _installed(library):
         return "torch"
@@ -106,7 +109,7 @@ def described(device: torch.device) -> str:
 
 @cache
 def _installed(library: str) -> bool:
-    """Whether a library is there and what the kernels need of it; warns if it is there in vain."""
+    """Whether a library is installed and has what the kernels need; warns if it is installed but cannot be used."""
     if find_spec(library) is None:
         return False
     try:
@@ -117,7 +120,7 @@ def _installed(library: str) -> bool:
 
 
 def _numba_compiles() -> bool:
-    """Raises `ImportError` if Numba, which is choosy about NumPy, cannot be imported, or lacks what kernels rely on."""
+    """Whether Numba compiles. Raises `ImportError` if it does not support the NumPy installed, or lacks internals."""
     numba = import_module("numba")
     numba_internals.require()
     return not numba.config.DISABLE_JIT

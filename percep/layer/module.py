@@ -26,25 +26,25 @@ class SSIMBallLayer(nn.Module):
 
         delta = argmax <g, d> - (rho / 2) |d - a|^2   over the SSIM ball of the reference
 
-    The gradient reaches the reference, g, a, rho, the floor and the mean. `mode="implicit"` differentiates the
+    Gradients flow to the reference, g, a, rho, the floor and the mean. `mode="implicit"` differentiates the
     optimality conditions (see `percep.layer.adjoint`): one linear solve, matrix-free, memory for a fixed number of
-    images. `mode="unrolled"` lets autograd go through `percep.layer.unrolled`, thousands of dense solves: a reference
-    for programs of some hundred pixels, and the one with derivatives of derivatives. Its backward pass is torch's own:
-    call it outside `torch.autocast`, as torch asks; all else is the same inside and outside.
+    images. `mode="unrolled"` differentiates through the iterations of `percep.layer.unrolled`, thousands of dense
+    solves: a reference for programs of some hundred pixels, and the mode with second derivatives. Its backward pass is
+    torch's own: call it outside `torch.autocast`, as torch requires; all else is the same inside and outside.
 
     `torch.func`'s `vjp`, `grad`, `jacrev`, `functional_call` and `vmap` are supported by the implicit mode (a dimension
     that is mapped over becomes part of the batch), `jvp`, `jacfwd` and `linearize` are not, nor are
     autograd's own batches (`is_grads_batched`). `torch.compile` breaks its graph here.
-    An empty batch has an empty answer, with gradients of 0.
+    An empty batch has an empty result, with gradients of 0.
 
     With a mean, the set is the ellipsoid of `SSIMBall` and its dependence on the reference is differentiated too;
-    it is not expanded again at the answer.
+    it is not expanded again at the solution.
 
-    Where the solution map has kinks (a constraint active with multiplier 0, vertices at rho = 0), and at answers
+    Where the solution map has kinks (a constraint active with multiplier 0, vertices at rho = 0), and at solutions
     that are only accurate to `tol`, the derivative is that of the program smoothed by logarithmic barriers, whose
     parameter `smoothing` is the least slack of a constraint relative to its squared radius. `proximal > 0` makes
-    the program itself smooth, strictly concave in d, and is the recommended way. The derivative is as good as the
-    answer it is taken at: with the floor and rho = 0 a gap of 1e-3 leaves it tens of percent of error.
+    the program itself smooth, strictly concave in d, and is the recommended way. The derivative is as
+    accurate as the solution it is taken at: with a floor and rho = 0 a gap of 1e-3 leaves an error of tens of percent.
 
     Floats are settings; a tensor given as `floor`, `mean` or `proximal` becomes a buffer and an `nn.Parameter` a
     parameter, so that budgets can be learned and travel in the `state_dict`.
@@ -56,7 +56,7 @@ class SSIMBallLayer(nn.Module):
         tol: relative gap at which the forward solve stops.
         solver: as in `percep.solve`; None takes `InteriorPoint` up to 400 values per image and "dual" beyond.
         smoothing: relative slack below which constraints are smoothed in the backward pass; None is `tol`.
-        mode: "implicit" or "unrolled" (which takes no solver and answers in the dtype it is given).
+        mode: "implicit" or "unrolled" (which takes no solver, and whose result has the inputs' dtype).
         on_backward: called with an `AdjointReport` after each backward pass. An image whose adjoint is not
             accurate is warned about (`AdjointWarning`) in any case.
 
@@ -144,7 +144,7 @@ class SSIMBallLayer(nn.Module):
             self.mean if mean is None else mean,
         )
         if torch.compiler.is_dynamo_compiling():
-            # A graph break: the solver's loops end where the numbers say. At import it would import dynamo.
+            # A graph break: the number of iterations depends on the data. A decorator would import dynamo with percep.
             solution: Solution = torch.compiler.disable(self._solve)(inputs)
             return solution
         return self._solve(inputs)
@@ -159,7 +159,7 @@ class SSIMBallLayer(nn.Module):
         return solve_implicitly(settings, inputs)
 
     def __prepare_scriptable__(self) -> NoReturn:
-        """What `torch.jit.script` asks a module for first, inside other modules as well."""
+        """Called first by `torch.jit.script`, on this module and on one that contains it."""
         raise UnavailableError("torch.jit.script cannot hold a solver: leave the layer out")
 
     def extra_repr(self) -> str:
@@ -167,12 +167,12 @@ class SSIMBallLayer(nn.Module):
 
 
 def _refuse_recording() -> None:
-    """Raises UnavailableError where torch records operations to repeat them: how many a solver takes is in the data."""
+    """Raises UnavailableError while torch records operations to repeat them: their number depends on the data."""
     if torch.jit.is_tracing():
         raise UnavailableError("torch.jit.trace would repeat one call's iterations on all inputs: leave the layer out")
     if torch.compiler.is_compiling() and not torch.compiler.is_dynamo_compiling():
         raise UnavailableError("torch.export holds no loops that end where the data say: leave the layer out")
-    # Where nobody has imported it, nobody traces with it.
+    # If the module has not been imported, nothing traces with it.
     tracing = sys.modules.get("torch.fx.experimental.proxy_tensor")
     if tracing is not None and tracing.get_proxy_mode() is not None:
         raise UnavailableError(

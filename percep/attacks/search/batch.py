@@ -1,4 +1,4 @@
-"""A batch's search for the smallest perturbations: what it knows, and what it can do to some of the images."""
+"""A batch's search for the smallest perturbations: its state, and the operations on some of the images."""
 
 from dataclasses import fields
 from typing import NamedTuple
@@ -19,7 +19,7 @@ from percep.attacks.tracker import Tracker
 
 # How many classes are scanned.
 _CLASSES = 8
-# A refinement goes on from the best image and its average gradient as if that were of so many gradients.
+# A refinement continues from the best image and its average gradient, which counts as one of so many gradients.
 _REFINED = 5
 # A model is saturated where its tangent at an image would miss the boundary by this factor at any image in [0, 1].
 _FLAT = 10.0
@@ -28,21 +28,21 @@ _CACHED = 2**19
 
 
 class Tangents(NamedTuple):
-    """The model's margins near the present perturbations of some images.
+    """The model's margins near the current perturbations of some images.
 
     Attributes:
         images: indices `(n,)` of those with a gradient to follow.
-        margins, gradients, logits: theirs, `(n,)`, `(n, C, H, W)` and `(n, K)`.
-        lost: indices `(m,)` of those without one.
-        lost_met: `(m,)` bool, which of these are adversarial.
+        margins, gradients, logits: of these, `(n,)`, `(n, C, H, W)` and `(n, K)`.
+        without_gradient: indices `(m,)` of those without one.
+        without_gradient_adversarial: `(m,)` bool, which of these are adversarial.
     """
 
     images: Tensor
     margins: Tensor
     gradients: Tensor
     logits: Tensor
-    lost: Tensor
-    lost_met: Tensor
+    without_gradient: Tensor
+    without_gradient_adversarial: Tensor
 
 
 class Search:
@@ -57,10 +57,10 @@ class Search:
 
     Attributes:
         tracker: the best so far.
-        state: of the present runs.
+        state: of the current runs.
         schedules: one per image.
-        bracket_ends: of images that are at one end of a bracket of the boundary, whose gradient may be 0 too: the
-            ends that are left to be tried. None for the others.
+        bracket_ends: per image at one end of a bracket of the boundary, the ends that are left to be tried if the
+            gradient is 0 there. None for the others.
     """
 
     def __init__(self, cost: Cost, finite: Tensor, objective: Objective, gradients: int, levels: int | None) -> None:
@@ -71,7 +71,7 @@ class Search:
         self.run_cost = self.tracker.best_cost.clone()
         self.best_average = torch.zeros_like(self.reference)
         self.scale = None if objective.custom_gradient is None else GradientScale(self.reference, levels)
-        # Leading one class past the label says nothing of the k best, nor of a gradient of the caller's.
+        # Scanning tells nothing about the k best classes, nor about a gradient of the caller's.
         self.scans = objective.targets is None and objective.custom_gradient is None and objective.top_k == 1
         self.schedules = [Schedule(self.scans) for _ in range(batch)]
         self.bracket_ends: list[list[Tensor] | None] = [None] * batch
@@ -92,7 +92,7 @@ class Search:
             finite, met = self.record_outcomes(images, self.state.delta[images], logits.detach())
             differentiated = finite & ~(met & unseen)
             self.tracker.count_passes(images, differentiated, separately)
-            kept, lost = torch.nonzero(differentiated).flatten(), torch.nonzero(~finite & ~unseen).flatten()
+            kept, not_finite = torch.nonzero(differentiated).flatten(), torch.nonzero(~finite & ~unseen).flatten()
             runners_up = self.state.runner_up[images[kept]]
             margins, gradients = logits.new_zeros(0), inputs[kept]
             if len(kept):
@@ -106,12 +106,12 @@ class Search:
             margins[usable],
             gradients[usable],
             logits[usable],
-            lost=torch.cat([images[lost], followed[~usable]]),
-            lost_met=torch.cat([met[lost], met[kept][~usable]]),
+            without_gradient=torch.cat([images[not_finite], followed[~usable]]),
+            without_gradient_adversarial=torch.cat([met[not_finite], met[kept][~usable]]),
         )
 
     def step(self, tangents: Tangents) -> None:
-        """Moves images along their tangents, and starts the next runs of those whose present ones are over."""
+        """Moves images along their tangents, and starts the next runs of those whose current ones are over."""
         images = tangents.images
         size = max(1, _CACHED // self.reference[0].numel()) if images.device.type == "cpu" else max(1, len(images))
         for part in torch.arange(len(images), device=images.device).split(size):
@@ -153,20 +153,20 @@ class Search:
         )
 
     def begin_at(self, image: int, delta: Tensor, other_ends: list[Tensor]) -> None:
-        """Goes on with a run at an end of a bracket; the other ends are tried where it has no gradient."""
+        """Continues at an end of a bracket; the other ends are tried if the gradient is 0 there."""
         self.state.zero(image)
         self.state.delta[image] = delta
         self.bracket_ends[image] = [end for end in other_ends if bool((end != 0).any())]
 
     def leave_dead_end(self, image: int) -> bool:
-        """Ends a run that has no gradient left; False where there is nothing else to try."""
+        """Ends a run without a gradient; False if no further run is worthwhile."""
         run = self.schedules[image].leave_dead_end(float(self.tracker.best_cost[image]))
         if run is not None:
             self._restart(image, run)
         return run is not None
 
     def final_evaluation(self) -> None:
-        """Evaluates the last perturbations of the images without gradients left, and bisects every answer's ray."""
+        """Evaluates the last perturbation of images without gradients left, and bisects the ray of every result."""
         tracker, delta = self.tracker, self.state.delta
         used_up = tracker.gradient_calls >= self.gradients
         last = torch.nonzero(used_up & (delta != 0).flatten(1).any(1)).flatten()
@@ -176,7 +176,7 @@ class Search:
         while len(improving):
             before = tracker.best_cost[improving]
             self.bracket(improving, tracker.best[improving] - self.reference[improving])
-            # Between grey levels the new answer's ray is another one; in floating point it is the same.
+            # On grey levels the new result lies on another ray; in floating point on the same.
             rounded = self.levels is not None
             improving = improving[(tracker.best_cost[improving] < before) & rounded]
 
@@ -200,14 +200,14 @@ class Search:
         return quantise(self.reference[images] + delta, self.levels)
 
     def _usable(self, images: Tensor, margins: Tensor, gradients: Tensor) -> Tensor:
-        """`(n,)` bool: which gradients can be followed; the signs of one that cannot at its reference are kept."""
+        """`(n,)` bool: which gradients can be followed. The signs of one that cannot at a reference are kept."""
         finite = torch.isfinite(gradients).flatten(1).all(1) & torch.isfinite(margins)
         usable = finite & (gradients != 0).flatten(1).any(1)
         if self.scale is None:
             usable &= margins.abs() <= _FLAT * gradients.abs().flatten(1).sum(1)
         self.tracker.record_gradients(images, usable, finite)
-        lost = ~usable & (self.tracker.gradient_calls[images] == 1)
-        self.state.average[images[lost]] = gradients[lost].sign()
+        at_reference = ~usable & (self.tracker.gradient_calls[images] == 1)
+        self.state.average[images[at_reference]] = gradients[at_reference].sign()
         return usable
 
     def _move(self, images: Tensor, margins: Tensor, gradients: Tensor) -> None:
@@ -216,7 +216,7 @@ class Search:
         quadratic = cost.quadratic(state.delta)
         state, slope = average_gradient(state, gradients, quadratic), None
         if self.scale is not None:
-            self.state.update(images, state)  # what is measured may be the best image so far, with this average
+            self.state.update(images, state)  # an image evaluated by `measure` may be the best so far
             slope = self.scale.measure(
                 images, state, margins, quadratic, lambda at, tried: self.is_adversarial(images[at], tried)
             )
@@ -227,20 +227,20 @@ class Search:
             self.cost = self.cost.with_weights_of(images, reweighted)
 
     def _follow_schedule(self, image: int, logits: Tensor) -> None:
-        """Ends an image's run where it is over, and starts its next one."""
+        """Starts an image's next run if the current one is over."""
         schedule, best_cost = self.schedules[image], float(self.tracker.best_cost[image])
         if self.scans and not schedule.likely:
             schedule.likely = self.objective.likely(logits, int(self.objective.labels[image]), _CLASSES)
         if schedule.is_over(int(self.state.steps[image]), float(self.run_cost[image]), best_cost):
-            tangent_cost = self._present_cost(image) if schedule.run.scans else None
+            tangent_cost = self._current_cost(image) if schedule.run.scans else None
             self._restart(image, schedule.advance(best_cost, tangent_cost))
 
-    def _present_cost(self, image: int) -> float:
+    def _current_cost(self, image: int) -> float:
         cost = self.cost.select(torch.tensor([image], device=self.reference.device))
         return float(cost.of(cost.losses(cost.reference + self.state.delta[image])))
 
     def _restart(self, image: int, run: Run) -> None:
-        """Starts a run: at the reference, or where the image's best perturbation is refined."""
+        """Starts a run: at the reference, or at the image's best perturbation to refine it."""
         state = self.state
         state.zero(image)
         state.runner_up[image], state.power[image] = run.runner_up, run.power

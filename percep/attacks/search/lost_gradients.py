@@ -1,4 +1,4 @@
-"""How a search goes on from a perturbation at which the model has no gradient."""
+"""How a search continues from a perturbation at which the model has no gradient."""
 
 from collections.abc import Callable
 
@@ -14,33 +14,33 @@ _DOUBLINGS = 4
 
 
 def resume(search: Search, images: Tensor, met: Tensor) -> Tensor:
-    """Moves images that have no gradient where they are; the indices of those that go on, ascending.
+    """Moves images without a gradient; returns the indices of those that continue, ascending.
 
-    An adversarial one goes back to the boundary, there first to the adversarial side, then to the other; one that is
-    not goes beyond the boundary if it lies ahead, or back halfway. Where the reference has no gradient, adversarial
-    images are looked for.
+    An adversarial one returns to the boundary, first on its adversarial side, then on the other. One that is not is
+    moved outwards until it crosses the boundary, or else halfway back to its reference. If there is no gradient at the
+    reference, `_STARTS` are tried until one is adversarial.
 
     Args:
         search: of the batch.
         images: indices `(n,)`.
-        met: `(n,)` bool, which of them are adversarial where they are.
+        met: `(n,)` bool, which of them are adversarial.
     """
     left = search.tracker.gradient_calls[images] < search.gradients
     images, met = images[left], met[left]
     moved = (search.state.delta[images] != 0).flatten(1).any(1)
     first = search.tracker.gradient_calls[images] == 1
     at_end = met.new_tensor([search.bracket_ends[image] is not None for image in images.tolist()])
-    going = [
+    continuing = [
         *_start_elsewhere(search, images[~moved & first]),
         *_return_to_boundary(search, images[moved & ~at_end & met], images[moved & ~at_end & ~met]),
         *(image for image in images[moved & at_end].tolist() if _try_other_end(search, image)),
         *(image for image in images[~moved & ~first].tolist() if search.leave_dead_end(image)),
     ]
-    return torch.tensor(sorted(going), dtype=torch.int64, device=images.device)
+    return torch.tensor(sorted(continuing), dtype=torch.int64, device=images.device)
 
 
 def _return_to_boundary(search: Search, adversarial: Tensor, missed: Tensor) -> list[int]:
-    """The boundary between adversarial images and their references, or ahead of those that are not; who goes on."""
+    """Moves adversarial images to the boundary, the others beyond it or halfway back; the images that continue."""
     farther = search.state.delta[missed]
     for _ in range(_DOUBLINGS):
         if not len(missed):
@@ -62,14 +62,14 @@ def _return_to_boundary(search: Search, adversarial: Tensor, missed: Tensor) -> 
 
 
 def _begin_at_boundary(search: Search, images: Tensor, delta: Tensor) -> None:
-    """Goes on from the boundary on the rays of adversarial perturbations, on its adversarial side."""
+    """Continues from the boundary on the rays of adversarial perturbations, on its adversarial side."""
     if len(images):
         for image, outer, inner in zip(images.tolist(), *search.bracket(images, delta), strict=True):
             search.begin_at(image, outer, [inner])
 
 
 def _try_other_end(search: Search, image: int) -> bool:
-    """Goes on from the other side of the boundary, where the first has no gradient; whether the image goes on."""
+    """Continues from the other side of the boundary, after the first; whether the image continues."""
     if not (ends := search.bracket_ends[image]):
         return search.leave_dead_end(image)
     search.begin_at(image, ends[0], [])
@@ -77,7 +77,7 @@ def _try_other_end(search: Search, image: int) -> bool:
 
 
 def _start_elsewhere(search: Search, images: Tensor) -> list[int]:
-    """Images whose reference has no gradient, but that have an adversarial image to go on from."""
+    """Continues from an adversarial image where the reference has no gradient; the images for which one was found."""
     found: list[int] = []
     images = images[[search.tracker.status[image] is AttackStatus.NO_GRADIENT for image in images.tolist()]]
     for start in _STARTS:
@@ -89,7 +89,7 @@ def _start_elsewhere(search: Search, images: Tensor) -> list[int]:
         )
         logits = search.evaluate(images, delta)
         met = search.objective.achieved(logits, images)
-        if bool(met.any()):  # others are far from the boundary: they say nothing of where it is
+        if bool(met.any()):  # the others are far from the boundary, and bound nothing
             search.record_outcomes(images[met], delta[met], logits[met])
             _begin_at_boundary(search, images[met], delta[met])
         found += images[met].tolist()
@@ -98,7 +98,7 @@ def _start_elsewhere(search: Search, images: Tensor) -> list[int]:
 
 
 def _corner(reference: Tensor, sign: Tensor) -> Tensor:
-    """As far as the pixel range allows in the signs of a gradient that is too small to be measured by."""
+    """As far as the pixel range allows in the signs of a gradient that is too small to be followed."""
     return torch.where(sign > 0, 1.0, torch.where(sign < 0, 0.0, reference))
 
 
@@ -111,7 +111,7 @@ def _grey(reference: Tensor, _: Tensor) -> Tensor:
 
 
 def _noise(reference: Tensor, _: Tensor) -> Tensor:
-    """The same uniform noise for every image, whatever the global generator."""
+    """The same uniform noise for every image, independent of the global generator."""
     generator = torch.Generator().manual_seed(0)
     noise = torch.rand(reference.shape[1:], generator=generator, dtype=reference.dtype)
     return noise.to(reference.device).expand_as(reference)

@@ -1,4 +1,4 @@
-"""The runs of a search: towards the runner-up, towards each of the likely classes, and refinements of the best."""
+"""The runs of a search: towards the runner-up, towards each likely class, and refinements of the best perturbation."""
 
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -6,16 +6,16 @@ from itertools import zip_longest
 from typing import NamedTuple
 
 ANY_CLASS = -1
-# Gradients of the first run, where classes are scanned after it, and of the others.
+# Most gradients of a first run after which classes are scanned, and of any other run.
 _FIRST, _LATER = 12, 28
 # A new gradient enters the running average with the share steps ** -power, at least the least share. The average
 # converges; with the smaller power it forgets the gradients far from the boundary and may converge elsewhere.
 POWERS = (1.0, 0.6)
-# Classes whose tangents ask for this multiple of the best cost are not worth a run.
+# Classes whose cost by the tangent is this multiple of the best cost are not worth a run.
 _TOO_COSTLY = 3.0
-# A later run whose best cost is above this multiple of the image's best after so many steps is given up.
+# A later run ends if its best cost after so many steps is above this multiple of the image's best.
 _HOPELESS, _PATIENCE = 1.3, 10
-# Runs in a row that end without a gradient and without a better answer, after which an image is given up.
+# An image's search ends after so many runs in a row without a gradient and without a better perturbation.
 _DEAD_ENDS = 3
 
 
@@ -24,11 +24,11 @@ class Run:
     """A part of an image's search, between two restarts.
 
     Attributes:
-        runner_up: the class to lead past the label, or `ANY_CLASS`.
+        runner_up: the class whose logit is to exceed the label's, or `ANY_CLASS`.
         power: of the running average, one of `POWERS`.
         length: most steps.
-        patience: steps after which it ends where its best cost is far above the image's.
-        scans: whether it is the single step that tells what a class costs by its tangent.
+        patience: steps after which it ends if its best cost is far above the image's.
+        scans: whether it is a single step, which estimates a class's cost by its tangent.
         refines: whether it starts from the image's best perturbation; others start from the reference.
         queued: runs towards classes that are still to come.
     """
@@ -47,8 +47,8 @@ class RunEnd(NamedTuple):
 
     Attributes:
         best_cost: of the image, infinite before an adversarial image is found.
-        likely: classes in order of their logits at the reference, without the label; empty where none are scanned.
-        tangent_cost: of the perturbation a scanning run ended at; None where it had no gradient.
+        likely: classes in order of their logits at the reference, without the label; empty if none are scanned.
+        tangent_cost: of the perturbation at which a scanning run ended; None without a gradient or for another run.
     """
 
     best_cost: float
@@ -57,10 +57,10 @@ class RunEnd(NamedTuple):
 
 
 class Schedule:
-    """What an image's search does next, run by run.
+    """The sequence of an image's runs, chosen as the results of earlier ones become known.
 
     Attributes:
-        run: the present one.
+        run: the current one.
         likely: classes to be scanned after the first run, as in `RunEnd`; empty until they are known.
     """
 
@@ -71,17 +71,17 @@ class Schedule:
         self._dead_ends, self._dead_end_cost = 0, float("inf")
 
     def is_over(self, steps: int, run_cost: float, best_cost: float) -> bool:
-        """Whether the present run ends, given its steps, the best cost in it and the best of all."""
+        """Whether the current run ends, given its steps, its best cost and the image's best cost."""
         hopeless = steps >= self.run.patience and run_cost > _HOPELESS * best_cost
         return steps >= self.run.length or hopeless
 
     def advance(self, best_cost: float, tangent_cost: float | None = None) -> Run:
-        """The run after the present one."""
+        """Starts the next run, and returns it."""
         self.run = self._runs.send(RunEnd(best_cost, self.likely, tangent_cost))
         return self.run
 
     def leave_dead_end(self, best_cost: float) -> Run | None:
-        """The run after one that has no gradient to follow; None where nothing else is worth trying."""
+        """The run after one that ended without a gradient; None if no further run is worthwhile."""
         if not self.run.scans:
             self._dead_ends = 1 if best_cost < self._dead_end_cost else self._dead_ends + 1
             self._dead_end_cost = best_cost
@@ -91,7 +91,7 @@ class Schedule:
 
 
 def _runs(first: int) -> Generator[Run, RunEnd, None]:
-    """A first run of so many steps, one step towards each likely class, runs towards the cheapest, then refinements."""
+    """A first run of `first` steps, one step towards each likely class, runs towards the cheapest, then refinements."""
     end = yield Run(length=first, patience=first)
     if len(likely := end.likely) > 1:
         costs = {}

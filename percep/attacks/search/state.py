@@ -1,4 +1,4 @@
-"""The state of a run: what a step makes the next perturbation from, and what a restart forgets."""
+"""The state of a run, which every step updates and a restart resets."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class RunState:
         delta: `(B, C, H, W)`, the perturbation.
         average: `(B, C, H, W)`, the running average of gradients.
         direction: `(B, C, H, W)`, about `M^-1 average`.
-        shortfall: `(B,)`, what tangents have promised in vain, to be asked for in addition.
-        largest_margin: `(B,)`, the largest absolute margin met.
+        shortfall: `(B,)`, the accumulated error of the tangents, which is added to the goal of the next step.
+        largest_margin: `(B,)`, the largest absolute margin of the run.
         steps: `(B,)` int64, gradients in the average.
         power: `(B,)`: a new gradient enters the average with the share `steps ** -power`.
-        runner_up: `(B,)` int64, the class that the run leads past the label, or -1 for whichever is best.
+        runner_up: `(B,)` int64, the class whose logit is to exceed the label's, or -1 for the largest other logit.
     """
 
     delta: Tensor
@@ -36,7 +36,7 @@ class RunState:
 
     @classmethod
     def at_reference(cls, reference: Tensor, power: float) -> RunState:
-        """Before the first step, at references `(B, C, H, W)`, towards any class."""
+        """The state before the first step, at references `(B, C, H, W)`, towards any class."""
         batch, zeros = len(reference), torch.zeros_like(reference)
         steps = torch.zeros(batch, dtype=torch.int64, device=reference.device)
         return cls(
@@ -55,11 +55,11 @@ class RunState:
         return RunState(**{field.name: getattr(self, field.name)[images] for field in fields(self)})
 
     def update(self, images: Tensor, states: RunState) -> None:
-        """Takes over the states of some images, by their indices `(n,)`."""
+        """Overwrites the states of some images in place, by their indices `(n,)`."""
         for field in fields(self):
             getattr(self, field.name)[images] = getattr(states, field.name)
 
     def zero(self, image: int) -> None:
-        """Forgets what an image's run has gathered; its class and its power stay."""
+        """Resets an image to its reference, without gradients; its `runner_up` and `power` stay."""
         for name in _ZEROED:
             getattr(self, name)[image] = 0

@@ -1,4 +1,4 @@
-"""The step of the minimal attack: the cheapest perturbation that a tangent asks for, rounded to grey levels."""
+"""The step of the minimal attack: the cheapest perturbation that reaches the goal by the tangent, on grey levels."""
 
 from dataclasses import replace
 
@@ -13,23 +13,23 @@ from percep.solvers.quadratic import WindowQuadratic, per_image
 # The least share with which a new gradient enters the running average.
 _LEAST_SHARE = 0.02
 _LINEAR_STEPS, _LINEAR_TOL = 4, 1e-2
-# Share of what was missing that is asked for in addition from then on, as the model bends away from its tangents, and
-# the most that is asked for, as a share of the largest margin met in the run.
-_INTEGRAL, _MOST_INTEGRAL = 0.3, 0.6
-# How far beyond the boundary to aim, as a share of the largest margin met in the run: on it nothing is adversarial.
+# Integral control of the margin, as models bend away from their tangents: the share of a step's error that is added to
+# the goal of the later ones, and the limit of the sum, as a share of the run's largest margin.
+_INTEGRAL, _MAX_INTEGRAL = 0.3, 0.6
+# How far beyond the boundary to aim, as a share of the run's largest margin: on the boundary nothing is adversarial.
 _BEYOND = 1e-3
-# The least share of what the present perturbation gains by its tangent that the next one has to gain.
+# By its tangent the next perturbation has to gain at least this share of what the present one gains.
 _LEAST_KEPT = 0.3
 _BISECTIONS = 14
 # By how much a perturbation is stretched until it reaches the goal after rounding, and how often.
 _STRETCH, _STRETCHES = 4.0, 6
-# Descent may give up this share of the gain; of a perturbation of a few pixels it would take all.
+# Share of the goal that has to be left after descent, which would remove a perturbation of a few pixels altogether.
 _LEAST_GAIN = 0.9
 _TINY = 1e-30
 
 
 def average_gradient(state: RunState, gradient: Tensor, quadratic: WindowQuadratic) -> RunState:
-    """The state with a new gradient `(B, C, H, W)` in its average, and the direction that is cheapest for it."""
+    """The state with a new gradient `(B, C, H, W)` in its average, and its cheapest direction, `M^-1 average`."""
     steps = state.steps + 1
     share = (steps.to(gradient.dtype) ** -state.power).clamp_min(_LEAST_SHARE).reshape(-1, 1, 1, 1)
     average = torch.lerp(state.average, gradient, share)
@@ -47,12 +47,12 @@ def move_to_boundary(
     reference: Tensor,
     levels: int | None,
 ) -> RunState:
-    """The state at the cheapest perturbation that reaches the goal by the tangent, and a little more.
+    """The state at the cheapest perturbation that passes the boundary by the tangent.
 
     Args:
-        state: with the gradient at its perturbation in its average.
+        state: whose average includes the gradient at its perturbation.
         margins: `(B,)`, at its perturbation.
-        slope: `(B,)`, margin per unit along the average; None where the average is of the margin itself.
+        slope: `(B,)`, the margin's derivative along the average; None if the average is of the margin's own gradients.
         quadratic: M of the cost at its perturbation.
         reference, levels: as in `quantise_perturbation`.
     """
@@ -60,11 +60,11 @@ def move_to_boundary(
     if slope is not None:
         factor = slope.reshape(-1, 1, 1, 1)
         linear_term, direction = factor * linear_term, factor * direction
-    # A run that starts beyond the boundary has no shortfall to take back: its first tangent leads back.
+    # A run that starts beyond the boundary has no error to correct: its first tangent leads back.
     beyond = (state.shortfall == 0) & (margins > 0)
     largest = torch.maximum(state.largest_margin, margins.abs())
-    most = _MOST_INTEGRAL * largest
-    shortfall = (state.shortfall - _INTEGRAL * torch.where(beyond, 0.0, margins)).clamp(-most, most)
+    limit = _MAX_INTEGRAL * largest
+    shortfall = (state.shortfall - _INTEGRAL * torch.where(beyond, 0.0, margins)).clamp(-limit, limit)
     gained = per_image(linear_term * state.delta).flatten()
     needed = gained - margins + shortfall + _BEYOND * largest
     needed = torch.maximum(needed, _LEAST_KEPT * gained.abs())
@@ -92,7 +92,7 @@ def minimal_step(
     slope = per_image(linear_term * target)
     goal = needed.reshape(-1, 1, 1, 1)
     low, high = torch.zeros_like(slope), _STRETCH * goal / slope.clamp_min(_TINY)
-    for _ in range(_STRETCHES):  # where only a few pixels are worth a level, most of a perturbation is rounded away
+    for _ in range(_STRETCHES):  # most of a perturbation is rounded away if few pixels change by half a level
         short = per_image(linear_term * scaled(high)) < goal
         if not bool(short.any()):
             break
@@ -111,8 +111,8 @@ def minimal_step(
 def ray(quadratic: WindowQuadratic, linear_term: Tensor, direction: Tensor, levels: int | None) -> Tensor:
     """The ray on which a step is searched, before it is rounded: `(B, C, H, W)`.
 
-    Between grey levels, where a sparse perturbation is cheapest, pixels are worth what they are on their own,
-    `linear_term` over the diagonal of M; where it is dense, what they are together, `direction`. A start halfway and
-    one round of descent come within a few percent of many rounds from either.
+    On grey levels it is halfway between `direction`, the best ray of dense perturbations, and `linear_term` over the
+    diagonal of M, that of sparse ones, whose pixels do not interact. From there one round of descent comes within a few
+    percent of many rounds from either.
     """
     return direction if levels is None else (direction + linear_term / quadratic.exact_diagonal) / 2

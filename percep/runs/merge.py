@@ -6,7 +6,7 @@ from pathlib import Path
 from percep.runs import TASKS
 from percep.runs.config import MergeTask
 from percep.runs.engine.manifest import read_manifest
-from percep.runs.engine.run import said
+from percep.runs.engine.run import closing_lines
 from percep.runs.task import Request
 
 
@@ -18,4 +18,4 @@ def merge(config: MergeTask, _: Request) -> Sequence[str]:
         OSError: a file cannot be written.
     """
     folder = Path(config.output)
-    return said(TASKS[read_manifest(folder).settings["task"]].merge(folder), folder)
+    return closing_lines(TASKS[read_manifest(folder).settings["task"]].merge(folder), folder)

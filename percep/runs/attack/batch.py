@@ -1,4 +1,4 @@
-"""A run: every photograph of a configuration attacked, saved, read back, certified and explained."""
+"""A batch of photographs attacked, saved, read back, certified and explained."""
 
 import math
 import time
@@ -40,15 +40,15 @@ Attack = Callable[[Tensor, Tensor, Tensor | None], AttackResult]
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What a run says of one photograph; there is no panel where none was asked for or nothing finite can be drawn."""
+class PhotographResult:
+    """The row of one photograph, and its panel if one is drawn and both predictions are finite."""
 
     row: ImageRow
     panel: Panel | None = None
 
 
-class Run(ABC, Generic[C]):
-    """The attack of a configuration on its photographs.
+class BatchAttack(ABC, Generic[C]):
+    """The attack of a configuration on batches of its photographs.
 
     Args:
         config: what to attack, and how.
@@ -65,59 +65,61 @@ class Run(ABC, Generic[C]):
         self.attack = self._attack_of(config)
         self.adversarial, self.panels = folder / "adversarial", folder / "panels"
 
-    def __call__(self, photographs: Sequence[Photograph], pictured: Sequence[bool]) -> list[Outcome]:
+    def __call__(self, photographs: Sequence[Photograph], pictured: Sequence[bool]) -> list[PhotographResult]:
         """Attacks a batch.
 
         Args:
-            photographs: a batch. What comes of it depends on nothing else.
-            pictured: of which of them a panel is drawn.
+            photographs: a batch. The results depend on nothing else.
+            pictured: which of them get a panel.
 
         Returns:
-            One `Outcome` per photograph, once its files `adversarial/NAME.png` and `panels/NAME.png` are written.
-            Whatever it says of an adversarial image was measured on the file.
+            One result per photograph, once its files `adversarial/NAME.png` and `panels/NAME.png` are written.
+            All figures of an adversarial image are measured on the file.
 
         Raises:
             InputError: a label or target that is not a class, a layer for Grad-CAM that the network does not have, or a
-                network that fails.
+                network that raises an error.
         """
         readable = [photograph for photograph in photographs if photograph.image is not None]
         torch.manual_seed(stable_seed(photographs[0].name if photographs else "", self.config.seed))
         with network_failures(self.model, readable):
-            batch = self._attack(readable) if readable else None
+            batch = self._measure(readable) if readable else None
         numbers = count()
         return [
             self._left_out(photograph)
             if batch is None or photograph.image is None
-            else self._outcome(batch, next(numbers), shown)
+            else self._result(batch, next(numbers), shown)
             for photograph, shown in zip(photographs, pictured, strict=True)
         ]
 
-    def _left_out(self, photograph: Photograph) -> Outcome:
+    def _left_out(self, photograph: Photograph) -> PhotographResult:
         label = photograph.label
         name = None if label is None else self.model.category(label)
-        return Outcome(self.row(photograph.name, str(photograph.problem), label, name, missing=photograph.missing))
+        return PhotographResult(
+            self.row(photograph.name, str(photograph.problem), label, name, missing=photograph.missing)
+        )
 
-    def _attack(self, photographs: Sequence[Photograph]) -> "_Batch":
+    def _measure(self, photographs: Sequence[Photograph]) -> "_Batch":
         images = [photograph.image for photograph in photographs if photograph.image is not None]
         references = torch.stack(images).to(self.config.device)
         before = predict(self.model, references)
-        # Before the attack, so that a layer that is named and not there is refused at once.
+        # Before the attack, so that a layer that the network does not have is refused at once.
         attention, no_gradcam = self._gradcam(references, before.classes.clamp(min=0))
         given = [-1 if photograph.label is None else photograph.label for photograph in photographs]
         labels = torch.tensor(given, device=references.device)
-        # Without a label the prediction is to be left. Where there is none either, the attack will call it not finite.
-        left = torch.where(labels < 0, before.classes, labels).clamp(min=0)
+        # Without a label the attack leaves the predicted class; without a finite prediction its status is not_finite.
+        labels_or_predictions = torch.where(labels < 0, before.classes, labels).clamp(min=0)
         names = [photograph.name for photograph in photographs]
         targets = targets_of(
             photographs,
             self.config.attack.target,
-            left,
+            labels_or_predictions,
             before.logits.shape[1],
             self.config.seed,
             self.model.first_class,
         )
         start = time.perf_counter()
-        result = self.attack(references, left, targets)
+        result = self.attack(references, labels_or_predictions, targets)
         seconds = (time.perf_counter() - start) / len(photographs)
 
         pairs = zip(photographs, result.images, strict=True)
@@ -133,7 +135,7 @@ class Run(ABC, Generic[C]):
             targets=targets,
             before=before,
             after=after,
-            achieved=achieved(after.logits, left, targets),
+            achieved=achieved(after.logits, labels_or_predictions, targets),
             certificate=certify(references, saved, self.floor, self.mean),
             result=result,
             seconds=seconds,
@@ -145,7 +147,7 @@ class Run(ABC, Generic[C]):
         )
 
     def _gradcam(self, references: Tensor, classes: Tensor) -> tuple[Tensor | None, str | None]:
-        """Grad-CAM, or why the network has none; the attack does not need it."""
+        """Grad-CAM, or the reason why the network has none; the attack does not need it."""
         try:
             return gradcam(self.model, references, classes), None
         except InputError as error:
@@ -154,21 +156,21 @@ class Run(ABC, Generic[C]):
             return None, str(error)
 
     def _save(self, photograph: Photograph, image: Tensor) -> Tensor:
-        """The image as its file holds it."""
+        """Writes the image to its file, and returns it as read from there."""
         path = self.adversarial / f"{photograph.name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         save_image(path, image)
         return read_image(path)
 
-    def _outcome(self, batch: "_Batch", i: int, pictured: bool) -> Outcome:
+    def _result(self, batch: "_Batch", i: int, pictured: bool) -> PhotographResult:
         row = self._row(batch, i)
         if not pictured or row.predicted_before is None or row.predicted_after is None:
-            return Outcome(row)
+            return PhotographResult(row)
         panel = batch.panel(i, row, self.floor, self.mean)
         path = self.panels / f"{row.name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         save_panel(path, panel)
-        return Outcome(row, panel)
+        return PhotographResult(row, panel)
 
     def _row(self, batch: "_Batch", i: int) -> ImageRow:
         return batch.row(i, self.model)
@@ -178,8 +180,8 @@ class Run(ABC, Generic[C]):
         """The attack on `self.model`."""
 
 
-class BallRun(Run[AttackTask]):
-    """The attack inside the ball of a configuration."""
+class BallAttack(BatchAttack[AttackTask]):
+    """`FrankWolfe` with the ball and the settings of a configuration."""
 
     def __init__(self, config: AttackTask, model: Classifier, folder: Path) -> None:
         super().__init__(config, model, folder)
@@ -195,8 +197,8 @@ class BallRun(Run[AttackTask]):
         )
 
 
-class MinimalRun(Run[MinimalTask]):
-    """The attack with the smallest change."""
+class MinimalAttack(BatchAttack[MinimalTask]):
+    """`MinimalPerturbation` with the settings of a configuration."""
 
     row = MinimalRow
 
@@ -209,14 +211,14 @@ class MinimalRun(Run[MinimalTask]):
 
     def _row(self, batch: "_Batch", i: int) -> ImageRow:
         row = super()._row(batch, i)
-        kept = row.mean_ssim if self.config.attack.measure == "mean" else row.min_ssim
+        measured = row.mean_ssim if self.config.attack.measure == "mean" else row.min_ssim
         missed = cast(MinimalResult, batch.result).missed
-        return MinimalRow(**vars(row), found=kept if row.success else None, missed=float(missed[i]))
+        return MinimalRow(**vars(row), found=measured if row.success else None, missed=float(missed[i]))
 
 
 @dataclass(frozen=True)
 class _Batch:
-    """All that is known of a batch after the attack, one entry per image."""
+    """The measurements of a batch after the attack, one entry per image."""
 
     names: Sequence[str]
     references: Tensor
@@ -292,7 +294,7 @@ class _Batch:
 def _associations(
     references: Tensor, ssim: Tensor, attention: Tensor | None, no_gradcam: str | None
 ) -> Sequence[Associations]:
-    """Those with Grad-CAM are undefined, with the reason, where there is none."""
+    """The associations of each image; without Grad-CAM those with it are NaN, with the reason."""
     texture = local_standard_deviation(references)
     found = associations((1 - ssim).mean(1), texture if attention is None else attention, texture)
     if attention is not None:

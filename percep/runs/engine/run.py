@@ -1,4 +1,4 @@
-"""A run in its folder: by one process or by several, from its beginning or from where it was left."""
+"""A run in its folder, by one process or by several: a new one, or an interrupted one that is continued."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -28,49 +28,49 @@ def run(kind: type[Campaign[C]], config: C, request: Request) -> Sequence[str]:
         request: of the command line.
 
     Returns:
-        The lines to print, in the first process.
+        The lines to print; none but in the first process.
 
     Raises:
-        InputError: a folder of something else.
+        InputError: the folder cannot be made, or is not empty and holds no run.
         PercepError: what the task raises.
     """
     processes = join(config.device)
     folder = processes.first(lambda: _folder(request, processes.world))
     own = replace(config, device=processes.device(config.device))
     campaign = processes.in_turn(lambda: kind(own, folder))
-    entries = processes.first(lambda: _begin(campaign, request))
+    num_rows = processes.first(lambda: _begin(campaign, request))
     tally = Tally(processes, config.task, campaign.passes * len(campaign.photographs.shards))
-    tally.count = None if entries is None else campaign.passes * entries
+    tally.count = None if num_rows is None else campaign.passes * num_rows
     if processes.rank == 0:
         _save_settings(folder, request)
     try:
         _work(campaign, Worker(processes, tally, config.data.workers))
-        words = processes.first(lambda: kind.merge(folder))
+        sentences = processes.first(lambda: kind.merge(folder))
     except KeyboardInterrupt as error:
         error.add_note(f"what is finished is in {folder}, and the same command with output={folder} continues")
         raise
-    return said(words, folder) if processes.rank == 0 else ()
+    return closing_lines(sentences, folder) if processes.rank == 0 else ()
 
 
 def _begin(campaign: Campaign[C], request: Request) -> int | None:
-    """Writes down what the run is; how many rows its photographs have, where that is known."""
+    """Writes the manifest; returns the number of rows of the photographs, None if unknown."""
     if not begun(campaign.folder):
         campaign.check()
     known = campaign.photographs.inventory()
-    depends = provenance(campaign.model, known.digest, campaign.config.device, campaign.config.model.network)
+    depends_on = provenance(campaign.model, known.digest, campaign.config.device, campaign.config.model.network)
     shards, classes = len(campaign.photographs.shards), number_of_logits(campaign.model)
-    claim(campaign.folder, Manifest(request.command, request.settings, depends, shards, known.count, classes))
+    claim(campaign.folder, Manifest(request.command, request.settings, depends_on, shards, known.count, classes))
     return known.entries
 
 
 def _work(campaign: Campaign[C], worker: Worker) -> None:
-    """Does what is left; what was done before an interruption, or of what can be read, is merged."""
+    """Does the remaining work; after an error the finished batches are merged, so that they can be looked at."""
     try:
         try:
             campaign.work(worker)
         finally:
             worker.show_last()
-    except UnreadableError:  # which all processes meet
+    except UnreadableError:  # raised in all processes
         worker.processes.first(lambda: _merge_if_possible(campaign))
         raise
     except BaseException:
@@ -81,13 +81,13 @@ def _work(campaign: Campaign[C], worker: Worker) -> None:
 
 def _merge_if_possible(campaign: Campaign[C]) -> None:
     if begun(campaign.folder):
-        with suppress(OSError, PercepError):  # a full disk, or parts that say nothing yet: what is raised says why
+        with suppress(OSError, PercepError):  # a full disk, no result yet: the original error is the one to report
             campaign.merge(campaign.folder)
 
 
-def said(words: str, folder: Path) -> Sequence[str]:
-    """What is said of a run, and where its outputs are."""
-    return words, f"Outputs are in {folder}"
+def closing_lines(sentences: str, folder: Path) -> Sequence[str]:
+    """The result of a run in sentences, and where its outputs are."""
+    return sentences, f"Outputs are in {folder}"
 
 
 def _save_settings(folder: Path, request: Request) -> None:
@@ -95,15 +95,15 @@ def _save_settings(folder: Path, request: Request) -> None:
     OmegaConf.save(OmegaConf.create(dict(request.settings)), folder / "config.yaml")
 
 
-def _made(folder: Path) -> Path:
-    """The folder, made if it is not there.
+def _make(folder: Path) -> Path:
+    """Makes the folder if it does not exist, and returns it.
 
     Raises:
         InputError: a name that is not UTF-8, or a folder that cannot be made.
     """
     try:
         str(folder).encode()
-    except UnicodeEncodeError as error:  # which Parquet's files need, and torch's store
+    except UnicodeEncodeError as error:  # Parquet files and torch's store need UTF-8
         raise InputError(f"output folder {str(folder)!a} is not UTF-8: choose another with output=FOLDER") from error
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -115,10 +115,10 @@ def _made(folder: Path) -> Path:
 
 
 def _folder(request: Request, world: int) -> Path:
-    """The folder of a run, which may have been begun there."""
+    """The folder of a new run, or of one that was begun there."""
     if world > 1 and not request.names_folder:
         raise InputError("several processes need a folder that a later command can continue: give output=FOLDER")
-    folder = _made(request.folder)
+    folder = _make(request.folder)
     if not is_free(folder):
         raise InputError(f"output folder {folder} is not empty: choose another with output=FOLDER")
     return folder

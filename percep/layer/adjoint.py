@@ -1,22 +1,22 @@
-"""The adjoint of a solved program: from a cotangent of the perturbation to gradients of everything it depends on.
+"""The adjoint of a solved program: from a cotangent of the perturbation to the gradients in everything it depends on.
 
 At a solution `(d, l)` with pixel multipliers z the optimality conditions are, with `h_i <= 0` the constraints,
 
     -g + rho (d - a) + sum_i l_i grad h_i(d) + z = 0,        l_i h_i = -mu_i,        z_j * distance_j = mu_j
 
 with all mu 0 at the exact solution. Differentiated at fixed mu and reduced to the pixels they read `H dd = -F dp`,
-with H the `NewtonMatrix` of `D = l / -h` and the gradient of a loss is that of the contraction
+with H the `NewtonMatrix` of `D = l / -h`. The gradient of a loss is that of the contraction
 
     phi(p) = -<w, grad_d L(d, l; p)> - <D J w, h(d; p)> - <box w, x>,        H w = cotangent,
 
-in which all but the parameters p is held fixed. So one symmetric linear solve and one differentiation of a few
+in which everything but the parameters p is held fixed. So one symmetric linear solve and one differentiation of a few
 local statistics give the gradients in the reference (through radii, centres, weights and the pixel range), the
 linear term, the anchor, rho, the floor and the mean (Amos and Kolter, ICML 2017, give the dense case).
 
 **Smoothing.** The solution map has kinks where a constraint is active with multiplier 0, and at rho = 0 it may
 jump. `-h_i` is taken to be at least `smoothing * R_i^2`: the derivative returned is then that of the
-program with logarithmic barriers `mu_i = l_i max(-h_i, smoothing R_i^2)` in place of the constraints, frozen at
-the answer. Where the solution map is differentiable it tends to the derivative as smoothing goes to 0; at a kink it
+program with logarithmic barriers `mu_i = l_i max(-h_i, smoothing R_i^2)` in place of the constraints, at
+fixed mu. Where the solution map is differentiable it tends to the derivative as smoothing goes to 0; at a kink it
 is a convex mixture of the one-sided ones.
 """
 
@@ -35,26 +35,26 @@ from percep.solvers.lagrangian import NormalEquations
 from percep.solvers.quadratic import per_image
 from percep.summaries import range_of
 
-# Up to here a dense factor is as quick as conjugate gradients, and exact.
+# Up to so many pixels a dense factor is as fast as conjugate gradients, and exact.
 DENSE_PIXELS = 400
 _MAX_STEPS = 1000
 _REFINEMENTS = 3
-# Distance to an end of the pixel range at which a pixel is taken to be there.
-_NEAREST = 1e-9
+# Least distance of a pixel to an end of its range.
+_MIN_DISTANCE = 1e-9
 _TINY = 1e-30
 
 
 @dataclass(frozen=True, repr=False)
 class AdjointReport:
-    """How a backward pass went.
+    """The accuracy and the cost of a backward pass.
 
     Attributes:
         residual: `(B,)` float64, of the adjoint's linear system, relative, in the norm of the preconditioner's
-            inverse; recomputed at the end. NaN for an image without an answer or with a cotangent that is not finite.
-        tolerance: what `residual` was asked to be.
+            inverse; recomputed at the end. NaN for an image without a solution or with a cotangent that is not finite.
+        tolerance: the required `residual`.
         steps: conjugate gradient steps taken, 0 where a dense factor was used.
-        smoothing: the least slack, relative to `R_i^2`, that a constraint was given.
-        solved: `(B,)` bool, whether the forward answer met its tolerance; else the adjoint is that of a poor answer.
+        smoothing: the least slack of a constraint, relative to `R_i^2`.
+        solved: `(B,)` bool, whether the forward solution met its tolerance; else the adjoint is as inaccurate as that.
     """
 
     residual: Tensor
@@ -71,9 +71,9 @@ class AdjointReport:
 
     @property
     def accurate(self) -> Tensor:
-        """`(B,)` bool: solved forwards, and backwards to twice the tolerance (which leaves room for rounding).
+        """`(B,)` bool: solved, with a residual of at most twice the tolerance (to allow for rounding).
 
-        A residual of exactly 0 is that of a cotangent of 0, whose gradients are right whatever the answer.
+        A residual of exactly 0 comes from a cotangent of 0, whose gradients are right for any solution.
         """
         return (self.solved & (self.residual <= 2 * self.tolerance)) | (self.residual == 0)
 
@@ -115,14 +115,14 @@ class AdjointState:
 def solve_adjoint(
     program: Program, delta: Tensor, multipliers: Multipliers, cotangent: Tensor, smoothing: float, tolerance: float
 ) -> tuple[AdjointState, Tensor, int]:
-    """Solves `H w = cotangent` for finite programs; also the relative residuals, `(B,)` float64, and the CG steps.
+    """Solves `H w = cotangent`; also returns the relative residuals, `(B,)` float64, and the number of CG steps.
 
-    Small images are treated in float64, whatever the dtype, and factored where conjugate gradients do not reach the
-    tolerance. Pixels whose row of H is 0 (rho = 0, no window, not at an end of the range) get w = 0.
+    Small images are solved in float64, whatever the dtype, and by a dense factor if conjugate gradients do not reach
+    the tolerance. Pixels whose row of H is 0 (rho = 0, no window, not at an end of the range) get w = 0.
 
     Args:
         program: of finite data.
-        delta, multipliers: its answer.
+        delta, multipliers: its solution.
         cotangent: `(B, C, H, W)`, finite.
         smoothing: least slack of a constraint, relative to its squared radius.
         tolerance: at which conjugate gradients stop.
@@ -131,7 +131,7 @@ def solve_adjoint(
     if pixels <= MAX_PIXELS:
         program, delta, multipliers = program.double, delta.double(), multipliers.map(Tensor.double)
         cotangent = cotangent.double()
-    # Programs and cotangents of any scale: float32 has no room for the products of small ones.
+    # Products of small linear terms and cotangents would underflow in float32.
     scaled, unit = program.normalized()
     unit = torch.where(unit > 0, unit, 1.0).reshape(-1, 1, 1, 1)
     scaled_multipliers = multipliers.map(lambda values: values / unit)
@@ -161,9 +161,9 @@ def solve_adjoint(
 
 
 def newton_matrix(program: Program, delta: Tensor, multipliers: Multipliers, smoothing: float) -> NewtonMatrix:
-    """H at an answer, with slacks of at least `smoothing * R_i^2`, evaluated in float64.
+    """H at a solution, with slacks of at least `smoothing * R_i^2`, evaluated in float64.
 
-    The multiplier of a pixel's range is what stationarity leaves over in its direction.
+    The multiplier of a pixel's range is the residual of stationarity towards that end of the range.
     """
     ball = program.ball
     slacks = Constraints(ball.double, delta.double()).values.join(
@@ -172,8 +172,8 @@ def newton_matrix(program: Program, delta: Tensor, multipliers: Multipliers, smo
     stiffness = multipliers.join(slacks, lambda multiplier, slack: (multiplier / slack).to(delta.dtype))
     equations = NormalEquations(program, multipliers)
     excess = equations.rhs - equations.product(delta)
-    box = excess.clamp_min(0) / (ball.highest - delta).clamp_min(_NEAREST)
-    box += (-excess).clamp_min(0) / (delta - ball.lowest).clamp_min(_NEAREST)
+    box = excess.clamp_min(0) / (ball.highest - delta).clamp_min(_MIN_DISTANCE)
+    box += (-excess).clamp_min(0) / (delta - ball.lowest).clamp_min(_MIN_DISTANCE)
     return NewtonMatrix(equations, Constraints(ball, delta), stiffness, box)
 
 

@@ -23,8 +23,8 @@ from percep.solvers.patches import (
 from percep.solvers.quadratic import per_image
 
 _TINY = 1e-20
-# Of the size of u to that of z, to which penalties are balanced. Larger penalties favour d, smaller ones the bound,
-# which converges later.
+# Penalties are balanced until the ratio of |u| to |z| has this value. Larger penalties speed up d, smaller ones the
+# bound, which converges later.
 _DUAL_RATIO = 0.7
 
 
@@ -34,14 +34,14 @@ class ADMM(IterativeSolver):
 
         maximise  <g, d> - rho/2 |d - a|^2 + box(d)   subject to   z = K d - k K x,  z in the balls
 
-    Over the copies z the augmented Lagrangian asks for projections onto the balls; over d, since
-    `sum_i s_i K_i' K_i` is diagonal for any penalty s per window, for one division per pixel and a clamp to its
+    Maximising the augmented Lagrangian over the copies z is a projection onto the balls; over d it is, since
+    `sum_i s_i K_i' K_i` is diagonal for any penalty s per window, one division per pixel and a clamp to its
     range. With scaled duals u = y / s the iteration needs only `v = z + u` as a state,
 
         z = P(v),   d = clamp((g + rho a + K'(s (2 z - v + k K x))) / (rho + A's)),   v += alpha (K d - k K x - z),
 
-    which is Douglas-Rachford splitting with over-relaxation alpha. P being affine on a copy, `factor v + shift`, z
-    and u are never formed. A floor and a mean are two blocks of copies.
+    which is Douglas-Rachford splitting with over-relaxation alpha. Since P is affine on a copy, `factor v + shift`,
+    z and u are never formed. A floor and a mean are two blocks of copies.
 
     Penalties are `tau / R2` per window (`tau contrast` for the mean's block), tau per image, balanced at each
     certificate. The bound is the dual function at `y = s (K d - k K x - 2 z + v)`, whose residual
@@ -52,7 +52,7 @@ class ADMM(IterativeSolver):
     on every 11-tap window at rho = 0, 500 leave 1e-3 to 1e-2 and 2000 leave 1e-4 to 1e-3: use `Dual` there.
 
     Attributes:
-        max_iterations: iterations before an image is given up as `iteration_limit`.
+        max_iterations: iterations after which an unsolved image has the status `iteration_limit`.
         relaxation: alpha in (0, 2).
         check_every: iterations between certificates.
 
@@ -71,7 +71,7 @@ class ADMM(IterativeSolver):
 
 
 class _Iterate(Iterate):
-    """Copies `v = z + u` and a penalty per window, for each block; d, and the projections that give z and u."""
+    """For each block the copies `v = z + u`, the penalties and the projections, which give z and u; and d."""
 
     def __init__(self, program: Program, relaxation: float, copies: list[Tensor], penalties: list[Tensor]) -> None:
         self.program, self.relaxation = program, relaxation
@@ -140,10 +140,10 @@ class _Iterate(Iterate):
             copies.sub_(over_copies(self.relaxation * shift))
 
     def balance(self) -> None:
-        """Multiplies each image's penalties so that z and u come to be of similar size, y and z as they are.
+        """Multiplies each image's penalties to bring z and u to a similar size, without a change of y and z.
 
-        With z in place of the primal residual and u in place of the dual one, this is residual balancing
-        without its oscillations; it needs no copies but v.
+        This is residual balancing with z in place of the primal residual and u in place of the dual one. It does not
+        oscillate, and needs no copies but v.
         """
         self.project()
         primal, dual = self.program.rho.new_zeros(()), self.program.rho.new_zeros(())
@@ -163,12 +163,12 @@ class _Iterate(Iterate):
 
 
 def _start(program: Program, relaxation: float, warm_start: Solution | None) -> _Iterate:
-    """Penalties of the size of the linear term over that of the radii, and `v` from 0 or from an earlier answer."""
+    """Penalties of the size of the linear term over that of the radii, and `v` from 0 or from an earlier solution."""
     ball = program.ball
     patches, blocks = Patches(ball), blocks_of(ball)
     squared = (per_image(program.linear_term**2) / program.linear[0].numel()).clamp_min(_TINY)
     typical = Moments(torch.zeros_like(squared), squared.expand(ball.map_shape))
-    # What the multipliers of dual copies of the linear term's size would add to the curvature.
+    # The curvature from the multipliers of dual copies that are of the size of the linear term.
     penalties = [block.dual(typical, block.with_multipliers(typical, Multipliers())).factor for block in blocks]
     if warm_start is None or warm_start.multipliers is None:
         return _Iterate(program, relaxation, [patches.zeros() for _ in blocks], penalties)

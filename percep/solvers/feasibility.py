@@ -1,4 +1,4 @@
-"""From a nearly feasible perturbation to one strictly inside the ball, losing little."""
+"""From a nearly feasible perturbation to one strictly inside the ball, at a small loss of objective."""
 
 import torch
 from torch import Tensor
@@ -12,17 +12,17 @@ _NORM_EVERY = 4
 def restore_feasibility(ball: SSIMBall, delta: Tensor, tightening: float = 1e-4, rounds: int = 60) -> Tensor:
     """A perturbation strictly inside the ball's convex set, near `delta` `(B, C, H, W)`, in its dtype.
 
-    First the floor's violated windows are treated where they are: simultaneous projections onto the linearised
+    First the floor's violated windows are repaired locally: simultaneous projections onto the linearised
     constraints, with squared radii smaller by the share `tightening`, each divided by the number of violated
-    windows that overlap it, until no squared radius is exceeded by more than that share. What is left is removed by
-    one scaling per image, in float64 and in closed form. Only that last step acts on whole images; the first changes
-    no more than the neighbourhoods of violated windows.
+    windows that overlap it, until no squared radius is exceeded by more than that share, or for `rounds` rounds. The
+    remaining violation is removed by one scaling per image, in float64 and in closed form. Only that last step acts on
+    whole images; the first changes only the pixels of violated windows.
     """
     delta = delta.clamp(ball.lowest, ball.highest)
     if ball.floor_sets is not None:
-        repair = _Repair(ball.view, ball.floor_sets, tightening)
+        projections = _WindowProjections(ball.view, ball.floor_sets, tightening)
         for _ in range(rounds):
-            step = repair.step(delta)
+            step = projections.step(delta)
             if step is None:
                 break
             delta = (delta - step).clamp(ball.lowest, ball.highest)
@@ -44,12 +44,12 @@ def scale_into_ball(ball: SSIMBall, delta: Tensor) -> Tensor:
     return torch.where((allowed >= 1)[:, None, None, None], result, torch.zeros_like(result))
 
 
-class _Repair:
+class _WindowProjections:
     """Averaged projections onto the violated windows of a floor.
 
     A window's projection onto the linearisation of `q = var(v) - R^2 <= 0`, v = d - k x, is `q / |grad q|^2` along
-    `grad q = 2 w (v - mean v)`. The norms are renewed every few rounds, with d in place of v: repairs change d
-    little, and the deviation of k x is small against a d that reaches the radius.
+    `grad q = 2 w (v - mean v)`. The norms are recomputed every few rounds, with d in place of v: the projections
+    change d little, and the deviation of k x is small against that of a d at the radius.
     """
 
     def __init__(self, view: View, sets: FloorSets, tightening: float) -> None:
@@ -59,7 +59,8 @@ class _Repair:
         self.rounds = 0
 
     def step(self, delta: Tensor) -> Tensor | None:
-        """What to subtract from `delta` in one round; None if no window exceeds its squared radius by much."""
+        """What to subtract from `delta` in one round; None if no window exceeds its squared radius by more than
+        the tightening."""
         view, k, radius = self.view, self.sets.contrast.k, self.sets.luminance.radius
         moments = view.moments(delta)
         var_v, squared = moments.variance_from(k), self.sets.contrast.radius**2
@@ -67,7 +68,7 @@ class _Repair:
         too_varied, too_bright = var_v > squared, shift.abs() > radius
         allowed = 1 + self.tightening
         exceeded = (var_v > allowed * squared) | (shift**2 > allowed * radius**2)
-        # An image without such windows stays as it is whatever the rest of the batch needs.
+        # An image without such windows is not changed, so that images do not influence each other.
         pending = exceeded.flatten(1).any(1).reshape(-1, 1, 1, 1)
         if not bool(pending.any()):
             return None
@@ -93,5 +94,5 @@ class _Repair:
         return 4 * (second - 2 * mean * first + mean * mean * self.weight).clamp_min_(0)
 
     def _overlap(self, violated: Tensor) -> Tensor:
-        """How many violated windows share a window's pixels, weighted by their taps and at least 1."""
+        """The number of violated windows that overlap a window, weighted by their taps, at least 1."""
         return (self.view.mean(self.view.adjoint(violated.to(self.weight.dtype))) / self.weight).clamp_min_(1)

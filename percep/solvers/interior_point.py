@@ -1,4 +1,4 @@
-"""Small programs to many digits: a primal-dual interior point method with a dense matrix per image."""
+"""A primal-dual interior point method with a dense matrix per image: small programs, solved to many digits."""
 
 from dataclasses import dataclass, replace
 
@@ -14,12 +14,12 @@ from percep.solvers.lagrangian import NormalEquations, best_uncovered
 from percep.solvers.solver import Solver
 
 MAX_PIXELS = 1024
-# Complementarity at which to stop, as a share of the tolerance: the rest is for the certificate and the rounding of d.
+# Complementarity at which to stop, as a share of the tolerance: the certificate and the rounding of d need the rest.
 _COMPLEMENTARITY_SHARE = 1e-3
 # Initial complementarity per constraint, relative to what one pixel can gain.
 _INITIAL_COMPLEMENTARITY = 1.0
 _JITTER = 1e-8
-# Errors need not decrease at every step; below this one, a step that does not decrease them is at the level of
+# Errors need not decrease at every step. Once one is below this, a step that does not decrease it is at the level of
 # float64 rounding.
 _ROUNDING_ERROR = 1e-6
 _MAX_STALLS = 6
@@ -33,7 +33,7 @@ class InteriorPoint(Solver):
     is what derivatives and finite differences need. Works in float64 whatever the dtype, image by image.
 
     Attributes:
-        max_iterations: Newton steps before an image is given up as `iteration_limit`.
+        max_iterations: Newton steps after which an unsolved image has the status `iteration_limit`.
 
     Raises:
         InputError: images of more than 1024 values, channels included.
@@ -65,7 +65,7 @@ class _Step:
 
     Attributes:
         delta: of d.
-        slacks, multipliers: of the constraints'.
+        slacks, multipliers: of the constraints.
         lower, upper: of the multipliers of the pixel range, `d >= -x` and `d <= 1 - x`.
     """
 
@@ -93,10 +93,10 @@ class _State:
         ball = program.ball
         covered = ball.view.coverage > 0
         self.uncovered, self.best_uncovered = ~covered, best_uncovered(program)
-        # The best value of a pixel that no window covers is known; at rho = 0 such pixels only slow down the others.
+        # The best value of a pixel that no window covers is known; at rho = 0 such pixels would slow down convergence.
         self.program = program = replace(program, linear=program.linear * covered)
         self.anchor = torch.zeros_like(program.linear) if program.anchor is None else program.anchor
-        # Strictly inside: towards grey, half as far as the constraints allow.
+        # Strictly inside: halfway to the boundary, towards grey.
         grey = 0.5 - ball.reference
         self.delta = 0.5 * ball.scale(grey).reshape(-1, 1, 1, 1).to(grey.dtype) * grey
         self.constraints = Constraints(ball, self.delta)
@@ -109,7 +109,7 @@ class _State:
         self.lower, self.upper = product / lower_slack, product / upper_slack
 
     def run(self, tol: float, max_steps: int) -> int:
-        """Newton steps until the optimality conditions hold far below `tol` or to float64 rounding; their number.
+        """Takes Newton steps until the error is far below `tol` or at float64 rounding; returns their number.
 
         Ends at the point of the least error.
         """
@@ -128,7 +128,7 @@ class _State:
         return iteration
 
     def _error(self) -> float:
-        """The largest violation of an optimality condition, relative to a linear term of 1, radii and objective."""
+        """The largest violation of an optimality condition, relative to a linear term of 1, radii or objective."""
         infeasibility = self.infeasibility().join(squared_radii(self.program.ball), torch.div)
         objective = float(self.program.objective(self.delta).abs().clamp_min(1e-12))
         violations = [float(values.abs().max()) for values in (self.stationarity(), *infeasibility.present())]
@@ -145,9 +145,9 @@ class _State:
             return False
         zero = torch.zeros_like(self.delta)
         predictor = newton.step(self.slacks.map(torch.zeros_like), zero, zero)
-        present = self._complementarity()
+        current = self._complementarity()
         predicted = self._complementarity(predictor, self._max_step(predictor))
-        target = (predicted / present) ** 3 * present / self._num_constraints
+        target = (predicted / current) ** 3 * current / self._num_constraints
         corrector = newton.step(
             predictor.slacks.join(predictor.multipliers, lambda slack, multiplier: target - slack * multiplier),
             target - predictor.lower * predictor.delta,
@@ -170,7 +170,7 @@ class _State:
         return gradient + self.constraints.vjp(self.multipliers) - self.lower + self.upper
 
     def infeasibility(self) -> Multipliers:
-        """`h + s`, 0 once the slacks are those of d."""
+        """`h + s`, which is 0 once the slacks are those of d."""
         return self.constraints.values.join(self.slacks, torch.add)
 
     def range_slacks(self) -> tuple[Tensor, Tensor]:
@@ -198,7 +198,7 @@ class _State:
         return length
 
     def positives(self) -> list[Tensor]:
-        """What must stay positive: all slacks, then their multipliers in the same order."""
+        """The values that must stay positive: all slacks, then their multipliers in the same order."""
         return [*self.slacks.present(), *self.range_slacks(), *self.multipliers.present(), self.lower, self.upper]
 
 
@@ -211,7 +211,7 @@ class Factor:
 
     @classmethod
     def of(cls, matrix: Tensor) -> "Factor | None":
-        """None if the matrix is not positive definite, whatever little is added to its diagonal."""
+        """Factors a matrix; None if it is not positive definite, even with `_JITTER` added to its unit diagonal."""
         scale = matrix.diagonal().clamp_min(1e-30).rsqrt()
         scaled = matrix * scale * scale[:, None]
         jitter = 0.0
@@ -235,7 +235,7 @@ class _Newton:
     Attributes:
         stiffness: multiplier over slack, of the constraints.
         factor: of the matrix of d.
-        infeasibility, stationarity: what the conditions leave over at the point.
+        infeasibility, stationarity: residuals of the conditions at the point.
     """
 
     point: _State
@@ -246,7 +246,7 @@ class _Newton:
 
     @classmethod
     def at(cls, point: _State) -> "_Newton | None":
-        """None if the matrix is not positive definite."""
+        """Linearises and factors; None if the matrix is not positive definite."""
         lower_slack, upper_slack = point.range_slacks()
         stiffness = point.multipliers.join(point.slacks, torch.div)
         box = point.lower / lower_slack + point.upper / upper_slack

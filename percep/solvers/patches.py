@@ -1,11 +1,11 @@
-"""Window copies of the pixels, and the sets they must lie in: what the splitting solvers have in common.
+"""Window copies of the pixels, and the sets in which they must lie, for the splitting solvers.
 
 `K_i d` is window i's own copy of its pixels, with `<u, v>_i = sum_j w_j u_j v_j` as inner product, so that
 `|K_i d|^2 = mean_i(d)^2 + var_i(d)`, the two parts are orthogonal, and `sum_i s_i K_i' K_i = diag(A' s)` for any
 weights s. Projections onto the balls act on a copy through its mean and its deviation alone: every one has the form
 `z = factor v + shift`, with one factor and one shift per window.
 
-Copies are tensors `(B, C, size, size, h, w)`, the windows last; what is per window is `(B, C, h, w)`.
+Copies are tensors `(B, C, size, size, h, w)`, the windows last; values per window are `(B, C, h, w)`.
 """
 
 import math
@@ -44,14 +44,14 @@ class Patches:
         self.origin = tuple(_mirrored(side, self.before, self.after, like) for side in self.size)
 
     def gather(self, image: Tensor) -> Tensor:
-        """`K d`: a view of the padded image, not to be written to."""
+        """`K d`, a view of the padded image: do not write to it."""
         margins = (self.before, self.after, self.before, self.after)
         padded = F.pad(image, margins, mode="reflect") if self.before or self.after else image
         size, stride = self.window.size, self.window.stride
         return padded.unfold(2, size, stride).unfold(3, size, stride).permute(0, 1, 4, 5, 2, 3)
 
     def zeros(self) -> Tensor:
-        """Copies that are 0, to be written to."""
+        """New copies of 0."""
         return self.reference.new_zeros(self.shape)
 
     def about(self, k: Tensor | None, image: Tensor) -> Tensor:
@@ -74,7 +74,7 @@ class Patches:
         return image
 
     def adjoint(self, values: Tensor) -> Tensor:
-        """`A' values`, per window to per pixel."""
+        """`A' values`, from windows to pixels."""
         return self.window.adjoint(values, *self.size)
 
     def mean(self, copies: Tensor) -> Tensor:
@@ -110,18 +110,18 @@ class Affine(NamedTuple):
 
 
 class Block(ABC):
-    """A convex set of copies `K d - k K x`, one term of the constraints."""
+    """A convex set of copies `K d - k K x`: the constraints of the floor or of the mean."""
 
     k: Tensor | None
-    """Per window, the multiple of the reference that the copies are taken about; None is 0."""
+    """The multiple of the reference that is subtracted from the copies of each window; None is 0."""
 
     @abstractmethod
     def project(self, moments: Moments, penalty: Tensor) -> Affine:
-        """The nearest point of the set to copies with these moments, distances weighted by `penalty`."""
+        """The projection onto the set of copies with these moments, in the metric weighted by `penalty`."""
 
     @abstractmethod
     def support(self, moments: Moments) -> Tensor:
-        """The largest inner product, `(B,)`, of a point of the set with copies of these moments."""
+        """The support function of the set, `(B,)`, at copies with these moments."""
 
     @abstractmethod
     def with_multipliers(self, moments: Moments, multipliers: Multipliers) -> Multipliers:
@@ -174,10 +174,9 @@ class MeanBlock(Block):
     k: None = None
 
     def project(self, moments: Moments, penalty: Tensor) -> Affine:
-        """The secular equation of the ellipsoid's multiplier, by Newton's method on `1 / norm` (Moré 1978).
+        """Solves for the ellipsoid's multiplier, by Newton's method on `1 / norm` of the projection (Moré 1978).
 
-        `1 / norm` is concave in the multiplier, so the steps rise monotonically from 0 to the root, and the
-        equation is close to linear.
+        `1 / norm` is concave in the multiplier and nearly linear, so iterates rise monotonically from 0 to the root.
         """
         mean_weight, variance_weight = self.ellipsoid.luminance / penalty, self.ellipsoid.contrast / penalty
         mean_norm = penalty * mean_weight * moments.mean**2
@@ -186,20 +185,20 @@ class MeanBlock(Block):
         multiplier = torch.zeros_like(budget.expand(len(mean_norm), 1, 1, 1))
         for _ in range(_MAX_NEWTON_STEPS):
             mean_factor, variance_factor = 1 / (1 + multiplier * mean_weight), 1 / (1 + multiplier * variance_weight)
-            spent = per_image(mean_norm * mean_factor**2 + variance_norm * variance_factor**2)
-            excess = (spent / budget).sqrt() - 1
+            squared_norm = per_image(mean_norm * mean_factor**2 + variance_norm * variance_factor**2)
+            excess = (squared_norm / budget).sqrt() - 1
             if not bool((excess > 8 * torch.finfo(multiplier.dtype).eps).any()):
                 break
             slope = per_image(
                 mean_norm * mean_weight * mean_factor**3 + variance_norm * variance_weight * variance_factor**3
             )
-            newton = excess * spent / slope.clamp_min(torch.finfo(slope.dtype).tiny)
+            newton = excess * squared_norm / slope.clamp_min(torch.finfo(slope.dtype).tiny)
             multiplier = (multiplier + newton).clamp_min_(0)
         mean_factor, variance_factor = 1 / (1 + multiplier * mean_weight), 1 / (1 + multiplier * variance_weight)
         return Affine(variance_factor, (mean_factor - variance_factor) * moments.mean)
 
     def _norm(self, moments: Moments) -> Tensor:
-        """Of dual copies, `(B, 1, 1, 1)`."""
+        """The dual norm of copies, `(B, 1, 1, 1)`."""
         return self.ellipsoid.squared_dual_norm(moments.mean, moments.variance).sqrt()
 
     def support(self, moments: Moments) -> Tensor:
@@ -216,14 +215,14 @@ class MeanBlock(Block):
 
 
 def over_copies(values: Tensor) -> Tensor:
-    """Per window, `(B, C, h, w)`, to broadcast over copies."""
+    """Values per window, `(B, C, h, w)`, in a shape that broadcasts over copies."""
     return values[:, :, None, None]
 
 
 def earlier_duals(program: Program, solution: Solution) -> list[Tensor]:
-    """Dual copies y of an earlier answer to a program with the same shapes, one tensor per block.
+    """Dual copies y of an earlier solution of a program with the same shapes, one tensor per block.
 
-    Multipliers are of the size of the linear term they came from: y is scaled for `K'y` to fit
+    The multipliers scale with the linear term of the earlier program, so y is scaled for `K'y` to fit
     `g - rho (d - a)` in least squares.
     """
     ball, patches = program.ball, Patches(program.ball)
@@ -242,7 +241,7 @@ def earlier_duals(program: Program, solution: Solution) -> list[Tensor]:
 
 
 def blocks_of(ball: SSIMBall) -> list[Block]:
-    """The floor's block, the mean's or both, in this order."""
+    """The floor's block, the mean's, or both in this order."""
     blocks: list[Block] = []
     if ball.floor_sets is not None:
         blocks.append(FloorBlock.of(ball, ball.floor_sets))
@@ -263,7 +262,7 @@ def refuse_large(ball: SSIMBall) -> None:
 def copies_bound(program: Program, duals: list[Tensor]) -> tuple[Tensor, Multipliers]:
     """The bound `(B,)` of one tensor of dual copies y per block, and the multipliers of y. Evaluate in float64.
 
-    Weak duality with the copies as they are, for any y: `sum_blocks (support of the block at y + <k K x, y>)
+    Weak duality for the constraints on copies, for any y: `sum_blocks (support of the block at y + <k K x, y>)
     + max_box (<g - K'y, d> - rho/2 |d - a|^2)`.
     """
     ball = program.ball
@@ -279,8 +278,8 @@ def copies_bound(program: Program, duals: list[Tensor]) -> tuple[Tensor, Multipl
             bound = bound + (block.k * product).flatten(1).sum(1)
         residual = residual - patches.scatter(dual)
         multipliers = block.with_multipliers(moments, multipliers)
-    left = replace(program, linear=residual)
-    return bound + left.objective(best_uncovered(left)), multipliers
+    rest = replace(program, linear=residual)
+    return bound + rest.objective(best_uncovered(rest)), multipliers
 
 
 def _mirrored(length: int, before: int, after: int, like: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Parts of a table: a Parquet file per batch, there whole or not at all, so that a file's existence says it is done."""
+"""Parts of a table: a Parquet file per batch, written atomically, so that a batch is finished if its file exists."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -24,25 +24,23 @@ class Checkpoints:
 
     Attributes:
         folder: made when the first part is written.
-        kinds: dataclasses whose fields, side by side, are the columns; a record is one object of each. Fields are
-            strings, numbers, bytes, dataclasses of those and tuples of one kind of thing, or None.
+        kinds: dataclasses whose fields, in this order, are the columns; a record is a tuple of one object of each.
+            Fields are strings, numbers, bytes, dataclasses of these, tuples of one type, or None.
     """
 
     folder: Path
     kinds: tuple[type, ...]
 
     def write(self, shard: int, number: int, records: Sequence[tuple[Any, ...]], *, last: bool) -> list[dict[str, Any]]:
-        """Writes the part of a batch, and returns its rows by column; `last` says that no batch follows in the shard.
+        """Writes the part of a batch, and returns its rows by column; `last` if no batch follows in the shard.
 
         Raises:
-            OSError: it cannot be written; then there is no part.
+            OSError: the part cannot be written; then no file is left.
         """
         path = self._path(shard, number)
         path.parent.mkdir(parents=True, exist_ok=True)
         schema = pa.schema([column for kind in self.kinds for column in _columns(kind)])
-        rows = [
-            {name: value for thing in record for name, value in _plain(asdict(thing)).items()} for record in records
-        ]
+        rows = [{name: value for item in record for name, value in _plain(asdict(item)).items()} for record in records]
         table = pa.Table.from_pylist(rows, schema.with_metadata({_LAST: b"1"} if last else {}))
         with atomic(path) as temporary:
             pq.write_table(table, temporary)
@@ -59,12 +57,12 @@ class Checkpoints:
         return Finished(frozenset(shards), batches)
 
     def clean(self) -> None:
-        """Removes what processes that died in the middle of a part have left of it."""
+        """Removes the incomplete files of processes that died while they wrote a part."""
         for shard in self.folder.glob("*"):
             remove_remains(shard)
 
     def columns(self, names: Sequence[str]) -> Iterator[tuple[int, list[dict[str, Any]]]]:
-        """Shard and rows of every part, in order, some columns of them.
+        """Shard and rows of every part, in order, with only the columns `names`.
 
         Raises:
             InputError: a part is damaged.
@@ -116,7 +114,7 @@ class Checkpoints:
 
 
 def begun(folder: Path) -> bool:
-    """Whether there is a part in a folder, at any depth."""
+    """Whether a folder holds a part, at any depth."""
     return any(folder.rglob("[0-9]*.parquet"))
 
 
@@ -137,18 +135,18 @@ def _arrow(kind: Any) -> pa.DataType:
 @cache
 def _fields(kind: type) -> dict[str, Any]:
     hints = get_type_hints(kind)
-    return {field.name: _given(hints[field.name]) for field in fields(kind)}
+    return {field.name: _without_none(hints[field.name]) for field in fields(kind)}
 
 
-def _given(hint: Any) -> Any:
-    """The type of a field that may be None."""
+def _without_none(hint: Any) -> Any:
+    """The other type of a field that may be None."""
     if get_origin(hint) is UnionType:
         (hint,) = (kind for kind in get_args(hint) if kind is not type(None))
     return hint
 
 
 def _plain(value: Any) -> Any:
-    """A value without what UTF-8 cannot hold: file names may have such characters, and end up in reasons."""
+    """A value whose strings are valid UTF-8: file names need not be, and error messages contain them."""
     if isinstance(value, dict):
         return {name: _plain(item) for name, item in value.items()}
     if isinstance(value, tuple):

@@ -1,4 +1,4 @@
-"""The work of one process: its batches of a stage, one by one, each ending as a part."""
+"""The work of one process: its batches of a stage, one after the other, each written as a part."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -16,7 +16,7 @@ from percep.runs.engine.stage import Stage
 
 
 class UnreadableError(SharedError):
-    """Shards could not be read to their end, in some process; what was read of them is done."""
+    """Some process could not read a shard to its end; the batches read before that are finished."""
 
     def __init__(self, problems: Sequence[str]) -> None:
         more = f", and {len(problems) - 1} more" if len(problems) > 1 else ""
@@ -27,8 +27,8 @@ class Worker:
     """One of the processes that share a run.
 
     Args:
-        processes: which share it.
-        tally: where photographs are counted.
+        processes: all of them, as seen by this one.
+        tally: counts photographs.
         readers: how many processes read ahead for this one.
     """
 
@@ -38,11 +38,11 @@ class Worker:
         tally.lasting = False
 
     def do(self, stage: Stage) -> None:
-        """Does this process's batches of a stage that are not finished, and waits for the other processes.
+        """Does this process's unfinished batches of a stage, and waits for the other processes.
 
         Raises:
-            UnreadableError: a shard that cannot be read to its end, in any process, once all else is done.
-            SharedError: the work has raised `InputError` or `UnavailableError` in some process, which ends it in all.
+            UnreadableError: any process could not read a shard to its end; raised once all else is done.
+            SharedError: the work raised `InputError` or `UnavailableError` in some process, which ends it in all.
             UnavailableError: a process that reads ahead has died.
             OSError: a part cannot be written.
         """
@@ -59,13 +59,13 @@ class Worker:
             raise UnreadableError(problems)
 
     def show_last(self) -> None:
-        """Leaves what all stages have done on the terminal."""
+        """Shows the totals of all stages, and leaves them on the terminal."""
         self.tally.title, self.tally.lasting = self._task, True
         with self.tally.shown():
             pass
 
     def _count_finished(self, stage: Stage) -> Finished:
-        """What was done before; what processes have left that died in the middle of a part is removed."""
+        """Counts the batches that are finished, and returns them; removes incomplete parts of processes that died."""
         stage.checkpoints.clean()
         finished = stage.checkpoints.finished()
         sizes: Counter[int] = Counter()
@@ -77,15 +77,15 @@ class Worker:
         return finished
 
     def _work(self, stage: Stage, finished: Finished) -> tuple[list[str], tuple[int, int, str] | None]:
-        """Why shards could not be read to their end, and of a failure its shard, its batch and what it says."""
+        """Reasons why shards could not be read to their end; and of a failure its shard, batch and message, or None."""
         work = stage.begin()
         problems: list[str] = []
         failures = f"failures {stage.checkpoints.folder}"
         batches = Batches(stage.photographs, stage.batch_size, finished, self.processes.rank, self.processes.world)
         others = active_children()
-        reading = iter(batches.loader(self.readers))  # which starts the workers, before the display starts a thread
+        reading = iter(batches.loader(self.readers))  # starts the readers, before the display starts a thread
         readers = [process for process in active_children() if process not in others]
-        with deaths_reported(), _ended_with_this(readers), self.tally.shown():
+        with deaths_reported(), _terminated_on_error(readers), self.tally.shown():
             for batch in reading:
                 if batch.problem is not None:
                     problems.append(batch.problem)
@@ -105,8 +105,8 @@ class Worker:
 
 
 @contextmanager
-def _ended_with_this(readers: Sequence[BaseProcess]) -> Iterator[None]:
-    """Ends the processes that read ahead when an exception ends the work: they might be in the middle of a batch."""
+def _terminated_on_error(readers: Sequence[BaseProcess]) -> Iterator[None]:
+    """Terminates the processes that read ahead if the work raises: they may be in the middle of a batch."""
     try:
         yield
     except BaseException:

@@ -20,14 +20,14 @@ from percep.solvers.quadratic import per_image
 _TINY = 1e-30
 # The least of an image's multipliers, relative to its largest.
 _LEAST_MULTIPLIER = 1e-9
-# A gap has stalled that is more than this share of the one certified before.
+# A gap has stalled if it is above this share of the least gap certified before.
 _STALLED = 0.9999
-# How far conjugate gradients may leave the pixel range before they are clamped, which costs a product and the
-# conjugate directions: a quarter of a grey level.
+# How far conjugate gradient steps may leave the pixel range, a quarter of a grey level: a clamp costs a product and
+# restarts the directions.
 _MAX_EXCURSION = 1e-3
 # Conjugate gradient steps of an iteration recorded as a graph, which cannot end early; most iterations take six.
 _RECORDED_STEPS = 8
-# Cosine with an earlier answer above which its multipliers are a better start than those of a cold start.
+# Cosine with the earlier solution above which its multipliers are a better starting point than a cold start's.
 _SIMILAR = 0.75
 
 
@@ -37,21 +37,21 @@ class Dual(IterativeSolver):
 
     One multiplier per constraint, `log l += eta log(|K d - c|^2 / R^2) + momentum`; eta = 1/2 without momentum
     is the monotone majorise-minimise (IRLS) step. The momentum of a window is dropped whenever it points against
-    the window's own violation, and an image whose gap stalls goes back towards the plain step: about three times
-    faster, and stable. d solves `M d = b` by a few warm-started conjugate gradient steps under a multilevel
-    preconditioner; pixels at the ends of the range are an active set, revised once per iteration from the signs of
-    their multipliers.
+    the window's own violation, and eta and momentum are reduced for an image whose gap stalls: about three times
+    faster than the plain step, and stable. d solves `M d = b` by a few warm-started conjugate gradient steps under a
+    multilevel preconditioner; pixels at the ends of the range are an active set, revised once per iteration from the
+    signs of their multipliers.
 
     From time to time a running average of d is restored to strict feasibility (at rho = 0 d itself jumps between
     nearly optimal vertices, its average converges), and the bound is evaluated in float64 after a tighter linear
     solve. Memory is a fixed number of image-sized tensors.
 
     Attributes:
-        max_iterations: outer iterations before an image is given up as `iteration_limit`.
+        max_iterations: outer iterations after which an unsolved image has the status `iteration_limit`.
         eta: exponent of the update of a window's multipliers.
         momentum: share of a window's last update that is repeated.
-        linear_steps: most CG steps per iteration.
-        certificate_steps: most CG steps before a certificate.
+        linear_steps: maximum of CG steps per iteration.
+        certificate_steps: maximum of CG steps before a certificate.
         check_every: iterations between certificates; a warm start is certified after half as many.
     """
 
@@ -73,8 +73,8 @@ class _Iterate(Iterate):
 
     Args:
         settings: of the solver.
-        tol: the gap asked for.
-        state: the first.
+        tol: the required gap.
+        state: the initial one.
         early: certify after half of `check_every` iterations as well.
     """
 
@@ -89,11 +89,11 @@ class _Iterate(Iterate):
         self.graph = _Graph(settings) if state.delta.is_cuda else None
 
     def wants_certificate(self, iteration: int) -> bool:
-        """Without a floor always: a certificate costs as much as the single multiplier's iteration."""
+        """True without a floor, where a certificate costs no more than an iteration of the single multiplier."""
         return not self.has_floor or (self.early and 2 * iteration == self.settings.check_every)
 
     def step(self) -> None:
-        """With one short linear solve; as a CUDA graph where it can, without synchronisation."""
+        """With one short linear solve; on a CUDA device as a graph, without synchronisation with the host."""
         self.iteration += 1
         if self.graph is not None:
             self.state = self.graph(self.state, self.averaging_weight)
@@ -102,7 +102,7 @@ class _Iterate(Iterate):
 
     @property
     def averaging_weight(self) -> float:
-        """Of the present d in the running average."""
+        """Weight of the current d in the running average."""
         return max(4 / (self.iteration + 3), 0.08) if self.has_floor else 1.0
 
     def maximise(self) -> None:
@@ -113,7 +113,7 @@ class _Iterate(Iterate):
             state.solve_linear(settings.linear_steps, 1e-3, 0.1)
             state.solve_linear(settings.certificate_steps, 0.05 * self.tol)
         else:
-            # The residual enters the objective and the bound squared, and one solve nearly suffices.
+            # The residual enters the objective and the bound squared, so one solve is almost always accurate enough.
             state.solve_linear(settings.certificate_steps, 0.2 * self.tol**0.5)
             state.update(settings.eta, settings.momentum)
         state.include_in_average(self.averaging_weight)
@@ -125,7 +125,7 @@ class _Iterate(Iterate):
         return Candidate(state.average, bound, state.multipliers)
 
     def update(self, gap: Tensor | None) -> None:
-        """The multipliers' step; an image whose gap stalled goes back towards the plain one."""
+        """The multipliers' step, after a reduction of the acceleration of images whose gap has stalled."""
         if gap is not None:
             self.state.slow_down(gap > _STALLED * self.gap)
             self.gap = gap
@@ -139,7 +139,7 @@ class _Iterate(Iterate):
 
 
 def _iterated(settings: Dual, steps: int, state: "_State", averaging_weight: float | Tensor) -> "_State":
-    """The state, changed in place by an iteration without a certificate, of at most `steps` CG steps."""
+    """An iteration without a certificate, with at most `steps` CG steps; changes the state, and returns it."""
     state.solve_linear(steps, 1e-3, 0.1)
     state.include_in_average(averaging_weight)
     state.update(settings.eta, settings.momentum)
@@ -165,11 +165,11 @@ class _Graph:
 
 
 class _State:
-    """Perturbations, their running average, multipliers and their last steps, for the images still in the batch.
+    """Perturbations, their running average, multipliers and their last steps, for the unsolved images.
 
     Attributes:
         covered: 1 at pixels that a window covers, 0 elsewhere; there d keeps its best value.
-        acceleration: `(B, 1, 1, 1)` in (0, 1], the share that is applied of eta above 1/2 and of momentum.
+        acceleration: `(B, 1, 1, 1)` in (0, 1], the applied share of `eta - 1/2` and of the momentum.
         last_step: of the logarithms of the multipliers.
     """
 
@@ -196,7 +196,7 @@ class _State:
         return chosen
 
     def tensors(self) -> list[Tensor]:
-        """What an iteration changes."""
+        """The tensors that an iteration changes."""
         return [self.delta, self.average, self.acceleration, *self.multipliers.present(), *self.last_step.present()]
 
     def replaced(self, tensors: list[Tensor]) -> "_State":
@@ -210,10 +210,10 @@ class _State:
     def solve_linear(self, steps: int, tolerance: float, reduction: float = 0.0) -> None:
         """Maximises the Lagrangian over the pixel range: conjugate gradients with an active set of pixels.
 
-        A step that leaves the range by more than `_MAX_EXCURSION` is clamped, and the directions start anew. A pixel
-        at an end of the range is held while the gradient pushes it outwards, one that no window covers always. An
-        image stops when its free gradient is `tolerance` of the right-hand side, or `reduction` of what it was at
-        the beginning, in the preconditioner's norm, and no held pixel is to be freed.
+        A step that leaves the range by more than `_MAX_EXCURSION` is clamped, and the directions are restarted. A pixel
+        at an end of the range is in the active set while its gradient points outwards, a pixel that no window covers
+        always. An image stops when the gradient of its free pixels is `tolerance` of the right-hand side, or
+        `reduction` of its initial value, in the preconditioner's norm, and no pixel leaves the active set.
         """
         low, high = self.program.ball.lowest, self.program.ball.highest
         equations = NormalEquations(self.program, self.multipliers)
@@ -242,11 +242,11 @@ class _State:
                 if not any_set(~done):
                     break
             product, curvature = equations.curved(direction, ~done)
-            length = torch.where(~done & (curvature > 0), weight / curvature.clamp_min(_TINY), 0.0)
-            trial = torch.addcmul(delta, length, direction)
+            alpha = torch.where(~done & (curvature > 0), weight / curvature.clamp_min(_TINY), 0.0)
+            trial = torch.addcmul(delta, alpha, direction)
             delta = trial.clamp(low, high)
             clamped = (delta - trial).abs_().flatten(1).amax(1).reshape(-1, 1, 1, 1) > _MAX_EXCURSION
-            residual = torch.addcmul(residual, length, product, value=-1)
+            residual = torch.addcmul(residual, alpha, product, value=-1)
             if any_set(clamped):
                 delta = torch.where(clamped, delta, trial)
                 residual = torch.where(clamped, rhs - equations.product(delta), residual)
@@ -260,21 +260,21 @@ class _State:
         self.delta = delta.clamp(low, high)
 
     def _free(self, delta: Tensor, residual: Tensor) -> Tensor:
-        """1 at covered pixels inside the range or with a gradient back into it, 0 elsewhere."""
+        """1 at covered pixels that are inside the range or whose gradient points inwards, 0 elsewhere."""
         low, high = self.program.ball.lowest, self.program.ball.highest
-        held = ((delta >= high) & (residual > 0)) | ((delta <= low) & (residual < 0))
-        return self.covered.masked_fill(held, 0.0)
+        active = ((delta >= high) & (residual > 0)) | ((delta <= low) & (residual < 0))
+        return self.covered.masked_fill(active, 0.0)
 
     def include_in_average(self, weight: float | Tensor) -> None:
-        """Moves the running average of d towards the present one."""
+        """Moves the running average of d towards the current d."""
         self.average = torch.lerp(self.average, self.delta, weight)
 
     def slow_down(self, stalled: Tensor) -> None:
-        """Halves the acceleration of images, `(B,)` bool."""
+        """Halves the acceleration of some images, `(B,)` bool."""
         self.acceleration = torch.where(stalled.reshape(-1, 1, 1, 1), self.acceleration / 2, self.acceleration)
 
     def typical_violation(self) -> Tensor:
-        """How far |K d - c| is above R, as the multipliers weigh it: `(B, 1, 1, 1)`, 1 at an optimum."""
+        """The ratio of |K d - c| to R, averaged with the multipliers as weights: `(B, 1, 1, 1)`, 1 at an optimum."""
         limits = squared_radii(self.program.ball).join(self.multipliers, torch.mul)
         squares = limits.join(self.violations(), lambda limit, violation: limit * violation.exp())
         reached, allowed = (
@@ -299,21 +299,21 @@ class _State:
     def update(self, eta: float, momentum: float) -> None:
         """One multiplicative step. The ellipsoid's single multiplier takes the exact exponent 1/2.
 
-        Alone and with rho = 0, it only scales d, which is done at once.
+        Without a floor and with rho = 0 that only rescales d, which is done here.
         """
         exponent, repeated = 0.5 + (eta - 0.5) * self.acceleration, momentum * self.acceleration
         if launch := kernels.fusing(self.delta, self.program.ball.window):
-            steps, raised = self._fused_step(launch, exponent, repeated)
+            steps, updated = self._fused_step(launch, exponent, repeated)
         else:
-            steps, raised = self._step(exponent, repeated)
-        self.last_step, self.multipliers = steps, raised
+            steps, updated = self._step(exponent, repeated)
+        self.last_step, self.multipliers = steps, updated
         if steps.floor is None and steps.mean is not None:
             factor = torch.where((self.program.rho > 0) | (self.covered == 0), 1.0, (-steps.mean).exp())
             self.delta = self.delta * factor
             self.delta = self.delta.clamp(self.program.ball.lowest, self.program.ball.highest)
 
     def _step(self, exponent: Tensor, repeated: Tensor) -> tuple[Multipliers, Multipliers]:
-        """Steps of the logarithms of the multipliers, and the multipliers they lead to."""
+        """Steps of the logarithms of the multipliers, and the updated multipliers."""
         violations, old, last = self.violations(), self.multipliers, self.last_step
         steps = violations.join(last, partial(_stepped, eta=exponent, momentum=repeated))
         if violations.mean is not None:
@@ -323,7 +323,7 @@ class _State:
         )
 
     def _fused_step(self, launch: Launcher, exponent: Tensor, repeated: Tensor) -> tuple[Multipliers, Multipliers]:
-        """`_step` in one pass over the image."""
+        """`_step` by a kernel, in one pass over the image."""
         ball, old, last = self.program.ball, self.multipliers, self.last_step
         sets, ellipsoid = ball.floor_sets, ball.ellipsoid
         floor = weights = None
@@ -340,13 +340,14 @@ class _State:
         moments = (ball.reference_mean, ball.reference_variance)
         rates = (exponent.flatten(), repeated.flatten())
         updated = launch.update_multipliers(self.delta, ball.reference, moments, floor, weights, rates, ball.window)
-        floor_steps = raised = mean_step = mean = None
+        floor_steps = floor_multipliers = mean_step = mean = None
         if floor is not None:
-            floor_steps, raised = FloorMultipliers(*updated.steps), FloorMultipliers(*updated.multipliers)
+            floor_steps = FloorMultipliers(*updated.steps)
+            floor_multipliers = FloorMultipliers(*updated.multipliers)
         if ellipsoid is not None and old.mean is not None:
             mean_step = (0.5 * _log_ratio(updated.squared_norms, ellipsoid.budget)).clamp_(-3, 3)
             mean = clamp_to_share(old.mean * mean_step.exp(), _LEAST_MULTIPLIER)
-        return Multipliers(floor_steps, mean_step), Multipliers(raised, mean)
+        return Multipliers(floor_steps, mean_step), Multipliers(floor_multipliers, mean)
 
 
 def _log_ratio(squared: Tensor, limit: Tensor) -> Tensor:
@@ -355,32 +356,33 @@ def _log_ratio(squared: Tensor, limit: Tensor) -> Tensor:
 
 
 def _stepped(violation: Tensor, last: Tensor, eta: Tensor, momentum: Tensor) -> Tensor:
-    """The step of a multiplier's logarithm: the last one is repeated unless it points against the violation."""
-    repeated = torch.where(last * violation > 0, last, 0.0).clamp_(-1.0, 0.2)
-    return (eta * violation + momentum * repeated).clamp_(-3, 3)
+    """The step of a multiplier's logarithm; the momentum is dropped if the last step points against the violation."""
+    momentum_term = torch.where(last * violation > 0, last, 0.0).clamp_(-1.0, 0.2)
+    return (eta * violation + momentum * momentum_term).clamp_(-3, 3)
 
 
 def _start(program: Program, warm_start: Solution | None, linear_steps: int) -> tuple[_State, bool]:
-    """The first state, and whether some image starts close to its answer.
+    """The initial state, and whether some image starts close to its solution, which deserves an early certificate.
 
-    Without a warm start they are those of a dual feasible point. Earlier multipliers are rescaled to the new linear
-    term by one linear solve, and kept above a tenth of the dual feasible ones, from which a window that was slack
-    before can still rise. Where that solve points elsewhere than the earlier answer, as it does when an attack's
-    gradients have little in common, the earlier multipliers would take longer than a cold start: the two are averaged.
+    A cold start takes the multipliers of a dual feasible point. Earlier multipliers are rescaled to the new linear term
+    by one linear solve, and kept above a tenth of a cold start's, so that those of windows that were slack can grow. If
+    the solve points in another direction than the earlier solution, as it does when an attack's gradients have little
+    in common, the earlier multipliers alone would take longer than a cold start: the two are averaged.
     """
     cold = feasible_multipliers(program)
     if warm_start is None or warm_start.multipliers is None:
         return _State(program, cold, torch.zeros_like(program.linear)), False
     earlier = warm_start.multipliers.map(lambda values: values.to(program.linear.dtype))
-    answer = warm_start.delta.to(program.linear.dtype)
-    state = _State(program, earlier, answer)
+    earlier_delta = warm_start.delta.to(program.linear.dtype)
+    state = _State(program, earlier, earlier_delta)
     state.solve_linear(linear_steps, 1e-3, 0.1)
-    product, squares = per_image(state.delta * answer), per_image(state.delta**2) * per_image(answer**2)
+    product = per_image(state.delta * earlier_delta)
+    squares = per_image(state.delta**2) * per_image(earlier_delta**2)
     similar = product > _SIMILAR * squares.sqrt()
     factor = state.typical_violation()
 
-    def blended(mine: Tensor, other: Tensor) -> Tensor:
-        return torch.where(similar, torch.maximum(factor * mine, 0.1 * other), (factor * mine + other) / 2)
+    def blended(warm: Tensor, cold: Tensor) -> Tensor:
+        return torch.where(similar, torch.maximum(factor * warm, 0.1 * cold), (factor * warm + cold) / 2)
 
     multipliers = earlier.join(cold, blended)
     return _State(program, multipliers, state.delta / factor.clamp_min(1e-3)), bool(similar.any())

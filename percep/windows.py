@@ -79,7 +79,7 @@ class Window(Geometry):
         if values.requires_grad and torch.is_grad_enabled():
             averaged: Tensor = _Average.apply(values, self, taps)
             return averaged
-        if launch := kernels.launchers(values, self):
+        if launch := kernels.launcher_for(values, self):
             return launch.mean(values, self, taps)
         height, width = (int(side) for side in values.shape[-2:])
         rows, columns = self.grid(height, width)
@@ -104,7 +104,7 @@ class Window(Geometry):
             raise InputError(
                 f"a {height}x{width} image has {self.grid(height, width)} windows, not {tuple(values.shape[-2:])}"
             )
-        if launch := kernels.launchers(values, self):
+        if launch := kernels.launcher_for(values, self):
             return launch.adjoint(values, self, taps, height, width)
         if max(height, width) <= _DENSE_SIDE:
             vertical, horizontal = (self._matrix(taps, side, values) for side in (height, width))

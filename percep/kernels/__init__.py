@@ -1,8 +1,8 @@
 """Compiled kernels behind `percep.windows` and the solvers, whose torch code is their definition and their fallback.
 
 Triton kernels for CUDA devices are in `gpu`, Numba kernels for a CPU in `cpu`, and the arguments of both in
-`arguments`; only `launchers` and `fusing` choose between them. Nothing imports Triton or Numba before it is needed. The
-page "Kernels" of the documentation (docs/kernels.md) lists the kernels and what they cost.
+`arguments`; only `launcher_for` and `fused_launcher` choose between them. Nothing imports Triton or Numba before it is
+needed. The page "Kernels" of the documentation (docs/kernels.md) lists the kernels and what they cost.
 """
 
 import os
@@ -34,7 +34,7 @@ _TRITON = (3, 4)
 """The first version whose kernels take named tuples as constants."""
 
 
-def launchers(values: Tensor, window: Geometry) -> Launcher | None:
+def launcher_for(values: Tensor, window: Geometry) -> Launcher | None:
     """The launcher for a window's means of `values` and their adjoints; None to use torch.
 
     By default kernels are used where Triton (on CUDA devices) or Numba (on a CPU) is installed, for float32 (on CUDA
@@ -71,8 +71,8 @@ def launchers(values: Tensor, window: Geometry) -> Launcher | None:
     return cpu
 
 
-def fusing(values: Tensor, window: Geometry, *others: Tensor) -> Launcher | None:
-    """`launchers`, or None if its `product` and `update_multipliers` do not support the window or the images.
+def fused_launcher(values: Tensor, window: Geometry, *others: Tensor) -> Launcher | None:
+    """`launcher_for`, or None if its `product` and `update_multipliers` do not support the window or the images.
 
     On a CPU they support neither every window nor images narrower than a vector.
 
@@ -81,7 +81,7 @@ def fusing(values: Tensor, window: Geometry, *others: Tensor) -> Launcher | None
         window: of the averages.
         others: further inputs, which must have the same dtype and need no derivative.
     """
-    launch = launchers(values, window)
+    launch = launcher_for(values, window)
     if (
         launch is None
         or not launch.fuses(values, window)

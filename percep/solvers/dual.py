@@ -302,7 +302,7 @@ class _State:
         Without a floor and with rho = 0 that only rescales d, which is done here.
         """
         exponent, repeated = 0.5 + (eta - 0.5) * self.acceleration, momentum * self.acceleration
-        if launch := kernels.fusing(self.delta, self.program.ball.window):
+        if launch := kernels.fused_launcher(self.delta, self.program.ball.window):
             steps, updated = self._fused_step(launch, exponent, repeated)
         else:
             steps, updated = self._step(exponent, repeated)

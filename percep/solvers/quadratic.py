@@ -61,13 +61,13 @@ class WindowQuadratic:
 
     def product(self, values: Tensor) -> Tensor:
         """`M v`, one local mean and one adjoint."""
-        if kernels.fusing(values, self.window, self.diagonal, self.inner):
+        if kernels.fused_launcher(values, self.window, self.diagonal, self.inner):
             return self.curved(values)[0]
         return self._adjoint(self.inner * self.window.mean(values)).addcmul_(self.diagonal, values)
 
     def curved(self, values: Tensor, active: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """`M v` and `<v, M v>`, `(B, 1, 1, 1)`; of images that are not `active`, `(B, 1, 1, 1)`, they may be 0."""
-        if launch := kernels.fusing(values, self.window, self.diagonal, self.inner):
+        if launch := kernels.fused_launcher(values, self.window, self.diagonal, self.inner):
             running = None if active is None else active.flatten()
             return launch.product(values, self.diagonal, self.inner, self.window, running)
         product = self.product(values)

@@ -89,7 +89,7 @@ def test_means_and_adjoints_are_those_of_torch(window, sides, planes, squared, s
     values = poisoned((*planes, height, width), torch.float32, seed)
     maps = poisoned((*planes, *window.grid(height, width)), torch.float32, seed + 1)
     mean, adjoint = (window.squared_mean, window.squared_adjoint) if squared else (window.mean, window.adjoint)
-    assert kernels.launchers(values, window)
+    assert kernels.launcher_for(values, window)
     close(mean(values), defined(mean, values))
     close(adjoint(maps, height, width), defined(adjoint, maps, height, width))
 
@@ -100,7 +100,7 @@ def test_products_are_those_of_torch(window, sides, seed):
     height, width = (side + window.size // 2 for side in sides)
     width = max(width, LANES)
     values, diagonal, inner = (poisoned((2, 3, height, width), torch.float32, seed + k) for k in range(3))
-    assert kernels.fusing(values, window)
+    assert kernels.fused_launcher(values, window)
     product, curvature = cpu.product(values, diagonal, inner, window)
     expected = diagonal * values + defined(window.adjoint, inner * defined(window.mean, values), height, width)
     close(product, expected)
@@ -161,7 +161,7 @@ def test_updates_are_those_of_torch(window, level, seed):
     levels = LEVELS.get(level) or {"floor": torch.linspace(0.9, 0.97, x[0, 0].numel()).reshape(1, 1, 29, 31)}
     state = iterate(program_of(x, levels, seed, window), seed + 1)
     rates = 0.5 + 0.3 * state.acceleration, 0.8 * state.acceleration
-    assert kernels.fusing(state.delta, window)
+    assert kernels.fused_launcher(state.delta, window)
     fused, expected, violations = (
         state._fused_step(cpu, *rates),
         defined(state._step, *rates),
@@ -270,7 +270,7 @@ def test_what_is_to_be_differentiated_elsewhere_is_left_to_torch():
     for how in (quadratic.product, lambda values: quadratic.curved(values)[0]):
         (gradient,) = torch.autograd.grad((how(x) * x).sum(), multiplier, retain_graph=True)
         assert bool((gradient > 0).any())
-    assert not kernels.fusing(x, window, x.double())
+    assert not kernels.fused_launcher(x, window, x.double())
     tangent = random_like(x, 1).float()
     with forward_ad.dual_level():
         derivative = forward_ad.unpack_dual(window.mean(forward_ad.make_dual(x, tangent))).tangent
@@ -289,7 +289,7 @@ def test_solutions_and_bounds_do_not_depend_on_the_path(level):
 
 def test_other_windows_keep_torch_s_product():
     window, x = Window.uniform(8), photograph(1, 40).float()
-    assert kernels.launchers(x, window) and not kernels.fusing(x, window)
+    assert kernels.launcher_for(x, window) and not kernels.fused_launcher(x, window)
     multiplier = window.mean(x).abs()
     quadratic = WindowQuadratic(window, (40, 40), multiplier, 2 * multiplier)
     product, curvature = quadratic.curved(x)
@@ -300,7 +300,7 @@ def test_other_windows_keep_torch_s_product():
 def test_without_numba_torch_takes_over(monkeypatch):
     window, x = Window.gaussian(), photograph(1, 40).float()
     monkeypatch.setattr(kernels, "_installed", lambda library: False)
-    assert not kernels.launchers(x, window) and not kernels.fusing(x, window)
+    assert not kernels.launcher_for(x, window) and not kernels.fused_launcher(x, window)
     assert torch.equal(window.mean(x), defined(window.mean, x))
 
 
@@ -312,7 +312,7 @@ def test_a_numba_that_cannot_be_imported_is_told_of(monkeypatch):
     kernels._installed.cache_clear()
     with pytest.warns(UserWarning, match=r"torch does its work: Numba needs NumPy"):
         assert kernels.described(torch.device("cpu")) == "torch"
-    assert not kernels.launchers(photograph(1, 40).float(), Window.gaussian())
+    assert not kernels.launcher_for(photograph(1, 40).float(), Window.gaussian())
     kernels._installed.cache_clear()
 
 
@@ -359,7 +359,7 @@ torch.save((LANES, results, solution.objective), sys.argv[2])
 
 def test_narrow_images_are_not_left_to_vectors():
     narrow, window = photograph(1, 60).float()[..., : LANES - 1], Window.gaussian()
-    assert kernels.launchers(narrow, window) and not kernels.fusing(narrow, window)
+    assert kernels.launcher_for(narrow, window) and not kernels.fused_launcher(narrow, window)
     close(window.mean(narrow), defined(window.mean, narrow))
 
 
@@ -555,8 +555,8 @@ def test_processes_that_compile_at_once_do_not_take_each_other_s_code(tmp_path, 
 
 def test_small_images_are_left_to_dense_products(monkeypatch):
     monkeypatch.undo()
-    assert not kernels.launchers(torch.zeros(48, 48), Window.gaussian())
-    assert kernels.launchers(torch.zeros(48, 49), Window.gaussian())
+    assert not kernels.launcher_for(torch.zeros(48, 48), Window.gaussian())
+    assert kernels.launcher_for(torch.zeros(48, 49), Window.gaussian())
 
 
 @pytest.mark.multiprocess

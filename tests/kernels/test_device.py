@@ -26,7 +26,7 @@ def test_kernels_agree_with_torch(monkeypatch, window, size, dtype):
     inner = torch.randn(3, 3, *window.grid(*size), dtype=dtype, device="cuda")
     mean, spread = window.mean(values), window.adjoint(inner, *size)
     active = torch.tensor([1, 0, 1], device="cuda")
-    product, curvature = kernels.launchers(values, window).product(values, values, inner, window, active)
+    product, curvature = kernels.launcher_for(values, window).product(values, values, inner, window, active)
     monkeypatch.setenv(kernels.CHOICE, "torch")
     close = 200 * torch.finfo(dtype).eps
     torch.testing.assert_close(mean, window.mean(values), rtol=0, atol=close)
@@ -39,7 +39,7 @@ def test_kernels_agree_with_torch(monkeypatch, window, size, dtype):
 
 def test_kernels_are_deterministic():
     values, window = torch.randn(4, 3, 224, 224, device="cuda"), Window.gaussian()
-    first, second = (kernels.launchers(values, window).product(values, values, values, window) for _ in range(2))
+    first, second = (kernels.launcher_for(values, window).product(values, values, values, window) for _ in range(2))
     assert torch.equal(first[0], second[0]) and torch.equal(first[1], second[1])
 
 

@@ -79,7 +79,7 @@ def test_means_adjoints_and_products_are_those_of_torch(window, height, width, c
     maps = poisoned((2, channels, rows, columns), dtype, seed + 1)
     diagonal = poisoned((2, channels, height, width), dtype, seed + 2)
     result = poisoned((2, channels, height, width), dtype, seed + 3)
-    launch = kernels.launchers(values, window)
+    launch = kernels.launcher_for(values, window)
     mean = launch.mean(values, window, window.taps)
     spread = launch.adjoint(maps, window, window.taps, height, width)
     product, curvature = launch.product(values, diagonal, maps, window, torch.tensor([True, True]))
@@ -120,7 +120,7 @@ def test_strided_and_expanded_tensors_are_read_as_they_are(monkeypatch):
     inner = torch.randn(1, 1, 41, 30)
     assert not values.is_contiguous()
     mean, spread = window.mean(values), window.adjoint(values, 41, 30)
-    product, curvature = kernels.launchers(values, window).product(values, torch.tensor(2.0), inner, window)
+    product, curvature = kernels.launcher_for(values, window).product(values, torch.tensor(2.0), inner, window)
     by_torch(monkeypatch)
     close(mean, window.mean(values))
     close(spread, window.adjoint(values, 41, 30))
@@ -135,14 +135,14 @@ def test_images_that_are_not_active_are_neither_read_nor_written():
     others = [values[i : i + 1].clone() for i in range(3)]
     values[1] = torch.nan
     result = torch.full_like(values, 7.0)
-    launch, active = kernels.launchers(values, window), torch.tensor([True, False, True])
+    launch, active = kernels.launcher_for(values, window), torch.tensor([True, False, True])
     product, curvature = launch.product(values, values, values, window, active)
     assert not product[1].any() and float(curvature[1]) == 0
     again = launch._product(SystemArguments(values, values, values), active.int(), result, window)
     assert torch.equal(result[[0, 2]], product[[0, 2]]) and torch.equal(again, curvature)
     assert bool((result[1] == 7).all())
     for image in (0, 2):
-        alone, its = kernels.launchers(values, window).product(*[others[image]] * 3, window)
+        alone, its = kernels.launcher_for(values, window).product(*[others[image]] * 3, window)
         assert torch.equal(alone[0], product[image]) and torch.equal(its[0], curvature[image])
 
 
@@ -151,7 +151,7 @@ def test_empty_batches_are_empty():
     for shape in ((0, 3, 20, 20), (2, 0, 20, 20)):
         empty = torch.zeros(shape)
         assert window.mean(empty).shape == shape and window.adjoint(empty, 20, 20).shape == shape
-        product, curvature = kernels.launchers(empty, window).product(empty, empty, empty, window)
+        product, curvature = kernels.launcher_for(empty, window).product(empty, empty, empty, window)
         assert product.shape == shape and curvature.tolist() == torch.zeros(shape[0], 1, 1, 1).tolist()
 
 
@@ -159,7 +159,7 @@ def test_empty_batches_are_empty():
 def test_sums_do_not_depend_on_how_many_programs_there_are(monkeypatch):
     window = Window.gaussian()
     values = poisoned((2, 1, 70, 150), torch.float32, 3)
-    launch = kernels.launchers(values, window)
+    launch = kernels.launcher_for(values, window)
     few = launch.product(values, values, values, window)
     monkeypatch.setattr(launch, "_PROGRAMS", 7)
     many = launch.product(values, values, values, window)
@@ -299,17 +299,17 @@ def _span(seen: Tensor) -> Tensor:
 
 def test_the_choice_is_one_variable(monkeypatch):
     window, values = Window.gaussian(), torch.zeros(2, 2)
-    assert kernels.launchers(values, window) and kernels.fusing(values, Window.uniform(8))
-    assert not kernels.launchers(values.half(), window) and not kernels.launchers(values, Window.uniform(32))
+    assert kernels.launcher_for(values, window) and kernels.fused_launcher(values, Window.uniform(8))
+    assert not kernels.launcher_for(values.half(), window) and not kernels.launcher_for(values, Window.uniform(32))
     monkeypatch.setenv("TRITON_INTERPRET", "0")
     with pytest.raises(InputError, match="interpreter"):
-        kernels.launchers(values, window)
+        kernels.launcher_for(values, window)
     monkeypatch.setenv(kernels.CHOICE, "cuda")
     with pytest.raises(InputError, match="auto, torch, triton"):
-        kernels.launchers(values, window)
+        kernels.launcher_for(values, window)
     for choice in ("auto", "torch"):
         monkeypatch.setenv(kernels.CHOICE, choice)
-        assert not kernels.launchers(values, window)
+        assert not kernels.launcher_for(values, window)
 
 
 @pytest.mark.multiprocess

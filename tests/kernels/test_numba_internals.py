@@ -63,7 +63,7 @@ def test_a_numba_without_it_leaves_the_work_to_torch(monkeypatch, asked_again, n
     window, x = Window.gaussian(), torch.rand(60, 60)
     monkeypatch.delattr(name)
     with pytest.warns(UserWarning, match=rf"torch does its work: {re.escape(name)} is missing"):
-        assert kernels.launchers(x, window) is None
+        assert kernels.launcher_for(x, window) is None
     found = window.mean(x)
     monkeypatch.setenv(kernels.CHOICE, "torch")
     assert torch.equal(found, window.mean(x))
@@ -92,4 +92,4 @@ def test_a_triton_that_is_too_old_leaves_the_work_to_torch(monkeypatch, asked_ag
     monkeypatch.setattr(kernels, "version", lambda library: "3.3.1")
     monkeypatch.setenv(kernels.CHOICE, "triton")
     with pytest.warns(UserWarning, match=r"torch does its work: kernels need Triton 3\.4 or later, not 3\.3\.1"):
-        assert kernels.launchers(torch.rand(60, 60), Window.gaussian()) is None
+        assert kernels.launcher_for(torch.rand(60, 60), Window.gaussian()) is None

@@ -22,7 +22,7 @@ class Stage:
 
     Attributes:
         photographs: of all processes.
-        parts: where the records go, one or more per photograph.
+        checkpoints: where the records go, one or more per photograph.
         batch_size: photographs that are worked on together.
         begin: gives the work; called in each process, and not where every batch is finished.
         columns: what `fooled` asks of a record; one at least.

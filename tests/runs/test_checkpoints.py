@@ -1,7 +1,7 @@
 """Parts: what is written is what is read, or there is nothing."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
@@ -120,6 +120,48 @@ def test_a_damaged_part_is_named(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-20])
     for look in (parts.finished, lambda: list(parts), lambda: list(parts.columns(["name"]))):
         with pytest.raises(InputError, match=r"000000\.parquet is damaged: remove it"):
+            look()
+
+
+@dataclass(frozen=True)
+class Before:
+    """`Row` as an earlier version had it."""
+
+    name: str
+    inner: Inner | None = None
+
+
+@dataclass(frozen=True)
+class More(Row):
+    """`Row` with a field that parts of before lack."""
+
+    extra: int | None = None
+    places: tuple[int, ...] = field(default_factory=lambda: (1, 2))
+
+
+def test_a_field_that_an_earlier_part_lacks_has_its_default(tmp_path: Path) -> None:
+    Checkpoints(tmp_path, (Before,)).write(0, 0, [(Before("a", Inner(1.0)),)], last=False)
+    parts = Checkpoints(tmp_path, (More, Extra))
+    parts.write(0, 1, [(More("b", extra=3, places=()), Extra())], last=True)
+    (_, _, (former,)), (_, _, (present,)) = parts
+    assert former == (More("a", inner=Inner(1.0)), Extra())
+    assert present == (More("b", extra=3, places=()), Extra())
+    assert [rows for _, rows in parts.columns(["name", "extra"])] == [
+        [{"name": "a", "extra": None}],
+        [{"name": "b", "extra": 3}],
+    ]
+
+
+def test_a_field_without_a_default_that_a_part_lacks_is_named(tmp_path: Path) -> None:
+    @dataclass(frozen=True)
+    class Present:
+        name: str
+        needed: int
+
+    Checkpoints(tmp_path, (Before,)).write(0, 0, [(Before("a"),)], last=True)
+    parts = Checkpoints(tmp_path, (Present,))
+    for look in (lambda: list(parts), lambda: list(parts.columns(["name", "needed"]))):
+        with pytest.raises(InputError, match=r"000000\.parquet has no column needed: it is of another version"):
             look()
 
 

@@ -4,16 +4,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
+from types import SimpleNamespace
 from typing import TypeVar
 
 import pytest
 import torch.distributed as dist
 
 from percep.data.photographs import Entry, Inventory, Photograph
+from percep.errors import UnavailableError
 from percep.models import Preprocessing
 from percep.runs.engine.checkpoints import Checkpoints
 from percep.runs.engine.distributed import Processes
 from percep.runs.engine.progress import Tally
+from percep.runs.engine.run import _work
 from percep.runs.engine.stage import Stage
 from percep.runs.engine.worker import Worker
 
@@ -78,3 +81,24 @@ def test_the_display_follows_the_others_while_this_process_waits(
     stage = Stage(Two(), checkpoints, 1, lambda: lambda batch: pytest.fail("it is not this process's"))
     Worker(processes, Tally(processes, "attack", 1), 0).do(stage)
     assert processes.seen.is_set()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+def test_counters_that_are_gone_do_not_hide_what_ended_the_run(tmp_path: Path, error: type[BaseException]) -> None:
+    store = dist.HashStore()
+    lost = SimpleNamespace(add=store.add)
+    worker = Worker(FirstOfTwo(0, 2, lost), Tally(FirstOfTwo(0, 2, lost), "attack", 1), 0)
+
+    def gone(name: str, more: int) -> int:
+        raise RuntimeError("Connection reset by peer")
+
+    def work(worker: Worker) -> None:
+        with worker.tally.shown():
+            lost.add = gone
+            raise error("what ended it")
+
+    with pytest.raises(error, match="what ended it"):
+        _work(SimpleNamespace(work=work, folder=tmp_path), worker)
+    lost.add = store.add
+    with pytest.raises(UnavailableError, match="another process has died"):
+        _work(SimpleNamespace(work=lambda worker: setattr(lost, "add", gone), folder=tmp_path), worker)

@@ -1,8 +1,10 @@
 """Parts: what is written is what is read, or there is nothing."""
 
 import math
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pyarrow.parquet as pq
@@ -176,3 +178,20 @@ def test_a_file_is_replaced_whole_or_stays(tmp_path: Path) -> None:
         temporary.write_text("after")
         assert path.read_text() == "before"
     assert path.read_text() == "after" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_is_flushed_open_for_writing_and_a_folder_not_on_windows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows refuses to open a folder, and to flush what is open for reading."""
+    opened, opens = [], os.open
+
+    def watched(path: Path, mode: int) -> int:
+        opened.append((path, mode))
+        return opens(path, mode)
+
+    monkeypatch.setattr("percep.runs.engine.atomic.os", SimpleNamespace(**vars(os) | {"open": watched, "name": "nt"}))
+    with atomic(tmp_path / "table.csv") as temporary:
+        temporary.write_text("all of it")
+    assert opened == [(temporary, os.O_RDWR)]
+    assert (tmp_path / "table.csv").read_text() == "all of it"

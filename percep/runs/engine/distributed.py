@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
 from itertools import count
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
@@ -21,6 +21,13 @@ T = TypeVar("T")
 # A process waits at the end for the slowest; torchrun ends it if another has died.
 _PATIENCE = timedelta(days=30)
 _runs = count()
+
+
+@dataclass(frozen=True)
+class _Value(Generic[T]):
+    """What the first process tells the others, None included; they are told None where it has failed."""
+
+    value: T
 
 
 @dataclass(frozen=True)
@@ -53,22 +60,20 @@ class Processes:
         """
         if self.world == 1:
             return action()
-        found: list[T | None] = [None, None]
         if self.rank:
+            received: list[_Value[T] | None] = [None]
             with _together():
-                dist.broadcast_object_list(found, src=0)
-        else:
-            error: BaseException | None = None
-            try:
-                found = [action(), None]
-            except BaseException as raised:
-                error, found = raised, [None, True]  # type: ignore[list-item]
-            dist.broadcast_object_list(found, src=0)
-            if error is not None:
-                raise error
-        if found[1]:
-            raise ElsewhereError("the first process has failed")
-        return found[0]  # type: ignore[return-value]
+                dist.broadcast_object_list(received, src=0)
+            if received[0] is None:
+                raise ElsewhereError("the first process has failed")
+            return received[0].value
+        try:
+            value = action()
+        except BaseException:
+            dist.broadcast_object_list([None], src=0)
+            raise
+        dist.broadcast_object_list([_Value(value)], src=0)
+        return value
 
     def in_turn(self, action: Callable[[], T]) -> T:
         """What an action gives in each process, after it has succeeded in the first: what it downloads is there then.
@@ -84,10 +89,10 @@ class Processes:
         """The values of all processes, once each has got here."""
         if self.world == 1:
             return [value]
-        found: list[T | None] = [None] * self.world
+        found = [value] * self.world
         with _together():
             dist.all_gather_object(found, value)
-        return found  # type: ignore[return-value]
+        return found
 
 
 def join(device: str) -> Processes:

@@ -9,6 +9,7 @@ from time import monotonic
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+from percep.errors import UnavailableError
 from percep.runs.engine.distributed import Processes
 
 _EVERY = 0.5
@@ -77,7 +78,7 @@ class Tally:
                 self._update(display, bar)
 
             def watch() -> None:
-                with suppress(BrokenPipeError):  # which this process's own thread meets as well
+                with suppress(BrokenPipeError, UnavailableError):  # which this process's own thread meets as well
                     while not over.wait(_EVERY):
                         update()
 
@@ -88,7 +89,8 @@ class Tally:
             finally:
                 over.set()
                 watcher.join()
-                update()
+                with suppress(UnavailableError):  # the counters are gone: what ended the run is the error to report
+                    update()
 
     def _update(self, display: Progress, bar: TaskID) -> None:
         assert self._start is not None

@@ -28,7 +28,7 @@ class Worker:
 
     Args:
         processes: all of them, as seen by this one.
-        tally: counts photographs.
+        tally: counts rows.
         readers: how many processes read ahead for this one.
     """
 

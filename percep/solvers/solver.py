@@ -87,6 +87,8 @@ def _closed_form(program: Program, tol: float) -> tuple[Solution, Tensor]:
     known = ~finite | (program.magnitude == 0)
     images = torch.nonzero(~known & (rho > 0)).flatten()
     if len(images):
+        # Of the whole batch once, instead of here and again for the groups that a solver gets.
+        _ = program.ball.reference_moments
         part = program.select(images)
         best = best_uncovered(part)
         inside = part.ball.scale(best) == 1

@@ -231,7 +231,6 @@ def test_an_optimum_inside_the_ball_needs_no_iteration():
     assert answer.iterations[0] == answer.iterations[2] == 0 < answer.iterations[1]
     free = (batch.anchor + batch.linear).clamp(-batch.reference, 1 - batch.reference)
     assert torch.equal(answer.delta[[0, 2]], free[[0, 2]]) and not torch.equal(answer.delta[1], free[1])
-    assert answer.multipliers is not None
     for values in answer.multipliers.present():
         assert not values[[0, 2]].any() and values[1].any()
     # No multipliers to start from: the next program is answered as if there had been none.

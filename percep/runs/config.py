@@ -214,7 +214,7 @@ class BatchTask(Config):
 
 
 @dataclass
-class PicturedTask(BatchTask):
+class PicturedTask(Attacks, BatchTask):
     """An attack on many photographs: of how many the report has pictures."""
 
     pictures: int
@@ -225,7 +225,7 @@ class PicturedTask(BatchTask):
 
 
 @dataclass
-class AttackTask(Attacks, PicturedTask):
+class AttackTask(PicturedTask):
     """task=attack: photographs attacked inside a ball."""
 
     ball: BallConfig
@@ -233,7 +233,7 @@ class AttackTask(Attacks, PicturedTask):
 
 
 @dataclass
-class MinimalTask(Attacks, PicturedTask):
+class MinimalTask(PicturedTask):
     """task=minimal: photographs changed as little as the goal allows."""
 
     attack: MinimalAttackConfig

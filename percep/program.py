@@ -197,6 +197,15 @@ class Multipliers:
         """Of the floor's contrast constraints, `(B, C, h, w)`; None without a floor."""
         return None if self.floor is None else self.floor.contrast
 
+    @classmethod
+    def zeros(cls, ball: SSIMBall) -> "Multipliers":
+        """0 for every constraint of a ball, in the dtype of its reference."""
+        zeros = ball.reference.new_zeros
+        return cls(
+            None if ball.floor is None else FloorMultipliers(zeros(ball.map_shape), zeros(ball.map_shape)),
+            None if ball.mean is None else zeros(ball.batch, 1, 1, 1),
+        )
+
     def channels(self, channels: slice) -> "Multipliers":
         """Those of some channels' windows."""
         floor = self.floor
@@ -251,7 +260,7 @@ class Solution:
     gap: Tensor
     status: tuple[Status, ...]
     iterations: Tensor
-    multipliers: Multipliers | None
+    multipliers: Multipliers
 
     def __repr__(self) -> str:
         return f"Solution({shape_of(self.delta)}: {counted(self.status)}; gap {range_of(self.gap)})"
@@ -277,7 +286,7 @@ class Solution:
             self.gap[images],
             tuple(self.status[image] for image in images.tolist()),
             self.iterations[images],
-            None if self.multipliers is None else self.multipliers.select(images),
+            self.multipliers.select(images),
         )
 
     def update(self, images: Tensor, other: "Solution") -> None:
@@ -290,5 +299,4 @@ class Solution:
             (self.iterations, other.iterations),
         ):
             mine[images] = new
-        if self.multipliers is not None and other.multipliers is not None:
-            self.multipliers.update(images, other.multipliers)
+        self.multipliers.update(images, other.multipliers)

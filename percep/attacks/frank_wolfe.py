@@ -173,7 +173,6 @@ class _Run:
         warm_start = self.solution if ball.floor is not None else None
         self.solution = solve(Program(ball, linear_term), tol=self.attack.tol, warm_start=warm_start)
         self.gap[images] = self.solution.gap
-        assert self.solution.multipliers is not None
         levels = self.attack.levels
         moved = quantised_optimum(ball, linear_term, self.solution.multipliers, self.solution.delta, levels)
         if not bool(usable.all()):

@@ -107,7 +107,6 @@ class _Implicit(torch.autograd.Function):
         # Before the solver, which selects images of the ball and with them the moments.
         moments = ball.reference_moments
         call.solution = solution = call.settings.solve(inputs.program(ball))
-        assert solution.multipliers is not None
         return solution.delta, *solution.multipliers.tensors(), *moments
 
     @staticmethod

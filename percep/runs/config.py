@@ -7,7 +7,17 @@ import difflib
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from percep.choices import ATTACK_NAMES, CONTROL_NAMES, CORRELATIONS, FROM_NAMES, REGIONS, Loss, Measure, Source
+from percep.choices import (
+    ATTACK_NAMES,
+    CONTROL_NAMES,
+    CORRELATIONS,
+    DATA_SOURCES,
+    FROM_NAMES,
+    REGIONS,
+    Loss,
+    Measure,
+    Source,
+)
 from percep.errors import InputError
 from percep.validation.model_settings import check_model_settings
 
@@ -61,7 +71,7 @@ class DataConfig:
     workers: int
 
     def __post_init__(self) -> None:
-        _require_choice("data.source", self.source, ("samples", "folder", "image", "imagefolder", "webdataset"))
+        _require_choice("data.source", self.source, DATA_SOURCES)
         if self.path is None and self.source != "samples":
             raise InputError(f"data.path is missing: data={self.source} needs data.path=PATH")
         if self.path is not None and self.source == "samples":

@@ -170,7 +170,7 @@ def _start(program: Program, relaxation: float, warm_start: Solution | None) -> 
     typical = Moments(torch.zeros_like(squared), squared.expand(ball.map_shape))
     # The curvature from the multipliers of dual copies that are of the size of the linear term.
     penalties = [block.dual(typical, block.with_multipliers(typical, Multipliers())).factor for block in blocks]
-    if warm_start is None or warm_start.multipliers is None:
+    if warm_start is None:
         return _Iterate(program, relaxation, [patches.zeros() for _ in blocks], penalties)
     delta = warm_start.delta.to(program.linear.dtype)
     copies = [

@@ -370,7 +370,7 @@ def _start(program: Program, warm_start: Solution | None, linear_steps: int) -> 
     in common, the earlier multipliers alone would take longer than a cold start: the two are averaged.
     """
     cold = feasible_multipliers(program)
-    if warm_start is None or warm_start.multipliers is None:
+    if warm_start is None:
         return _State(program, cold, torch.zeros_like(program.linear)), False
     earlier = warm_start.multipliers.map(lambda values: values.to(program.linear.dtype))
     earlier_delta = warm_start.delta.to(program.linear.dtype)

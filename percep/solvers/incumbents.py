@@ -19,7 +19,7 @@ class Incumbents:
         self._objective = program.objective(self._delta)
         self._bound = torch.full_like(self._objective, torch.inf)
         self._iterations = torch.zeros_like(self._objective, dtype=torch.int64)
-        self._multipliers: Multipliers | None = None
+        self._multipliers = Multipliers.zeros(program.ball)
 
     def update(
         self,
@@ -54,9 +54,6 @@ class Incumbents:
         tighter = bound < self._bound[images]
         self._bound[images[tighter]] = bound[tighter]
         self._iterations[images] = iteration
-        if self._multipliers is None:
-            batch = len(self._bound)
-            self._multipliers = multipliers.map(lambda values: values.new_zeros(batch, *values.shape[1:]))
         self._multipliers.update(images[tighter], multipliers.select(tighter))
         return relative_gap(self._objective[images], self._bound[images])
 

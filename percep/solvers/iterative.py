@@ -119,7 +119,7 @@ class IterativeSolver(Solver):
                 continue
             iterate.maximise()
             gap = _certify(incumbents, images, iterate, tol, iteration)
-            if not bool((unsolved := gap > tol).all()):
+            if not bool((unsolved := ~(gap <= tol)).all()):
                 images, gap = images[unsolved], gap[unsolved]
                 if not len(images):
                     break

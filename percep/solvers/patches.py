@@ -227,9 +227,7 @@ def earlier_duals(program: Program, solution: Solution) -> list[Tensor]:
     """
     ball, patches = program.ball, Patches(program.ball)
     delta = solution.delta.to(program.linear.dtype)
-    multipliers = solution.multipliers
-    assert multipliers is not None
-    multipliers = multipliers.map(lambda values: values.to(delta.dtype))
+    multipliers = solution.multipliers.map(lambda values: values.to(delta.dtype))
     duals = []
     for block in blocks_of(ball):
         copies = patches.about(block.k, delta)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from percep.errors import InputError
-from percep.program import FloorMultipliers, Multipliers, Program, Solution, Status
+from percep.program import Multipliers, Program, Solution, Status
 from percep.solvers.incumbents import relative_gap
 from percep.solvers.lagrangian import best_uncovered
 from percep.summaries import shape_of
@@ -40,7 +40,7 @@ class Solver(ABC):
             normalized, unit = part.normalized()
             found = self.answer(normalized, tol, earlier)
             self._check_answer(found, normalized)
-            found = _in_units(found, part, unit)
+            found = _in_units(found, unit)
             if whole:
                 return found
             solution.update(images, found)
@@ -87,6 +87,8 @@ def _closed_form(program: Program, tol: float) -> tuple[Solution, Tensor]:
     known = ~finite | (program.magnitude == 0)
     images = torch.nonzero(~known & (rho > 0)).flatten()
     if len(images):
+        # Of the whole batch once, instead of here and again for the groups that a solver gets.
+        _ = program.ball.reference_moments
         part = program.select(images)
         best = best_uncovered(part)
         inside = part.ball.scale(best) == 1
@@ -99,7 +101,7 @@ def _closed_form(program: Program, tol: float) -> tuple[Solution, Tensor]:
         for value, usable in zip(gap.tolist(), finite.tolist(), strict=True)
     )
     iterations = torch.zeros(len(status), dtype=torch.int64, device=delta.device)
-    return Solution(delta, objective, bound, gap, status, iterations, _zero_multipliers(program)), known
+    return Solution(delta, objective, bound, gap, status, iterations, Multipliers.zeros(program.ball)), known
 
 
 def _box_bound(program: Program) -> Tensor:
@@ -116,8 +118,6 @@ def _check_fit(program: Program, warm_start: Solution) -> None:
             f"warm_start must answer a program of the same shape, {tuple(linear.shape)} on {linear.device}, "
             f"got {tuple(found.shape)} on {found.device}"
         )
-    if warm_start.multipliers is None:
-        return
     for name, wanted in (
         ("luminance", None if ball.floor is None else ball.map_shape),
         ("contrast", None if ball.floor is None else ball.map_shape),
@@ -135,10 +135,9 @@ def _usable(warm_start: Solution) -> Tensor:
     """`(B,)` bool: which images have a solution to start from."""
     usable = torch.isfinite(warm_start.delta).flatten(1).all(1)
     total = torch.zeros_like(warm_start.objective)
-    if warm_start.multipliers is not None:
-        for values in warm_start.multipliers.present():
-            usable = usable & ((values >= 0) & torch.isfinite(values)).flatten(1).all(1)
-            total = total + values.flatten(1).sum(1)
+    for values in warm_start.multipliers.present():
+        usable = usable & ((values >= 0) & torch.isfinite(values)).flatten(1).all(1)
+        total = total + values.flatten(1).sum(1)
     return usable & (total > 0)
 
 
@@ -159,20 +158,11 @@ def _groups(program: Program, images: Tensor, warm_start: Solution | None) -> li
     ]
 
 
-def _in_units(solution: Solution, program: Program, unit: Tensor) -> Solution:
+def _in_units(solution: Solution, unit: Tensor) -> Solution:
     """A solution of normalized programs, converted to one of the programs themselves."""
-    multipliers = solution.multipliers or _zero_multipliers(program)
     return replace(
         solution,
         objective=solution.objective * unit.double(),
         bound=solution.bound * unit.double(),
-        multipliers=multipliers.map(lambda values: values * unit.reshape(-1, 1, 1, 1)),
-    )
-
-
-def _zero_multipliers(program: Program) -> Multipliers:
-    ball, zeros = program.ball, program.linear.new_zeros
-    return Multipliers(
-        None if ball.floor is None else FloorMultipliers(zeros(ball.map_shape), zeros(ball.map_shape)),
-        None if ball.mean is None else zeros(ball.batch, 1, 1, 1),
+        multipliers=solution.multipliers.map(lambda values: values * unit.reshape(-1, 1, 1, 1)),
     )

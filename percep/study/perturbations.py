@@ -96,7 +96,6 @@ def optimum(setting: Setting, images: Tensor, gradient: Tensor) -> Optimum:
     size = gradient.flatten(1).norm(dim=1).reshape(-1, 1, 1, 1)
     direction = gradient / torch.where(size > 0, size, 1.0)
     solution = solve(Program(ball, direction), tol=setting.tol)
-    assert solution.multipliers is not None
     found = quantised_optimum(ball, direction, solution.multipliers, solution.delta)
     return Optimum(ball, solution.delta, solution.multipliers, found - images)
 

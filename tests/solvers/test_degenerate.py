@@ -7,6 +7,8 @@ from hypothesis import strategies as st
 
 from percep import InputError, Program, SSIMBall, Status, Window, solve
 from percep.solvers import ADMM, SOLVERS, Dual, ProjectedGradient, Solver, Tiles
+from percep.solvers.projected_gradient import _Iterate
+from percep.ssim import View
 from tests.support.programs import SHAPES, check, floor_map
 from tests.support.references import KINDS, LEVELS, photograph, random_like, reference
 
@@ -229,13 +231,38 @@ def test_an_optimum_inside_the_ball_needs_no_iteration():
     assert answer.iterations[0] == answer.iterations[2] == 0 < answer.iterations[1]
     free = (batch.anchor + batch.linear).clamp(-batch.reference, 1 - batch.reference)
     assert torch.equal(answer.delta[[0, 2]], free[[0, 2]]) and not torch.equal(answer.delta[1], free[1])
-    assert answer.multipliers is not None
     for values in answer.multipliers.present():
         assert not values[[0, 2]].any() and values[1].any()
     # No multipliers to start from: the next program is answered as if there had been none.
     batch.anchor *= 1e3
     cold, warm = solve(batch.program(), Dual()), solve(batch.program(), Dual(), warm_start=answer)
     torch.testing.assert_close(warm.delta[[0, 2]], cold.delta[[0, 2]], rtol=0, atol=1e-9)
+
+
+def test_the_moments_of_the_references_are_computed_once(monkeypatch):
+    batch = Batch()
+    batch.reference[1, 0, 0, 0] = torch.nan
+    computed, view_of = [], View.of
+    monkeypatch.setattr(View, "of", lambda *arguments: computed.append(arguments) or view_of(*arguments))
+    answer = solve(batch.program(), Dual(), tol=1e-2)
+    assert answer.status == (Status.SOLVED, Status.NOT_FINITE, Status.SOLVED)
+    assert len(computed) == 1
+
+
+def test_an_image_is_not_given_up_for_a_bound_that_is_no_number(monkeypatch):
+    candidate, calls = _Iterate.candidate, []
+
+    def without_bound_at_first(iterate):
+        calls.append(iterate)
+        found = candidate(iterate)
+        return found._replace(bound=torch.full_like(found.bound, torch.nan)) if len(calls) == 1 else found
+
+    monkeypatch.setattr(_Iterate, "candidate", without_bound_at_first)
+    program = Batch().program()
+    answer = solve(program, ProjectedGradient(), tol=1e-2)
+    assert len(calls) > 1
+    check(program, answer)
+    assert answer.status == (Status.SOLVED,) * 3
 
 
 def test_an_answer_of_another_shape_is_refused():

@@ -182,5 +182,4 @@ def solved(x: Tensor, solver: str, window: Window = TILES) -> tuple[Tensor, ...]
 
 def multipliers(x: Tensor) -> Tensor:
     answer = solve(Program(ball(x), noise(len(x))), tol=1e-2)
-    assert answer.multipliers is not None
     return percep.explain.multiplier_maps(ball(x), answer.multipliers, answer.delta)

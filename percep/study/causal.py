@@ -102,20 +102,12 @@ def region_rows(
                 margins = torch.stack([_margins(model, reference + part.delta, labels, targets) for part in parts])
                 reached = torch.stack([part.reached for part in parts]).all(0)
                 gains = ((margins - original) / (full - original)).mean(0).where(reached, torch.nan)
-                for i, name in enumerate(names):
-                    rows.append(
-                        RegionRow(
-                            name,
-                            share,
-                            region,
-                            budget,
-                            float(mass[i]),
-                            float(gains[i]),
-                            bool(margins[0, i] > 0),
-                            bool(reached[i]),
-                            None if distances is None else float(distances[i]),
-                        )
-                    )
+                far = [None] * len(names) if distances is None else distances.tolist()
+                columns = (mass.tolist(), gains.tolist(), (margins[0] > 0).tolist(), reached.tolist(), far)
+                rows += [
+                    RegionRow(name, share, region, budget, *values)
+                    for name, *values in zip(names, *columns, strict=True)
+                ]
     return rows
 
 

@@ -104,6 +104,8 @@ class _Batch:
     saved: Tensor
     labels: Tensor
     targets: Tensor | None
+    logits_before: Tensor
+    logits_after: Tensor
     gradient: Tensor
 
     @property
@@ -140,38 +142,31 @@ def measure(
         randomised: the model with more and more of its weights shuffled; only where `depth.full`.
         generator: of controls, regions and draws.
     """
-    saved = setting.attack(model)(images, labels, targets).images
-    with torch.no_grad():
-        before, after = model(images), model(saved)
-    fooled = torch.nonzero(achieved(after, labels, targets)).flatten()
-    if not len(fooled):
+    batch, fooled = _attacked(model, setting, names, images, labels, targets)
+    if not batch.names:
         return None
-    images, labels = images[fooled], labels[fooled]
-    targets = None if targets is None else targets[fooled]
-    gradient = gradient_at(model, images, labels, targets, setting.loss)
-    batch = _Batch(model, [names[i] for i in fooled.tolist()], images, saved[fooled], labels, targets, gradient)
-
+    images, classes = batch.images, int(batch.logits_before.shape[1])
     ssim = ssim_maps(images, batch.saved)
-    first = optimum(setting, images, gradient)
+    first = optimum(setting, images, batch.gradient)
     controls, control_multipliers = _controls(batch, setting, depth, generator)
     changes = {"dissimilarity": (1 - ssim).mean(1)}
     if depth.full or setting.floor is not None:
         changes["multiplier"] = multiplier_maps(first.ball, first.multipliers, first.unrounded)
     changes |= control_multipliers
-    attention = {"gradcam": gradcam(model, images, labels)}
+    attention = {"gradcam": gradcam(model, images, batch.labels)}
     others = {"first_order": first.delta} | controls
     if depth.full:
         changes |= _further_changes(batch)
-        attention |= _further_attention(batch, depth, int(before.shape[1]), another[fooled], randomised, generator)
+        attention |= _further_attention(batch, depth, classes, another[fooled], randomised, generator)
         others |= _further_perturbations(batch, setting, depth, randomised)
     confounds = confound_maps(images)
     return Measurements(
         names=batch.names,
-        labels=labels,
+        labels=batch.labels,
         references=images,
         saved=batch.saved,
-        logits_before=before[fooled],
-        logits_after=after[fooled],
+        logits_before=batch.logits_before,
+        logits_after=batch.logits_after,
         ssim=ssim,
         changes=changes,
         attention=attention,
@@ -180,6 +175,28 @@ def measure(
         regions=_regions(batch, depth, attention["gradcam"], confounds["local_standard_deviation"], generator),
         curves=_curves(batch, depth, attention, generator) if depth.full else [],
     )
+
+
+def _attacked(
+    model: Classifier,
+    setting: Setting,
+    names: Sequence[str],
+    images: Tensor,
+    labels: Tensor,
+    targets: Tensor | None,
+) -> tuple[_Batch, Tensor]:
+    """The photographs that were fooled, and their `(n,)` places among all; without one their gradients are empty."""
+    saved = setting.attack(model)(images, labels, targets).images
+    with torch.no_grad():
+        before, after = model(images), model(saved)
+    fooled = torch.nonzero(achieved(after, labels, targets)).flatten()
+    images, labels = images[fooled], labels[fooled]
+    targets = None if targets is None else targets[fooled]
+    gradient = gradient_at(model, images, labels, targets, setting.loss) if len(fooled) else torch.empty_like(images)
+    chosen = [names[i] for i in fooled.tolist()]
+    return _Batch(
+        model, chosen, images, saved[fooled], labels, targets, before[fooled], after[fooled], gradient
+    ), fooled
 
 
 def _controls(

@@ -16,7 +16,7 @@ from percep.report.common.page import Facts, save_page
 from percep.report.common.plot import Plot, Theme, plot
 from percep.report.common.verdict import progress, remarks, warnings
 from percep.report.comparison.curves import Kind, draw_curves, line_style
-from percep.report.comparison.gallery import GALLERY_LIMIT, ComparisonGallery
+from percep.report.comparison.gallery import GALLERY_LIMIT, ComparisonExhibit, ComparisonGallery
 from percep.report.comparison.tables import ComparisonRow, accuracy, by_attack, names_done, ranked, summary
 
 Summary = Mapping[str, Any]
@@ -50,29 +50,18 @@ def save_comparison_report(
     found = by_attack(row for row in rows if row.name in done)
     summaries = ranked(summary(outcomes) for outcomes in found.values())
     order = {str(row["attack"]): place for place, row in enumerate(summaries)}
-    exhibits = {
-        name: replace(
-            exhibit,
-            versions=dict(sorted(exhibit.versions.items(), key=lambda version: order.get(version[0], len(order)))),
-        )
-        for name, exhibit in gallery.exhibits.items()
-    }
+    exhibits = {name: _ranked(exhibit, order) for name, exhibit in gallery.exhibits.items()}
     attacked = len({row.name for row in rows if row.outcome is not None})
     findings = _findings(rows)
     save_page(
         path,
         "comparison.html",
         facts,
-        verdict=comparison_verdict(summaries),
+        **_attack_section(found, summaries),
         warnings=warnings(known),
         remarks=remarks(known),
         progress=progress({"images": len(done), "planned": facts.planned}),
-        rounded=_rounded(summaries),
         figures=_figures(rows, found, summaries),
-        summaries=summaries,
-        attack_columns=_attack_columns(summaries),
-        plots=_plots({attack: found[attack] for attack in order}),
-        key=[(attack, _key(attack)) for attack in order],
         exhibits=exhibits,
         omitted=attacked - len(exhibits) if len({row.name for row in rows}) > GALLERY_LIMIT else 0,
         attacked=attacked,
@@ -82,6 +71,25 @@ def save_comparison_report(
         columns=(*_names(rows), *findings),
         anchors={name: f"photograph-{place}" for place, name in enumerate(exhibits, start=1)},
     )
+
+
+def _ranked(exhibit: ComparisonExhibit, order: Mapping[str, int]) -> ComparisonExhibit:
+    """Its versions in the order of the attacks; those that are not ranked come last."""
+    versions = sorted(exhibit.versions.items(), key=lambda version: order.get(version[0], len(order)))
+    return replace(exhibit, versions=dict(versions))
+
+
+def _attack_section(found: Mapping[str, Sequence[Outcome]], summaries: Sequence[Summary]) -> dict[str, Any]:
+    """What the page says and draws of the attacks, in the order of their summaries."""
+    ranking = [str(row["attack"]) for row in summaries]
+    return {
+        "verdict": comparison_verdict(summaries),
+        "rounded": _rounded(summaries),
+        "summaries": summaries,
+        "attack_columns": _attack_columns(summaries),
+        "plots": _plots({attack: found[attack] for attack in ranking}),
+        "key": [(attack, _key(attack)) for attack in ranking],
+    }
 
 
 def comparison_verdict(summaries: Sequence[Summary]) -> str:

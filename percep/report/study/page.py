@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from percep.report.common.columns import UNKNOWN, Column, number, words, yes_or_no
-from percep.report.common.embedded import budget_legend, gradcam_legend, ssim_legend
+from percep.report.common.embedded import Legend, budget_legend, gradcam_legend, ssim_legend
 from percep.report.common.page import Facts, save_page
 from percep.report.common.verdict import remarks, warnings
 from percep.report.study.gallery import StudyExhibit
@@ -50,15 +50,7 @@ def save_study_report(
         plots=study_plots(findings),
         exhibits=exhibits,
         omitted=fooled - len(exhibits),
-        legends=[
-            ssim_legend(),
-            replace(
-                budget_legend(),
-                title="Of the perturbation",
-                note="positive part in multiples of the uniform share, logarithmic",
-            ),
-            replace(gradcam_legend(), title="Of the classifier", note="relative to the 99th percentile of each map"),
-        ],
+        legends=_legends(),
         associations=findings.associations,
         association_columns=_ASSOCIATIONS,
         comparisons=findings.comparisons,
@@ -71,6 +63,15 @@ def save_study_report(
         zero={display_name(name): count for name, count in findings.zero.items() if count},
         done=findings.done,
     )
+
+
+def _legends() -> list[Legend]:
+    perturbation = "positive part in multiples of the uniform share, logarithmic"
+    return [
+        ssim_legend(),
+        replace(budget_legend(), title="Of the perturbation", note=perturbation),
+        replace(gradcam_legend(), title="Of the classifier", note="relative to the 99th percentile of each map"),
+    ]
 
 
 def _figures(findings: Findings) -> list[tuple[str, str]]:

@@ -42,8 +42,8 @@ _STRIDED = {
 """Windows that the CPU's kernels for any window average over."""
 
 
-class _Piece(NamedTuple):
-    """A piece of the inner loop, and how many floats it must move at least."""
+class _Operation(NamedTuple):
+    """An operation of the inner loop, and how many floats it must move at least."""
 
     action: Callable[[], object]
     floats: int
@@ -77,19 +77,19 @@ def run(settings: DictConfig) -> dict[str, Any]:
 
 
 def inner_loop(side: int, device: torch.device, settings: DictConfig) -> list[dict[str, Any]]:
-    """Bytes, floor, time and ratio of each piece at `side x side x 3`, and the time torch takes without kernels.
+    """Bytes, floor, time and ratio of each operation at `side x side x 3`, and the time torch takes without kernels.
 
     In rounds, each of which measures the copy as well: its speed differs by half from one minute to the next.
     """
-    pieces = _pieces(side, device, settings)
+    operations = _operations(side, device, settings)
     copies: list[float] = []
-    sizes = {name: 4 * piece.floats for name, piece in pieces.items()}
+    sizes = {name: 4 * operation.floats for name, operation in operations.items()}
     found: dict[str, dict[str, list[float]]] = {
-        name: {"seconds": [], "torch_seconds": [], "ratio": []} for name in pieces
+        name: {"seconds": [], "torch_seconds": [], "ratio": []} for name in operations
     }
     for _ in range(settings.rounds):
         copies.append(bandwidth(device))
-        for name, (action, _) in pieces.items():
+        for name, (action, _) in operations.items():
             seconds = _seconds(action, device, settings.repeats)
             found[name]["seconds"].append(seconds)
             with patch.dict(os.environ, {CHOICE: "torch"}):
@@ -112,7 +112,7 @@ def bandwidth(device: torch.device) -> float:
     return 2 * source.nbytes / min(_times(lambda: target.copy_(source), device, 10))
 
 
-def _pieces(side: int, device: torch.device, settings: DictConfig) -> dict[str, _Piece]:
+def _operations(side: int, device: torch.device, settings: DictConfig) -> dict[str, _Operation]:
     generator = torch.Generator().manual_seed(settings.seed)
     coarse = torch.rand(1, _CHANNELS, side // 8, side // 8, generator=generator)
     reference = torch.nn.functional.interpolate(coarse, size=(side, side), mode="bilinear").to(device)
@@ -124,22 +124,22 @@ def _pieces(side: int, device: torch.device, settings: DictConfig) -> dict[str, 
         states[name].delta = 1e-3 * linear
     equations = NormalEquations(states["floor"].program, states["floor"].multipliers)
     solver, window, pixels = Dual(), Window.gaussian(), linear.numel()
-    pieces = {
+    operations = {
         # v, a, b, M v.
-        "product": _Piece(lambda: equations.curved(linear), 4 * pixels),
+        "product": _Operation(lambda: equations.curved(linear), 4 * pixels),
         # d, x, two statistics of x, R1, R2, and l1, l2 and their steps read and written.
-        "update": _Piece(lambda: states["floor"].update(solver.eta, solver.momentum), 14 * pixels),
+        "update": _Operation(lambda: states["floor"].update(solver.eta, solver.momentum), 14 * pixels),
         # d and two weights; d is scaled too, which is torch's work.
-        "update of a mean": _Piece(lambda: states["mean"].update(solver.eta, solver.momentum), 3 * pixels),
-        "mean": _Piece(lambda: window.mean(linear), 2 * pixels),
-        "adjoint": _Piece(lambda: window.adjoint(linear, side, side), 2 * pixels),
+        "update of a mean": _Operation(lambda: states["mean"].update(solver.eta, solver.momentum), 3 * pixels),
+        "mean": _Operation(lambda: window.mean(linear), 2 * pixels),
+        "adjoint": _Operation(lambda: window.adjoint(linear, side, side), 2 * pixels),
     }
     for name, strided in _STRIDED.items():
         maps = strided.mean(linear)
         floats = pixels + maps.numel()
-        pieces[f"mean, {name}"] = _Piece(partial(strided.mean, linear), floats)
-        pieces[f"adjoint, {name}"] = _Piece(partial(strided.adjoint, maps, side, side), floats)
-    return pieces
+        operations[f"mean, {name}"] = _Operation(partial(strided.mean, linear), floats)
+        operations[f"adjoint, {name}"] = _Operation(partial(strided.adjoint, maps, side, side), floats)
+    return operations
 
 
 def _tried(side: int, repeats: int) -> list[dict[str, Any]]:

@@ -85,7 +85,7 @@ def _device() -> str:
     result = _result("device-cpu")
     machine = result["machine"]
     lines = [
-        "| piece of the inner loop | threads | bytes | floor | measured | ratio | torch without kernels |",
+        "| operation of the inner loop | threads | bytes | floor | measured | ratio | torch without kernels |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in result["rows"]:

@@ -8,6 +8,9 @@ from typing import Literal, get_args
 Source = Literal["packaged", "torchvision", "timm", "custom"]
 """Where a network and its weights come from: see `percep.models.load`."""
 
+DATA_SOURCES = ("samples", "folder", "image", "imagefolder", "webdataset")
+"""Where photographs come from: the packaged samples, or a path that `percep.runs.inputs.SOURCES` reads."""
+
 Interpolation = Literal["nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"]
 """Pillow's resampling filters, by which photographs are resized."""
 

@@ -11,7 +11,8 @@ returns noise.
 
 Every constraint on a perturbation d of a reference x is a function of a few moments per window, those of d, of x and of
 `d - k x`. Solvers, recovery, layer and attacks ask a `View` for them and for the adjoint. A view is a linear map of the
-image followed by a window; today that map is the identity, and another one is to be added there and nowhere else.
+image followed by a window; today that map is the identity. Another one begins there, and has to be brought to what
+averages by a ball's window itself: `WindowQuadratic`, preconditioners, feasibility, patches, tiles and the oracle.
 """
 
 from dataclasses import dataclass

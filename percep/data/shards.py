@@ -141,8 +141,9 @@ class ClassFolders(Shards):
 class Archives(Shards):
     """Tar archives in the layout of the webdataset library, which opens them; a shard is an archive.
 
-    An image is `KEY.jpg` or another of `percep.data.SUFFIXES`, its label `KEY.cls`: a class's index, WordNet id or name
-    as text. An image without `KEY.cls` has no label. Other members, hidden ones and those of macOS are left out.
+    An image is `KEY.jpg` or another of `percep.data.files.SUFFIXES`, its label `KEY.cls`: a class's index, WordNet id
+    or name as text. An image without `KEY.cls` has no label. Other members, hidden ones and those of macOS are left
+    out.
 
     The names in an archive on a disk are read first, so that their order does not matter; of one that is read from a
     URL, an image's label has to come before it or next to it.

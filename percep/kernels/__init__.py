@@ -28,7 +28,7 @@ PROCESS = os.getpid()
 """The process that imported this module; a fork of it has none of its threads."""
 _CHOICES = ("auto", "torch", "triton")
 _MAX_TAPS = 31
-# On a CPU images with no longer side are left to torch.
+# On a CPU images of at most so many pixels along both sides are left to torch.
 _SMALL = 48
 _TRITON = (3, 4)
 """The first version whose kernels take named tuples as constants."""

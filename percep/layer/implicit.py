@@ -1,6 +1,6 @@
 """The layer's implicit mode: autograd functions for a program's solution and for its adjoint.
 
-The backward pass gets what it needs of the forward pass as tensors that autograd saves: the answer, and the local
+The backward pass gets what it needs of the forward pass as tensors that autograd saves: the solution, and the local
 moments of the reference, from which the constraints follow without another pass over the image. Nothing else is kept,
 so hooks on saved tensors and activation checkpointing see all of the memory.
 """
@@ -37,11 +37,11 @@ class Settings:
 
     @property
     def adjoint_tolerance(self) -> float:
-        """Relative residual of the adjoint's linear system at which its solver stops."""
+        """Relative residual at which the adjoint solve stops; the error of d is of order sqrt(tol), too."""
         return 0.3 * math.sqrt(self.tol)
 
     def solve(self, program: Program) -> Solution:
-        """The forward answer."""
+        """The solution of the forward pass."""
         solver = self.solver
         if solver is None:
             small = program.ball.reference.shape[1:].numel() <= DENSE_PIXELS
@@ -53,24 +53,27 @@ def solve_implicitly(settings: Settings, inputs: Inputs) -> Solution:
     """The solution, whose `delta` is differentiable in the inputs, once."""
     call = _Call(settings)
     delta, *_ = _Implicit.apply(call, *inputs)
-    return replace(call.answered, delta=delta)
+    return replace(call.solved, delta=delta)
 
 
 @dataclass
 class _Call:
-    """One call of the layer. `torch.func` copies the lists and tuples that it passes on, but not an object."""
+    """The settings of one call, and its solution once the forward pass has run.
+
+    An object, since `torch.func` copies lists and tuples that it passes on.
+    """
 
     settings: Settings
     solution: Solution | None = None
 
     @property
-    def answered(self) -> Solution:
+    def solved(self) -> Solution:
         """The solution, after the forward pass."""
         assert self.solution is not None
         return self.solution
 
 
-class _Answer(NamedTuple):
+class _Saved(NamedTuple):
     """What the backward pass needs of the forward pass, `None` where the program has no such constraint.
 
     Attributes:
@@ -92,7 +95,7 @@ class _Answer(NamedTuple):
 
 
 class _Implicit(torch.autograd.Function):
-    """The tensors of an `_Answer`; the backward pass of its perturbation is the adjoint.
+    """The tensors of an `_Saved`; the backward pass of its perturbation is the adjoint.
 
     The forward pass leaves the whole `Solution` in the call.
     """
@@ -109,7 +112,7 @@ class _Implicit(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor | None, ...]) -> None:
         call, *values = inputs
-        ctx.settings, ctx.status = call.settings, call.answered.status
+        ctx.settings, ctx.status = call.settings, call.solved.status
         ctx.plain = [None if isinstance(value, Tensor) else value for value in values]
         ctx.save_for_backward(*output, *(value if isinstance(value, Tensor) else None for value in values))
         ctx.mark_non_differentiable(*(part for part in output[1:] if part is not None))
@@ -125,11 +128,11 @@ class _Implicit(torch.autograd.Function):
                 "take torch.func.jacrev, or torch.vmap over torch.func.vjp"
             )
         # Once: a checkpoint unpacks what it has saved a single time.
-        saved, size = ctx.saved_tensors, len(_Answer._fields)
-        answer = saved[:size]
+        saved, size = ctx.saved_tensors, len(_Saved._fields)
+        solution = saved[:size]
         inputs = (plain if value is None else value for plain, value in zip(ctx.plain, saved[size:], strict=True))
         needed = ctx.needs_input_grad[1:]
-        return None, *_Adjoint.apply(ctx.settings, ctx.status, needed, cotangent, *answer, *inputs)
+        return None, *_Adjoint.apply(ctx.settings, ctx.status, needed, cotangent, *solution, *inputs)
 
     @staticmethod
     def jvp(ctx: Any, *_: Any) -> None:
@@ -142,24 +145,24 @@ class _Implicit(torch.autograd.Function):
 
 
 class _Adjoint(torch.autograd.Function):
-    """The gradients of an `_Answer` in its inputs, for a cotangent: a function, so that `torch.func` can map over it.
+    """The gradients of an `_Saved` in its inputs, for a cotangent: a function, so that `torch.func` can map over it.
 
     Its arguments are the settings, the status of each image, which inputs need a gradient, the cotangent, the tensors
-    of the answer, and the inputs.
+    of the `_Saved`, and the inputs.
     """
 
     @staticmethod
     def forward(
         settings: Settings, status: tuple[Status, ...], needed: tuple[bool, ...], cotangent: Tensor, *values: Any
     ) -> tuple[Tensor | None, ...]:
-        size = len(_Answer._fields)
+        size = len(_Saved._fields)
         inputs = Inputs(
             *(
                 value.detach().requires_grad_(need) if isinstance(value, Tensor) else value
                 for value, need in zip(values[size:], needed, strict=True)
             )
         )
-        gradients = iter(_gradients(settings, status, inputs, _Answer(*values[:size]), cotangent))
+        gradients = iter(_gradients(settings, status, inputs, _Saved(*values[:size]), cotangent))
         return tuple(next(gradients) if need else None for need in needed)
 
     @staticmethod
@@ -185,8 +188,8 @@ class _Adjoint(torch.autograd.Function):
         needed: tuple[bool, ...],
         *values: Any,
     ) -> tuple[Any, Any]:
-        # The cotangent and the answer have the batch as their first axis; the inputs follow.
-        size, dims = 1 + len(_Answer._fields), in_dims[3:]
+        # The cotangent and the saved tensors have the batch as their first axis; the inputs follow.
+        size, dims = 1 + len(_Saved._fields), in_dims[3:]
         folded = Folding.of(info.batch_size, values[0], dims[0])
         gradients = _Adjoint.apply(
             settings,
@@ -199,14 +202,14 @@ class _Adjoint(torch.autograd.Function):
 
 
 def _gradients(
-    settings: Settings, status: tuple[Status, ...], inputs: Inputs, answer: _Answer, cotangent: Tensor
+    settings: Settings, status: tuple[Status, ...], inputs: Inputs, solution: _Saved, cotangent: Tensor
 ) -> tuple[Tensor, ...]:
     """Gradients in those inputs that require one, in their order."""
     sources = [value for value in inputs if isinstance(value, Tensor) and value.requires_grad]
     if not len(inputs.reference):
         return tuple(torch.zeros_like(value) for value in sources)
     ball = inputs.ball(settings.window)
-    ball = ball.with_reference_moments(answer.reference_mean, answer.reference_variance)
+    ball = ball.with_reference_moments(solution.reference_mean, solution.reference_variance)
     program = inputs.program(ball)
     if not bool((finite := program.finite).all()):
         with torch.enable_grad():
@@ -216,8 +219,8 @@ def _gradients(
     usable = finite_cotangent & finite
     state, residual, steps = solve_adjoint(
         program,
-        answer.delta,
-        answer.multipliers,
+        solution.delta,
+        solution.multipliers,
         torch.where(usable.reshape(-1, 1, 1, 1), cotangent, 0.0),
         settings.smoothing,
         settings.adjoint_tolerance,
@@ -230,14 +233,14 @@ def _gradients(
         reference = inputs.reference if inputs.reference.requires_grad else None
         attached = ball.attached(reference, inputs.floor, inputs.mean)
         contraction = replace(state, direction=direction).contract(
-            attached, inputs.linear, inputs.anchor, inputs.rho, answer.delta, answer.multipliers
+            attached, inputs.linear, inputs.anchor, inputs.rho, solution.delta, solution.multipliers
         )
     return torch.autograd.grad(contraction, sources, materialize_grads=True)
 
 
 def _report(settings: Settings, status: tuple[Status, ...], residual: Tensor, steps: int) -> None:
     """Reports the adjoint, and warns where it is not accurate."""
-    # A cotangent mapped over by `torch.func` has the same answers once more.
+    # Under `torch.func.vmap` over cotangents the batch repeats the forward solutions.
     status = status * (len(residual) // len(status))
     solved = torch.tensor([state is Status.SOLVED for state in status], device=residual.device)
     report = AdjointReport(residual, settings.adjoint_tolerance, steps, settings.smoothing, solved)

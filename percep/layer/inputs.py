@@ -1,4 +1,4 @@
-"""What the layer's answer depends on, as tensors in autograd's graph."""
+"""The inputs of the layer, as tensors in autograd's graph."""
 
 from typing import Any, NamedTuple
 

@@ -7,7 +7,17 @@ import difflib
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from percep.choices import ATTACK_NAMES, CONTROL_NAMES, CORRELATIONS, FROM_NAMES, REGIONS, Loss, Measure, Source
+from percep.choices import (
+    ATTACK_NAMES,
+    CONTROL_NAMES,
+    CORRELATIONS,
+    DATA_SOURCES,
+    FROM_NAMES,
+    REGIONS,
+    Loss,
+    Measure,
+    Source,
+)
 from percep.errors import InputError
 from percep.validation.model_settings import check_model_settings
 
@@ -61,7 +71,7 @@ class DataConfig:
     workers: int
 
     def __post_init__(self) -> None:
-        _require_choice("data.source", self.source, ("samples", "folder", "image", "imagefolder", "webdataset"))
+        _require_choice("data.source", self.source, DATA_SOURCES)
         if self.path is None and self.source != "samples":
             raise InputError(f"data.path is missing: data={self.source} needs data.path=PATH")
         if self.path is not None and self.source == "samples":
@@ -204,7 +214,7 @@ class BatchTask(Config):
 
 
 @dataclass
-class PicturedTask(BatchTask):
+class PicturedTask(Attacks, BatchTask):
     """An attack on many photographs: of how many the report has pictures."""
 
     pictures: int
@@ -215,7 +225,7 @@ class PicturedTask(BatchTask):
 
 
 @dataclass
-class AttackTask(Attacks, PicturedTask):
+class AttackTask(PicturedTask):
     """task=attack: photographs attacked inside a ball."""
 
     ball: BallConfig
@@ -223,7 +233,7 @@ class AttackTask(Attacks, PicturedTask):
 
 
 @dataclass
-class MinimalTask(Attacks, PicturedTask):
+class MinimalTask(PicturedTask):
     """task=minimal: photographs changed as little as the goal allows."""
 
     attack: MinimalAttackConfig

@@ -1,7 +1,7 @@
 """What a task works on: the model and the photographs of a configuration, their predictions, their targets."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -14,7 +14,7 @@ from percep.data.labels import Labels, NameLabels
 from percep.data.photographs import Photograph, Photographs, Source
 from percep.data.shards import Archives, ClassFolders, Shards
 from percep.errors import InputError
-from percep.models import Classifier
+from percep.models import Classifier, Preprocessing
 from percep.runs.config import Config, DataConfig
 
 
@@ -147,6 +147,17 @@ def stable_seed(name: str, seed: int) -> int:
     return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest()) >> 1
 
 
+Reader = Callable[[str, Preprocessing, Mapping[str, int], Labels | NameLabels | None], Photographs | Shards]
+
+SOURCES: dict[str, Reader] = {
+    "folder": data.folder,
+    "image": data.image,
+    "imagefolder": lambda path, preprocessing, class_index, _: ClassFolders(path, preprocessing, class_index),
+    "webdataset": Archives,
+}
+"""The values of `data.source` that have a path: what reads the photographs there."""
+
+
 def photographs_of(config: DataConfig, model: Classifier) -> Source:
     """The photographs of a configuration, preprocessed for a loaded model, none of them read yet."""
     preprocessing = model.preprocessing
@@ -154,14 +165,8 @@ def photographs_of(config: DataConfig, model: Classifier) -> Source:
     photographs: Photographs | Shards
     if config.path is None:
         photographs = data.samples(preprocessing)
-    elif config.source == "imagefolder":
-        photographs = ClassFolders(config.path, preprocessing, model.class_index)
-    elif config.source == "webdataset":
-        photographs = Archives(config.path, preprocessing, model.class_index, labels_of(config))
-    elif config.source == "folder":
-        photographs = data.folder(config.path, preprocessing, model.class_index, labels_of(config))
     else:
-        photographs = data.image(config.path, preprocessing, model.class_index, labels_of(config))
+        photographs = SOURCES[config.source](config.path, preprocessing, model.class_index, labels_of(config))
     return photographs if config.limit is None else photographs.first(config.limit)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from percep.errors import InputError
 from percep.runs import TASKS
 from percep.runs.config import MergeTask
 from percep.runs.engine.manifest import read_manifest
@@ -14,8 +15,12 @@ def merge(config: MergeTask, _: Request) -> Sequence[str]:
     """Merges the parts in the output folder, as the task says that left them.
 
     Raises:
-        InputError: the folder holds no run, or a damaged part.
+        InputError: the folder holds no run, one of an unknown task, or a damaged part.
         OSError: a file cannot be written.
     """
     folder = Path(config.output)
-    return closing_lines(TASKS[read_manifest(folder).settings["task"]].merge(folder), folder)
+    task = read_manifest(folder).settings.get("task")
+    if task not in TASKS:
+        found = "no task" if task is None else f"task={task}"
+        raise InputError(f"output folder {folder} holds a run of {found}: known are {', '.join(TASKS)}")
+    return closing_lines(TASKS[task].merge(folder), folder)

@@ -26,7 +26,7 @@ SOLVERS: dict[str, type[Solver]] = {
 def solve(
     program: Program, solver: str | Solver = "auto", tol: float = 1e-3, warm_start: Solution | None = None
 ) -> Solution:
-    """Solves the program of every image in the batch and certifies each answer.
+    """Solves the program of every image in the batch and certifies each solution.
 
     Args:
         program: what to maximise and over which ball.

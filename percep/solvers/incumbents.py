@@ -1,4 +1,4 @@
-"""The best certified answer seen so far for each image of a batch."""
+"""The best certified solution so far of each image of a batch."""
 
 import torch
 from torch import Tensor
@@ -46,7 +46,7 @@ class Incumbents:
     def update_with_bound(
         self, images: Tensor, program: Program, delta: Tensor, bound: Tensor, multipliers: Multipliers, iteration: int
     ) -> Tensor:
-        """`update` with a rigorous bound `(len(images),)` that the solver has already, in float64."""
+        """`update` with a rigorous bound `(len(images),)`, float64, that the solver has computed."""
         objective = program.objective(delta)
         better = objective > self._objective[images]
         self._delta[images[better]] = delta[better]
@@ -58,7 +58,7 @@ class Incumbents:
         return relative_gap(self._objective[images], self._bound[images])
 
     def solution(self, tol: float) -> Solution:
-        """The answers so far; an image is solved when its certified gap is at most `tol`."""
+        """The solutions so far; an image is solved if its certified gap is at most `tol`."""
         gap = relative_gap(self._objective, self._bound)
         status = tuple(Status.SOLVED if value <= tol else Status.ITERATION_LIMIT for value in gap.tolist())
         return Solution(self._delta, self._objective, self._bound, gap, status, self._iterations, self._multipliers)

@@ -113,7 +113,7 @@ def _step_size(program: Program, blocks: int) -> Tensor:
 
 
 def _start(program: Program, warm_start: Solution | None) -> _Iterate:
-    """From zero duals, or those of an earlier answer."""
+    """From zero duals, or those of an earlier solution."""
     ball, blocks = program.ball, blocks_of(program.ball)
     if warm_start is None:
         duals = [Patches(ball).zeros() for _ in blocks]

@@ -119,6 +119,24 @@ def test_an_interrupted_comparison_keeps_what_was_done(monkeypatch: pytest.Monke
 
 
 @pytest.mark.usefixtures("small_model")
+def test_a_photograph_that_becomes_unreadable_between_attacks_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def spoiling(name: str, *arguments: object) -> object:
+        Path("photos/a.png").write_text("no longer a photograph")
+        return attempt(name, *arguments)
+
+    monkeypatch.setattr("percep.runs.comparison.task.attempt", spoiling)
+    table = _run("compare.attacks=[fgsm,percep]", "data.workers=0").set_index("name")
+    assert table.status["a"] == "unreadable: not an image of a known format" and pd.isna(table.attack["a"])
+    assert list(table.attack["b"]) == list(table.attack["d"]) == ["fgsm", "percep"]
+    summary = json.loads(Path("out/summary.json").read_text())
+    assert summary["photographs"] == {"attacked": 2, "unreadable": 2}
+    assert [line["images"] for line in summary["attacks"]] == [2, 2]
+    assert "interrupted" not in capsys.readouterr().out + Path("out/report.html").read_text()
+
+
+@pytest.mark.usefixtures("small_model")
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

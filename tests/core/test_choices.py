@@ -12,6 +12,7 @@ from percep.attacks.baselines import baseline
 from percep.attacks.cost import check_measure
 from percep.attacks.criteria import loss
 from percep.models.recipes import RECIPES
+from percep.runs.inputs import SOURCES
 from percep.study import CONTROLS
 
 
@@ -25,6 +26,10 @@ def test_every_control_has_its_gradient() -> None:
 
 def test_every_source_has_its_recipe() -> None:
     assert (*RECIPES, "custom") == get_args(choices.Source)
+
+
+def test_every_data_source_has_its_reader() -> None:
+    assert sorted(["samples", *SOURCES]) == sorted(choices.DATA_SOURCES)
 
 
 def test_every_filter_is_pillows() -> None:

@@ -14,7 +14,7 @@ from selenium.webdriver.common.by import By
 import percep
 import percep.attacks.baselines
 import percep.study
-from tests.report import test_attack_page
+from tests.support.chromium import show
 from tests.support.pages import LANGUAGES, ROOT, check, commands, fences, run
 
 DOCS = ROOT / "docs"
@@ -57,7 +57,7 @@ def test_no_page_loads_anything_from_elsewhere(site: Path) -> None:
 @pytest.mark.multiprocess
 @pytest.mark.slow("needs the whole site, and lays out every formula")
 def test_every_formula_is_set(site: Path, browser: webdriver.Chrome) -> None:
-    test_attack_page.show(browser, site / "mathematics" / "index.html", width=1300)
+    show(browser, site / "mathematics" / "index.html", width=1300)
     formulas = browser.find_elements(By.CSS_SELECTOR, ".arithmatex")
     assert len(formulas) > 100
     assert all(formula.find_elements(By.CSS_SELECTOR, ".katex-html") for formula in formulas)

@@ -24,6 +24,7 @@ from percep.models import Preprocessing
 from percep.report import Exhibit, Facts, ImageRow, MinimalRow, Panel, Prediction, exhibit, save_report, summarise
 from percep.report.common.panel import cut_off
 from percep.report.common.verdict import verdict
+from tests.support.chromium import show
 
 SIDE = 64
 HOSTILE = (
@@ -118,14 +119,6 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def page(browser: webdriver.Chrome, report: Path) -> webdriver.Chrome:
     show(browser, report)
     return browser
-
-
-def show(browser: webdriver.Chrome, path: Path, width: int = 1600, scheme: str = "light") -> None:
-    media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
-    screen = {"width": width, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
-    browser.get(path.as_uri())
 
 
 def decoded(browser: webdriver.Chrome, pictures: Callable[[], Sequence[Any]]) -> None:

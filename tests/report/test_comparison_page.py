@@ -33,9 +33,9 @@ from tests.report.test_attack_page import (
     pixels,
     place_the_divider,
     seconds_to_load,
-    show,
     shown,
 )
+from tests.support.chromium import show
 
 ATTACKS = ("fgsm", "ddn+8bit", "percep")
 FACTS = Facts(

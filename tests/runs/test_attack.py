@@ -233,7 +233,7 @@ def test_a_changed_configuration_is_refused_with_the_difference(capsys: pytest.C
     before = parts("out")
     capsys.readouterr()
     words = complaint(capsys, *command, "seed=7", "ball.mean=0.8", "data.workers=1")
-    assert "differs: ball.mean was 0.6 and is 0.8; seed was 0 and is 7: give the settings of then" in words
+    assert "differs: ball.mean was 0.6 and is 0.8; seed was 0 and is 7: give the settings it was begun with" in words
     assert "task was attack and is minimal" in complaint(
         capsys, *(part for part in command if "ball" not in part and "steps" not in part), "task=minimal"
     )

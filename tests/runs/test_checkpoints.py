@@ -1,8 +1,10 @@
 """Parts: what is written is what is read, or there is nothing."""
 
 import math
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pyarrow.parquet as pq
@@ -123,6 +125,48 @@ def test_a_damaged_part_is_named(tmp_path: Path) -> None:
             look()
 
 
+@dataclass(frozen=True)
+class Before:
+    """`Row` as an earlier version had it."""
+
+    name: str
+    inner: Inner | None = None
+
+
+@dataclass(frozen=True)
+class More(Row):
+    """`Row` with a field that parts of before lack."""
+
+    extra: int | None = None
+    places: tuple[int, ...] = field(default_factory=lambda: (1, 2))
+
+
+def test_a_field_that_an_earlier_part_lacks_has_its_default(tmp_path: Path) -> None:
+    Checkpoints(tmp_path, (Before,)).write(0, 0, [(Before("a", Inner(1.0)),)], last=False)
+    parts = Checkpoints(tmp_path, (More, Extra))
+    parts.write(0, 1, [(More("b", extra=3, places=()), Extra())], last=True)
+    (_, _, (former,)), (_, _, (present,)) = parts
+    assert former == (More("a", inner=Inner(1.0)), Extra())
+    assert present == (More("b", extra=3, places=()), Extra())
+    assert [rows for _, rows in parts.columns(["name", "extra"])] == [
+        [{"name": "a", "extra": None}],
+        [{"name": "b", "extra": 3}],
+    ]
+
+
+def test_a_field_without_a_default_that_a_part_lacks_is_named(tmp_path: Path) -> None:
+    @dataclass(frozen=True)
+    class Present:
+        name: str
+        needed: int
+
+    Checkpoints(tmp_path, (Before,)).write(0, 0, [(Before("a"),)], last=True)
+    parts = Checkpoints(tmp_path, (Present,))
+    for look in (lambda: list(parts), lambda: list(parts.columns(["name", "needed"]))):
+        with pytest.raises(InputError, match=r"000000\.parquet has no column needed: it is of another version"):
+            look()
+
+
 def test_a_file_is_replaced_whole_or_stays(tmp_path: Path) -> None:
     path = tmp_path / "table.csv"
     path.write_text("before")
@@ -134,3 +178,20 @@ def test_a_file_is_replaced_whole_or_stays(tmp_path: Path) -> None:
         temporary.write_text("after")
         assert path.read_text() == "before"
     assert path.read_text() == "after" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_is_flushed_open_for_writing_and_a_folder_not_on_windows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows refuses to open a folder, and to flush what is open for reading."""
+    opened, opens = [], os.open
+
+    def watched(path: Path, mode: int) -> int:
+        opened.append((path, mode))
+        return opens(path, mode)
+
+    monkeypatch.setattr("percep.runs.engine.atomic.os", SimpleNamespace(**vars(os) | {"open": watched, "name": "nt"}))
+    with atomic(tmp_path / "table.csv") as temporary:
+        temporary.write_text("all of it")
+    assert opened == [(temporary, os.O_RDWR)]
+    assert (tmp_path / "table.csv").read_text() == "all of it"

@@ -1,13 +1,13 @@
 """What a run writes of itself, and what earlier versions called it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from percep.errors import InputError
 from percep.runs.engine.manifest import Manifest, claim, read_manifest
-from percep.runs.study.outputs import current_settings
 
 MANIFEST = Manifest("percep", {"task": "attack", "seed": 0}, {"percep": "1"}, 2, None, 10)
 
@@ -33,7 +33,13 @@ def test_what_is_no_manifest_is_no_run(tmp_path: Path, content: str) -> None:
         read_manifest(tmp_path)
 
 
-def test_settings_of_an_earlier_study_have_their_present_names() -> None:
-    settings = {"seed": 0, "study": {"rivals": ["ddn"], "block": 4}}
-    present = {"seed": 0, "study": {"baselines": ["ddn"], "block": 4}}
-    assert current_settings(settings) == current_settings(present) == present
+def test_a_study_of_an_earlier_version_is_read_and_continued(tmp_path: Path) -> None:
+    present = replace(MANIFEST, settings={"seed": 0, "study": {"baselines": ["ddn"], "block": 4}})
+    former = replace(MANIFEST, settings={"seed": 0, "study": {"rivals": ["ddn"], "block": 4}})
+    claim(tmp_path, former)
+    assert read_manifest(tmp_path) == present
+    (tmp_path / "000000.parquet").touch()  # it was begun
+    claim(tmp_path, present)
+    other = replace(present, settings={"seed": 0, "study": {"baselines": ["pgd_l2"], "block": 4}})
+    with pytest.raises(InputError, match=r"differs: study.baselines was \['ddn'\] and is \['pgd_l2'\]: give"):
+        claim(tmp_path, other)

@@ -137,7 +137,7 @@ def test_what_a_killed_study_has_finished_is_merged_on_demand(capsys: pytest.Cap
     assert "The run was interrupted: 4 of 7 photographs were done." in Path("out/report.html").read_text()
 
 
-def test_a_folder_with_former_names_is_merged(undisturbed: Path) -> None:
+def test_a_folder_with_former_names_is_merged_and_continued(undisturbed: Path) -> None:
     shutil.copytree(undisturbed, "former")
     record = json.loads(Path("former/run.json").read_text())
     record["settings"]["study"]["rivals"] = record["settings"]["study"].pop("baselines")
@@ -151,6 +151,14 @@ def test_a_folder_with_former_names_is_merged(undisturbed: Path) -> None:
                 named["name"] = named["name"].replace("multiplier", "price")
         pq.write_table(pa.Table.from_pylist(rows, table.schema), path)
     assert main(["task=merge", "output=former"]) == 0
+    same("former", undisturbed)
+    before = parts("former")
+    lost = Path("former/parts/01/examination/000000/000001.parquet")
+    lost.unlink()
+    run(1, *ARGUMENTS, "output=former")
+    assert parts("former").keys() == before.keys() and before.items() - parts("former").items() == {
+        (lost, before[lost])
+    }
     same("former", undisturbed)
 
 
@@ -190,7 +198,7 @@ def test_a_changed_configuration_is_refused_with_the_difference(capsys: pytest.C
     finish(start(1, *command, before=die_while_writing(2)))
     before = parts("out")
     words = complaint(capsys, *command, "study.draws=2", "seed=7")
-    assert "differs: seed was 0 and is 7; study.draws was 1 and is 2: give the settings of then" in words
+    assert "differs: seed was 0 and is 7; study.draws was 1 and is 2: give the settings it was begun with" in words
     attack = ("task=attack", "data=folder", "data.path=photos", "output=out")
     assert "task was explain and is attack" in complaint(capsys, *attack)
     photograph(99).save("photos/z.png")

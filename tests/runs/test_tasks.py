@@ -189,7 +189,7 @@ def test_a_changed_configuration_is_refused_with_the_difference(case: Case, caps
     finish(start(1, *case.command, before=die_while_writing(2)))
     before = parts()
     words = complaint(capsys, *case.command, setting, "data.workers=1")
-    assert f"differs: {difference}: give the settings of then" in words
+    assert f"differs: {difference}: give the settings it was begun with" in words
     (task,) = [argument for argument in case.arguments if argument.startswith("task=")]
     attack = ("task=attack", "data=folder", "data.path=photos", "output=out")
     assert f"task was {task[5:]} and is attack" in complaint(capsys, *attack)

@@ -27,7 +27,7 @@ def test_processes_that_take_turns_share_every_attack(processes: int) -> None:
 def test_photographs_are_repeated_and_counted(elsewhere: None) -> None:
     photographs = data.folder("photos", PREPROCESSING, {})
     repeated = RepeatedPhotographs(photographs, 3)
-    known, once = repeated.survey(), photographs.survey()
+    known, once = repeated.inventory(), photographs.inventory()
     assert (known.digest, known.count, known.entries) == (once.digest, once.count, 3 * len(photographs))
     batches = list(Batches(repeated, 1, Finished(), rank=0, world=1))
     assert [batch.photographs[0].name for batch in batches] == [name for name in "abcd" for _ in range(3)]

@@ -7,19 +7,20 @@ import pytest
 import torch
 
 from percep import Program, Status, solve
-from percep.solvers import ADMM, Dual, ProjectedGradient, Solver
+from percep.solvers import SOLVERS
+from percep.solvers.iterative import IterativeSolver
 from tests.support.programs import ROUNDING, WINDOWS, check, in_single, oracle, task
 from tests.support.references import KINDS, LEVELS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-SOLVERS: dict[str, Solver] = {"dual": Dual(), "admm": ADMM(), "projected_gradient": ProjectedGradient()}
+ITERATIVE = {name: solver() for name, solver in SOLVERS.items() if issubclass(solver, IterativeSolver)}
 ASKED = {torch.float64: 1e-4, torch.float32: 1e-3}
 # A small window, a stride, channels, an oblong image and reflection, with a floor of its own for every window.
 MAPS = [("oblong", "map"), ("strided", "map")]
 CASES = [
     (name, window, level, rho)
-    for (window, level), rho, name in product([*product(WINDOWS, LEVELS), *MAPS], (0.0, 1.0), SOLVERS)
+    for (window, level), rho, name in product([*product(WINDOWS, LEVELS), *MAPS], (0.0, 1.0), ITERATIVE)
     if rho > 0 or name != "projected_gradient"
 ]
 # The gap that 300 iterations reach where they do not reach the one asked for: crowded floors, and for Dual the black
@@ -38,7 +39,7 @@ SHORT = {
 @pytest.mark.parametrize("dtype", ASKED)
 @pytest.mark.parametrize(("name", "window", "level", "rho"), CASES)
 def test_agrees_with_the_conic_solver(name, window, level, rho, dtype):
-    program, exact, solver = task(window, level, rho), oracle(window, level, rho), SOLVERS[name]
+    program, exact, solver = task(window, level, rho), oracle(window, level, rho), ITERATIVE[name]
     if dtype == torch.float32:
         program = in_single(program)
     asked = tol = ASKED[dtype]
@@ -58,11 +59,11 @@ def test_agrees_with_the_conic_solver(name, window, level, rho, dtype):
 
 @pytest.mark.parametrize("iterations", [1, 30])
 @pytest.mark.parametrize("level", LEVELS)
-@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize("name", ITERATIVE)
 def test_an_answer_is_feasible_and_bounded_whenever_it_stops(name, level, iterations):
     rho = 1.0 if name == "projected_gradient" else 0.0
     program, exact = task("gaussian", level, rho), oracle("gaussian", level, rho)
-    answer = solve(program, replace(SOLVERS[name], max_iterations=iterations), tol=1e-9)
+    answer = solve(program, replace(ITERATIVE[name], max_iterations=iterations), tol=1e-9)
     check(program, answer)
     slack = ROUNDING * exact.objective.abs()
     assert bool((answer.bound >= exact.objective - slack).all())
@@ -70,14 +71,14 @@ def test_an_answer_is_feasible_and_bounded_whenever_it_stops(name, level, iterat
 
 
 @pytest.mark.parametrize("level", ["map", "both"])
-@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize("name", ITERATIVE)
 def test_images_of_a_batch_do_not_meet(name, level):
     program = task("strided", level, 1.0)
     rho = torch.tensor([1.0, 2.0, 0.5, 4.0, 1.0], dtype=torch.float64)
     program = Program(program.ball, program.linear, rho, program.anchor)
-    together = solve(program, SOLVERS[name], tol=1e-3)
+    together = solve(program, ITERATIVE[name], tol=1e-3)
     for image in range(len(KINDS)):
-        alone = solve(program.select(torch.tensor([image])), SOLVERS[name], tol=1e-3)
+        alone = solve(program.select(torch.tensor([image])), ITERATIVE[name], tol=1e-3)
         assert int(alone.iterations[0]) == int(together.iterations[image])
         torch.testing.assert_close(alone.delta[0], together.delta[image], rtol=0, atol=1e-9)
 
@@ -85,16 +86,16 @@ def test_images_of_a_batch_do_not_meet(name, level):
 @pytest.mark.parametrize("name", ["admm", "projected_gradient"])
 def test_splitting_reaches_small_gaps(name):
     program, exact = task("strided", "both", 1.0), oracle("strided", "both", 1.0)
-    answer = solve(program, SOLVERS[name], tol=2e-5)
+    answer = solve(program, ITERATIVE[name], tol=2e-5)
     assert answer.status == (Status.SOLVED,) * len(KINDS), answer.gap
     torch.testing.assert_close(answer.objective, exact.objective, rtol=3e-5, atol=0)
 
 
 @pytest.mark.slow("counts the iterations of whole solves")
-@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize("name", ITERATIVE)
 def test_a_warm_start_saves_iterations_whatever_its_scale(name):
     program = task("strided", "floor", 1.0)
-    solver = replace(SOLVERS[name], check_every=5)
+    solver = replace(ITERATIVE[name], check_every=5)
     cold = solve(program, solver, tol=1e-3)
     larger = Program(program.ball, 3 * program.linear, 3.0, program.anchor)
     warm = solve(larger, solver, tol=2e-3, warm_start=cold)

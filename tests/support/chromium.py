@@ -79,6 +79,15 @@ def starts() -> bool:
     return True
 
 
+def show(browser: webdriver.Chrome, path: Path, width: int = 1600, scheme: str = "light") -> None:
+    """A page as wide as that, in pixels, where the reader prefers that scheme of colours, "light" or "dark"."""
+    media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    screen = {"width": width, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+    browser.get(path.as_uri())
+
+
 def install() -> bool:
     """Installs Debian's packages as root or by a `sudo` that asks for no password; whether that is done."""
     rights = [] if os.geteuid() == 0 else ["sudo", "--non-interactive"]

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from percep.report.attack.tables import LEFT_OUT, ImageRow, MinimalRow, summarise
+from percep.report.attack.tables import LEFT_OUT, ImageRow, summarise
 from percep.report.common.colours import gradcam_colours
-from percep.report.common.columns import UNKNOWN, Column, number, ssim, words, yes_or_no
+from percep.report.common.columns import UNKNOWN, Column, number, ssim, words
 from percep.report.common.embedded import (
     BUDGET_SCALE,
     Layers,
@@ -71,7 +71,7 @@ def save_report(
     Args:
         path: the file to write; the adversarial images are linked as `adversarial/NAME.png` beside it.
         facts: of the run.
-        rows: the images to show, in order.
+        rows: the images to show, in order, of one type.
         exhibits: by the name of the image, for the images that have pictures.
         summary: `summarise` of all images, where not all of them are shown.
     """
@@ -115,10 +115,6 @@ def _figures(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _cost(ssim: float | None) -> float | None:
-    return None if ssim is None else 1 - ssim
-
-
 def _place(row: ImageRow) -> str | None:
     return None if row.worst_row is None else f"row {row.worst_row}, column {row.worst_column}"
 
@@ -131,11 +127,6 @@ _NAMES = (
 )
 _TARGET = Column("Target", lambda row: row.target_name)
 _STATUS = Column("Status", lambda row: row.status, words)
-_CERTIFICATE = (Column("Certified", lambda row: row.certified, yes_or_no),)
-_SEARCH = (
-    Column("1 − SSIM found", lambda row: _cost(row.found), number, numeric=True),
-    Column("1 − SSIM missed", lambda row: _cost(row.missed), number, numeric=True),
-)
 _MEASURES = (
     Column("Mean SSIM", lambda row: row.mean_ssim, ssim, numeric=True),
     Column("Least SSIM", lambda row: row.min_ssim, ssim, numeric=True),
@@ -149,6 +140,6 @@ _SECONDS = Column("Seconds", lambda row: row.seconds, number, numeric=True)
 
 
 def _findings(rows: Sequence[ImageRow]) -> tuple[Column, ...]:
-    """The result columns; a search for the smallest change has no ball, so no certificate."""
-    searched = all(isinstance(row, MinimalRow) for row in rows)
-    return (_STATUS, *(_SEARCH if searched else _CERTIFICATE), *_MEASURES)
+    """The result columns, those of the rows' own type among them."""
+    kind = type(rows[0]) if rows else ImageRow
+    return (_STATUS, *kind.extra_columns, *_MEASURES)

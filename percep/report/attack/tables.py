@@ -2,16 +2,17 @@
 
 import math
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import chain, islice
 from pathlib import Path
 from statistics import fmean, median
-from typing import TypeGuard
+from typing import ClassVar, TypeGuard
 
 import numpy as np
 
 from percep.explain import Association, Associations
+from percep.report.common.columns import Column, number, yes_or_no
 from percep.report.common.files import write_csv
 
 _MEDIANS = ("min_ssim", "l2", "linf", "gradient_calls", "seconds")
@@ -35,7 +36,11 @@ _COUNTED = (
 class ImageRow:
     """One image of a run. What is unknown is None: an unreadable file has a name and a status, nothing else.
 
+    A derived row has the further fields of an attack, which are columns of `results.csv`; what the page and the summary
+    show of them is said by `extra_columns` and `extra_costs`.
+
     Attributes:
+        extra_columns: of the page's table, beside those that every attack has.
         name: the image's name, a path relative to the data's root.
         status: the attack's status, or the problem of a `percep.data.Photograph` that was not attacked: "unreadable:
             reason", "unlabelled: reason" or "missing: reason".
@@ -61,6 +66,8 @@ class ImageRow:
         zero_gradcam: Grad-CAM is zero everywhere; None where there is none.
         missing: how many labels without a photograph the row stands for, as of a `percep.data.Photograph`.
     """
+
+    extra_columns: ClassVar[tuple[Column, ...]] = (Column("Certified", lambda row: row.certified, yes_or_no),)
 
     name: str
     status: str
@@ -103,6 +110,10 @@ class ImageRow:
         """
         return bool(self.success) and self.status != "already_adversarial" and self.correct_before is not False
 
+    def extra_costs(self) -> Mapping[str, float | None]:
+        """Numbers whose quartiles over the successes the summary has, by their keys there."""
+        return {}
+
 
 @dataclass(frozen=True)
 class MinimalRow(ImageRow):
@@ -114,8 +125,17 @@ class MinimalRow(ImageRow):
             found, the least SSIM tried.
     """
 
+    extra_columns = (
+        Column("1 − SSIM found", lambda row: _cost(row.found), number, numeric=True),
+        Column("1 − SSIM missed", lambda row: _cost(row.missed), number, numeric=True),
+    )
+
     found: float | None = None
     missed: float | None = None
+
+    def extra_costs(self) -> Mapping[str, float | None]:
+        """See `ImageRow.extra_costs`."""
+        return {"one_minus_found": _cost(self.found)}
 
 
 def write_results(path: Path, rows: Iterable[ImageRow], kind: type[ImageRow] | None = None) -> None:
@@ -146,9 +166,9 @@ def summarise(rows: Iterable[ImageRow]) -> dict[str, object]:
         `correct_before` of them, None where there is no label; `without_label`, those with a prediction and no label.
         `successes`, the `fooled` ones, of which `changed` have no label and `certified` are; `at_goal`, those of the
         right class, or without a label, that met the goal to begin with; `targeted`, those with a target. `medians`
-        over the successes; of `MinimalRow`s `one_minus_found`, its quartiles over the successes. `least_ssim` and
-        `largest_change` (in levels of 255) over all saved images, each with the name of its image. `associations`, mean
-        Pearson and Spearman over the `images` for which they are defined; `zero_gradcam_maps`.
+        over the successes; of `MinimalRow`s `one_minus_found`, quartiles over the successes (`ImageRow.extra_costs`).
+        `least_ssim` and `largest_change` (in levels of 255) over all saved images, each with the name of its image.
+        `associations`, mean Pearson and Spearman over the `images` for which they are defined; `zero_gradcam_maps`.
     """
     totals = Totals()
     for row in rows:
@@ -162,7 +182,7 @@ class Totals:
     def __init__(self) -> None:
         self.counts = dict.fromkeys(("images", *_COUNTED, "zero_gradcam_maps"), 0)
         self.medians = {name: array("d") for name in ("one_minus_mean_ssim", *_MEDIANS)}
-        self.found: array[float] | None = None
+        self.extra_costs: dict[str, array[float]] = {}
         self.least: tuple[float, ImageRow] | None = None
         self.largest: tuple[float, ImageRow] | None = None
         self.associations = {field.name: (array("d"), array("d")) for field in fields(Associations)}
@@ -171,8 +191,7 @@ class Totals:
         self._count(row)
         self._measure(row)
         if row.fooled:
-            cost = None if row.mean_ssim is None else 1 - row.mean_ssim
-            values = {"one_minus_mean_ssim": cost} | {name: getattr(row, name) for name in _MEDIANS}
+            values = {"one_minus_mean_ssim": _cost(row.mean_ssim)} | {name: getattr(row, name) for name in _MEDIANS}
             for name, value in values.items():
                 if _is_finite(value):
                     self.medians[name].append(value)
@@ -204,10 +223,10 @@ class Totals:
             self.counts[name] += int(holds or 0)
 
     def _measure(self, row: ImageRow) -> None:
-        if isinstance(row, MinimalRow):
-            self.found = array("d") if self.found is None else self.found
-            if row.fooled and row.found is not None:
-                self.found.append(1 - row.found)
+        for name, cost in row.extra_costs().items():
+            costs = self.extra_costs.setdefault(name, array("d"))
+            if row.fooled and cost is not None:
+                costs.append(cost)
         if _is_finite(row.min_ssim) and (self.least is None or row.min_ssim < self.least[0]):
             self.least = row.min_ssim, row
         if _is_finite(row.linf) and (self.largest is None or row.linf > self.largest[0]):
@@ -221,7 +240,7 @@ class Totals:
         return {
             **counts,
             "medians": {name: median(values) if values else None for name, values in self.medians.items()},
-            **({} if self.found is None else {"one_minus_found": _quartiles(self.found)}),
+            **{name: _quartiles(costs) for name, costs in self.extra_costs.items()},
             "least_ssim": None
             if self.least is None
             else {
@@ -256,6 +275,10 @@ def _association_columns(associations: Associations | None) -> dict[str, object]
             reasons.append(association.undefined)
     columns["undefined"] = "; ".join(reasons) or None
     return columns
+
+
+def _cost(ssim: float | None) -> float | None:
+    return None if ssim is None else 1 - ssim
 
 
 def _is_finite(value: float | None) -> TypeGuard[float]:

@@ -6,8 +6,8 @@ from typing import Any, Literal
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter
 
-from percep.attacks.baselines import BASELINES
 from percep.attacks.comparison import OURS, ROUNDING, Outcome, success_curve
+from percep.choices import BASELINES
 from percep.report.common.plot import Theme
 
 Kind = Literal["float_cost", "saved_cost", "resaved_cost"]

@@ -30,11 +30,11 @@ from percep.explain import (
 from percep.models import Classifier
 from percep.report import ImageRow, MinimalRow, Panel, Prediction, read_image, save_image, save_panel
 from percep.report.common.worst_place import worst_place
-from percep.runs.config import AttackTask, MinimalTask
+from percep.runs.config import AttackTask, MinimalTask, PicturedTask
 from percep.runs.failures import network_failures
 from percep.runs.inputs import Predictions, predict, stable_seed, targets_of
 
-C = TypeVar("C", bound=AttackTask | MinimalTask)
+C = TypeVar("C", bound=PicturedTask)
 Attack = Callable[[Tensor, Tensor, Tensor | None], AttackResult]
 """An attack on images with their labels and targets."""
 
@@ -54,6 +54,10 @@ class BatchAttack(ABC, Generic[C]):
         config: what to attack, and how.
         model: on the configuration's device.
         folder: an existing folder for the files.
+
+    Attributes:
+        row: the type of its rows.
+        floor, mean: the levels that its images are held to; None where it has none.
     """
 
     row: ClassVar[type[ImageRow]] = ImageRow
@@ -62,7 +66,7 @@ class BatchAttack(ABC, Generic[C]):
 
     def __init__(self, config: C, model: Classifier, folder: Path) -> None:
         self.config, self.model = config, model
-        self.attack = self._attack_of(config)
+        self.attack = self.attack_of(config)
         self.adversarial, self.panels = folder / "adversarial", folder / "panels"
 
     def __call__(self, photographs: Sequence[Photograph], pictured: Sequence[bool]) -> list[PhotographResult]:
@@ -99,7 +103,7 @@ class BatchAttack(ABC, Generic[C]):
             self.row(photograph.name, str(photograph.problem), label, name, missing=photograph.missing)
         )
 
-    def _measure(self, photographs: Sequence[Photograph]) -> "_Batch":
+    def _measure(self, photographs: Sequence[Photograph]) -> "MeasuredBatch":
         images = [photograph.image for photograph in photographs if photograph.image is not None]
         references = torch.stack(images).to(self.config.device)
         before = predict(self.model, references)
@@ -127,7 +131,7 @@ class BatchAttack(ABC, Generic[C]):
         saved = saved.to(references.device)
         after = predict(self.model, saved)
         ssim = ssim_maps(references, saved)
-        return _Batch(
+        return MeasuredBatch(
             names=names,
             references=references,
             saved=saved,
@@ -162,8 +166,8 @@ class BatchAttack(ABC, Generic[C]):
         save_image(path, image)
         return read_image(path)
 
-    def _result(self, batch: "_Batch", i: int, pictured: bool) -> PhotographResult:
-        row = self._row(batch, i)
+    def _result(self, batch: "MeasuredBatch", i: int, pictured: bool) -> PhotographResult:
+        row = self.row_of(batch, i)
         if not pictured or row.predicted_before is None or row.predicted_after is None:
             return PhotographResult(row)
         panel = batch.panel(i, row, self.floor, self.mean)
@@ -172,12 +176,13 @@ class BatchAttack(ABC, Generic[C]):
         save_panel(path, panel)
         return PhotographResult(row, panel)
 
-    def _row(self, batch: "_Batch", i: int) -> ImageRow:
+    def row_of(self, batch: "MeasuredBatch", i: int) -> ImageRow:
+        """The row of an image, of the type `row`."""
         return batch.row(i, self.model)
 
     @abstractmethod
-    def _attack_of(self, config: C) -> Attack:
-        """The attack on `self.model`."""
+    def attack_of(self, config: C) -> Attack:
+        """The attack on `self.model` with the settings of a configuration."""
 
 
 class BallAttack(BatchAttack[AttackTask]):
@@ -187,7 +192,7 @@ class BallAttack(BatchAttack[AttackTask]):
         super().__init__(config, model, folder)
         self.floor, self.mean = config.ball.floor, config.ball.mean
 
-    def _attack_of(self, config: AttackTask) -> Attack:
+    def attack_of(self, config: AttackTask) -> Attack:
         return FrankWolfe(
             self.model,
             floor=config.ball.floor,
@@ -202,22 +207,22 @@ class MinimalAttack(BatchAttack[MinimalTask]):
 
     row = MinimalRow
 
-    def _attack_of(self, config: MinimalTask) -> Attack:
+    def attack_of(self, config: MinimalTask) -> Attack:
         return MinimalPerturbation(
             self.model,
             measure=cast(Measure, config.attack.measure),
             gradients=config.attack.gradients,
         )
 
-    def _row(self, batch: "_Batch", i: int) -> ImageRow:
-        row = super()._row(batch, i)
+    def row_of(self, batch: "MeasuredBatch", i: int) -> ImageRow:
+        row = super().row_of(batch, i)
         measured = row.mean_ssim if self.config.attack.measure == "mean" else row.min_ssim
         missed = cast(MinimalResult, batch.result).missed
         return MinimalRow(**vars(row), found=measured if row.success else None, missed=float(missed[i]))
 
 
 @dataclass(frozen=True)
-class _Batch:
+class MeasuredBatch:
     """The measurements of a batch after the attack, one entry per image."""
 
     names: Sequence[str]

@@ -96,11 +96,20 @@ def _write_comparable(folder: Path, rows: Sequence[ComparisonRow], gradients: in
 
 
 def _records(checkpoints: Checkpoints, attacks: Sequence[str]) -> Iterator[tuple[ComparisonRow, Pictured]]:
-    """A record per photograph and attack, in the order of both; a single one of a photograph that is not attacked."""
+    """A record per photograph and attack, in the order of both.
+
+    A photograph that is not attacked has a single one, with the reason; so has one that became unreadable between two
+    attacks, which are not compared on it.
+    """
     for _, units in groupby(checkpoints, key=lambda part: (part[0], unit_of(part[1], len(attacks))[0])):
-        records = [(row, pictured) for *_, part in units for row, pictured in part]
-        places = {attacks.index(row.outcome.attack): (row, pictured) for row, pictured in records if row.outcome}
-        yield from [places[place] for place in sorted(places)] or records[:1]
+        places: dict[int, tuple[ComparisonRow, Pictured]] = {}
+        left_out: list[tuple[ComparisonRow, Pictured]] = []
+        for row, pictured in (record for *_, part in units for record in part):
+            if row.outcome is None:
+                left_out.append((row, pictured))
+            else:
+                places[attacks.index(row.outcome.attack)] = row, pictured
+        yield from left_out[:1] or [places[place] for place in sorted(places)]
 
 
 def _planned(manifest: Manifest, checkpoints: Checkpoints, rows: Sequence[ComparisonRow]) -> int | None:

@@ -19,9 +19,10 @@ def atomic(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f"{_MARK}{uuid4().hex}{path.suffix}")
     try:
         yield temporary
-        _flush(temporary)
+        _flush(temporary, os.O_RDWR)
         temporary.replace(path)
-        _flush(path.parent)
+        if os.name != "nt":  # where a folder cannot be opened
+            _flush(path.parent, os.O_RDONLY)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -38,8 +39,9 @@ def remove_remains(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _flush(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
+def _flush(path: Path, mode: int) -> None:
+    """Has a file or folder on the disk; Windows does that only for what is open for writing."""
+    handle = os.open(path, mode)
     try:
         os.fsync(handle)
     finally:

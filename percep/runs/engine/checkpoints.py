@@ -1,7 +1,8 @@
 """Parts of a table: a Parquet file per batch, written atomically, so that a batch is finished if its file exists."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from contextlib import contextmanager
+from dataclasses import MISSING, Field, asdict, dataclass, fields
 from functools import cache
 from pathlib import Path
 from types import UnionType
@@ -21,6 +22,8 @@ _SCALARS = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.boo
 @dataclass(frozen=True)
 class Checkpoints:
     """The parts in a folder: `SHARD/BATCH.parquet`, both numbers.
+
+    A part of an earlier version may lack a field: its default is read then.
 
     Attributes:
         folder: made when the first part is written.
@@ -65,21 +68,29 @@ class Checkpoints:
         """Shard and rows of every part, in order, with only the columns `names`.
 
         Raises:
-            InputError: a part is damaged.
+            InputError: a part is damaged, or lacks a column without a default.
         """
+        known = {field.name: field for kind in self.kinds for field in fields(kind)}
         for shard, numbers in self._numbers():
             for number in numbers:
-                yield shard, self._read(shard, number, names).to_pylist()
+                table = self._read(shard, number, names)
+                lacking = [known[name] for name in names if name not in table.column_names]
+                with _incomplete_reported(self._path(shard, number)):
+                    defaults = {field.name: _default(field) for field in lacking}
+                yield shard, [defaults | row for row in table.to_pylist()]
 
     def __iter__(self) -> Iterator[tuple[int, int, list[tuple[Any, ...]]]]:
         """Shard, batch and records of every part, in order, one part at a time.
 
         Raises:
-            InputError: a part is damaged.
+            InputError: a part is damaged, or lacks a field without a default.
         """
         for shard, numbers in self._numbers():
             for number in numbers:
-                yield shard, number, [self._record(row) for row in self._read(shard, number).to_pylist()]
+                rows = self._read(shard, number).to_pylist()
+                with _incomplete_reported(self._path(shard, number)):
+                    records = [self._record(row) for row in rows]
+                yield shard, number, records
 
     def __bool__(self) -> bool:
         return any(self._numbers())
@@ -122,6 +133,34 @@ def _damaged(path: Path) -> InputError:
     return InputError(f"{path} is damaged: remove it and run the same command again, which does its batch again")
 
 
+class _LackingError(Exception):
+    """A part has no value of a field without a default."""
+
+
+@contextmanager
+def _incomplete_reported(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except _LackingError as error:
+        raise InputError(
+            f"{path} has no column {error}: it is of another version of percep, so choose another folder with "
+            "output=FOLDER"
+        ) from error
+
+
+def _default(field: Field[Any]) -> Any:
+    """The default of a field, whose value a part lacks.
+
+    Raises:
+        _LackingError: it has none.
+    """
+    if field.default is not MISSING:
+        return field.default
+    if field.default_factory is not MISSING:
+        return field.default_factory()
+    raise _LackingError(field.name)
+
+
 def _columns(kind: type) -> list[tuple[str, pa.DataType]]:
     return [(name, _arrow(hint)) for name, hint in _fields(kind).items()]
 
@@ -159,4 +198,10 @@ def _restored(kind: Any, value: Any) -> Any:
         return value
     if get_origin(kind) is tuple:
         return tuple(_restored(get_args(kind)[0], item) for item in value)
-    return kind(**{name: _restored(hint, value[name]) for name, hint in _fields(kind).items()})
+    hints = _fields(kind)
+    return kind(
+        **{
+            field.name: _restored(hints[field.name], value[field.name]) if field.name in value else _default(field)
+            for field in fields(kind)
+        }
+    )

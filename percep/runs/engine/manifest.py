@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,8 @@ _FILE = "run.json"
 # Where results are written to and who reads ahead changes no result.
 _FREE = ("output", "data.workers")
 _FORMER = {"basis": "provenance"}
-"""What keys were called in runs of earlier versions."""
+_FORMER_SETTINGS = {"study": {"rivals": "baselines"}}
+"""What keys were called in runs of earlier versions, and settings, by their group."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def claim(folder: Path, manifest: Manifest) -> None:
         if differences:
             raise InputError(
                 f"output folder {folder} holds a run that differs: {differences}: "
-                "give the settings of then to continue it, or choose another folder with output=FOLDER"
+                "give the settings it was begun with to continue it, or choose another folder with output=FOLDER"
             )
         return
     with atomic(folder / _FILE) as path:
@@ -65,16 +66,23 @@ def claim(folder: Path, manifest: Manifest) -> None:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The run of a folder.
+    """The run of a folder; keys and settings of an earlier version have their present names.
 
     Raises:
         InputError: there is none.
     """
     try:
         content = json.loads((folder / _FILE).read_text(encoding="utf-8"))
-        return Manifest(**{_FORMER.get(name, name): value for name, value in content.items()})
+        manifest = Manifest(**_renamed(content, _FORMER))
+        groups = _FORMER_SETTINGS.keys() & manifest.settings.keys()
+        present = {group: _renamed(manifest.settings[group], _FORMER_SETTINGS[group]) for group in groups}
+        return replace(manifest, settings={**manifest.settings, **present})
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise InputError(f"output folder {folder} holds no run: give that of a run with output=FOLDER") from error
+
+
+def _renamed(values: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    return {names.get(name, name): value for name, value in values.items()}
 
 
 def _differences(then: Manifest, now: Manifest) -> Iterator[str]:

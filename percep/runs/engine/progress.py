@@ -9,6 +9,7 @@ from time import monotonic
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+from percep.errors import UnavailableError
 from percep.runs.engine.distributed import Processes
 
 _EVERY = 0.5
@@ -28,13 +29,15 @@ class Screen(Console):
 class Tally:
     """Counters of a run, shared by its processes; the first process shows them.
 
+    What is counted is rows: a photograph has one in every stage, and in a comparison one under every attack.
+
     Args:
         processes: which share the run.
         title: of the display.
         shards: how many there are.
 
     Attributes:
-        count: how many photographs there are, or None: then it is estimated from the shards that are finished.
+        count: how many rows there will be, or None: then it is estimated from the shards that are finished.
         lasting: whether the display stays on the terminal when it ends.
     """
 
@@ -46,18 +49,18 @@ class Tally:
         self._before = 0
 
     def add(self, done: int, fooled: int) -> None:
-        """Counts photographs that are done, and those of them that fooled the model."""
+        """Counts rows that are done, and those of them whose photograph fooled the model."""
         self.processes.count("done", done)
         self.processes.count("fooled", fooled)
 
     def add_found(self, done: int, fooled: int) -> None:
-        """Counts photographs that were done before, or will not be: they are no part of the speed."""
+        """Counts rows that were done before, or will not be: they are no part of the speed."""
         self.add(done, fooled)
         self._before += done
 
-    def add_shard(self, photographs: int) -> None:
-        """Counts a shard that was read to its end, and what was in it."""
-        self.processes.count("read", photographs)
+    def add_shard(self, rows: int) -> None:
+        """Counts a shard that was read to its end, and the rows of it."""
+        self.processes.count("read", rows)
         self.processes.count("shards", 1)
 
     @contextmanager
@@ -77,7 +80,7 @@ class Tally:
                 self._update(display, bar)
 
             def watch() -> None:
-                with suppress(BrokenPipeError):  # which this process's own thread meets as well
+                with suppress(BrokenPipeError, UnavailableError):  # which this process's own thread meets as well
                     while not over.wait(_EVERY):
                         update()
 
@@ -88,7 +91,8 @@ class Tally:
             finally:
                 over.set()
                 watcher.join()
-                update()
+                with suppress(UnavailableError):  # the counters are gone: what ended the run is the error to report
+                    update()
 
     def _update(self, display: Progress, bar: TaskID) -> None:
         assert self._start is not None

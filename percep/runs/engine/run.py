@@ -8,8 +8,9 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from percep.environment import provenance
-from percep.errors import InputError, PercepError
+from percep.errors import InputError, PercepError, UnavailableError
 from percep.models.classifier import number_of_logits
+from percep.runs.engine.atomic import atomic
 from percep.runs.engine.campaign import C, Campaign
 from percep.runs.engine.checkpoints import begun
 from percep.runs.engine.distributed import join
@@ -68,8 +69,11 @@ def _work(campaign: Campaign[C], worker: Worker) -> None:
     try:
         try:
             campaign.work(worker)
-        finally:
-            worker.show_last()
+        except BaseException:
+            with suppress(UnavailableError):  # the counters are gone: what ended the run is the error to report
+                worker.show_last()
+            raise
+        worker.show_last()
     except UnreadableError:  # raised in all processes
         worker.processes.first(lambda: _merge_if_possible(campaign))
         raise
@@ -92,7 +96,8 @@ def closing_lines(sentences: str, folder: Path) -> Sequence[str]:
 
 def _save_settings(folder: Path, request: Request) -> None:
     """Writes `config.yaml`, the resolved configuration."""
-    OmegaConf.save(OmegaConf.create(dict(request.settings)), folder / "config.yaml")
+    with atomic(folder / "config.yaml") as path:
+        OmegaConf.save(OmegaConf.create(dict(request.settings)), path)
 
 
 def _make(folder: Path) -> Path:

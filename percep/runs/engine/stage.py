@@ -1,4 +1,4 @@
-"""A stage of a task: one pass over photographs, of which each batch ends as a part."""
+"""A stage of a task: one pass over photographs, each batch of which is written as a part."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from percep.runs.engine.batches import Batch
 from percep.runs.engine.checkpoints import Checkpoints
 
 Work = Callable[[Batch], Sequence[tuple[Any, ...]]]
-"""Gives the records of a batch, as the parts of its stage take them. What comes of a batch depends on nothing else."""
+"""Maps a batch to its records, in the columns of the stage's checkpoints. They depend on nothing but the batch."""
 
 
 def _never(_: Mapping[str, Any]) -> bool:
@@ -22,10 +22,10 @@ class Stage:
 
     Attributes:
         photographs: of all processes.
-        parts: where the records go, one or more per photograph.
+        checkpoints: where the records are written, one or more per photograph.
         batch_size: photographs that are worked on together.
-        begin: gives the work; called in each process, and not where every batch is finished.
-        columns: what `fooled` asks of a record; one at least.
+        begin: makes the work; called in each process, unless every batch is finished.
+        columns: those of a record that `fooled` reads; at least one.
         fooled: whether the photograph of a record fooled the model.
         title: of the display, after the task's name.
     """

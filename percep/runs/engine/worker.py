@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from multiprocessing import active_children
 from multiprocessing.process import BaseProcess
 
@@ -28,7 +28,7 @@ class Worker:
 
     Args:
         processes: all of them, as seen by this one.
-        tally: counts photographs.
+        tally: counts rows.
         readers: how many processes read ahead for this one.
     """
 
@@ -50,7 +50,8 @@ class Worker:
         if len(finished.shards) == len(stage.photographs.shards):
             return
         self.tally.title = self._task if stage.title is None else f"{self._task}: {stage.title}"
-        gathered = self.processes.gather(self._work(stage, finished))
+        with ExitStack() as display:  # until all processes are through: the first shows what the others do
+            gathered = self.processes.gather(self._work(stage, finished, display))
         failure = min((failure for _, failure in gathered if failure is not None), default=None)
         if failure is not None:
             raise SharedError(failure[2])
@@ -76,8 +77,14 @@ class Worker:
             self.tally.add_shard(sizes[shard])
         return finished
 
-    def _work(self, stage: Stage, finished: Finished) -> tuple[list[str], tuple[int, int, str] | None]:
-        """Reasons why shards could not be read to their end; and of a failure its shard, batch and message, or None."""
+    def _work(
+        self, stage: Stage, finished: Finished, display: ExitStack
+    ) -> tuple[list[str], tuple[int, int, str] | None]:
+        """Does the batches of this process, and begins the display.
+
+        Returns:
+            Reasons why shards could not be read to their end; and of a failure its shard, batch and message, or None.
+        """
         work = stage.begin()
         problems: list[str] = []
         failures = f"failures {stage.checkpoints.folder}"
@@ -85,7 +92,8 @@ class Worker:
         others = active_children()
         reading = iter(batches.loader(self.readers))  # starts the readers, before the display starts a thread
         readers = [process for process in active_children() if process not in others]
-        with deaths_reported(), _terminated_on_error(readers), self.tally.shown():
+        display.enter_context(self.tally.shown())
+        with deaths_reported(), _terminated_on_error(readers):
             for batch in reading:
                 if batch.problem is not None:
                     problems.append(batch.problem)

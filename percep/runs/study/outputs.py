@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from omegaconf import OmegaConf
 
@@ -24,8 +24,6 @@ from percep.runs.study.passes import ScreenedPhotograph
 from percep.runs.study.variants import Variant, claim_of, inference_of, variants_of
 from percep.study import Evidence, Findings, PhotographEvidence, VariantResult, analyse
 from percep.study.evidence import with_current_names
-
-_FORMER = {"rivals": "baselines"}
 
 
 @dataclass(frozen=True)
@@ -83,7 +81,7 @@ def merge_study(folder: Path) -> str:
         OSError: a file cannot be written.
     """
     manifest = read_manifest(folder)
-    config = cast(ExplainTask, validated(OmegaConf.create(current_settings(manifest.settings))))
+    config = cast(ExplainTask, validated(OmegaConf.create(dict(manifest.settings))))
     first, *others = variants_of(config)
     exhibits: dict[str, StudyExhibit] = {}
     main = _variant(folder, first, manifest, exhibits)
@@ -98,12 +96,6 @@ def merge_study(folder: Path) -> str:
     done = _progress(findings, manifest.photographs)
     sentences = [findings.verdict, *(criterion.sentence for criterion in findings.criteria), *remarks(known), done]
     return lines_of(sentences, warnings(known))
-
-
-def current_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a study, those of earlier versions by their present names."""
-    study = {_FORMER.get(name, name): value for name, value in settings["study"].items()}
-    return {**settings, "study": study}
 
 
 def _progress(findings: Findings, planned: int | None) -> str:
@@ -148,11 +140,11 @@ def _variant(folder: Path, variant: Variant, manifest: Manifest, exhibits: dict[
     def measured() -> Iterator[PhotographEvidence]:
         for _, _, records in checkpoints.measurement:
             for stored, pictured in records:
-                kept = with_current_names(stored)
-                statuses[kept.name] = kept.status
+                photograph = with_current_names(stored)
+                statuses[photograph.name] = photograph.status
                 if pictured.exhibit is not None:
-                    exhibits[kept.name] = pictured.exhibit
-                yield kept
+                    exhibits[photograph.name] = pictured.exhibit
+                yield photograph
 
     evidence = Evidence.of(measured())
     complete = len(checkpoints.measurement.finished().shards) == manifest.shards

@@ -82,8 +82,8 @@ def _screened(photograph: Photograph, model: Classifier, config: ExplainTask) ->
 class MeasurementPass:
     """The second pass.
 
-    Which other photograph's Grad-CAM stands in for a subject's own, and the randomised networks, depend on the seed
-    and on the whole screening pass; what comes of a batch depends on these and on the batch. So neither the number of
+    Which other photograph's Grad-CAM a photograph is compared with, and the randomised networks, depend on the seed and
+    on the whole screening pass; what comes of a batch depends on these and on the batch. So neither the number of
     processes nor the variants and batches before matter.
 
     Args:
@@ -140,22 +140,22 @@ class MeasurementPass:
         first, screened = self.screened[shard, number]
         pending = [place for place, one in enumerate(screened) if one.status == PENDING]
         another = dict(zip(pending, self.another[first : first + len(pending)], strict=True))
-        kept = [
+        evidence = [
             PhotographEvidence(photograph.name, one.status)
             for photograph, one in zip(photographs, screened, strict=True)
         ]
-        subjects = []
+        attacked = []
         for place in pending:
             if photographs[place].image is None:  # it was there a moment ago
-                kept[place] = replace(kept[place], status=str(photographs[place].problem))
+                evidence[place] = replace(evidence[place], status=str(photographs[place].problem))
             else:
-                subjects.append(place)
-        if not subjects:
-            return kept, None
+                attacked.append(place)
+        if not attacked:
+            return evidence, None
         measured = self._measured(
-            [photographs[place] for place in subjects],
-            [screened[place] for place in subjects],
-            torch.stack([another[place] for place in subjects]),
+            [photographs[place] for place in attacked],
+            [screened[place] for place in attacked],
+            torch.stack([another[place] for place in attacked]),
             stable_seed(photographs[0].name, self.config.seed),
         )
         fooled = (
@@ -163,10 +163,10 @@ class MeasurementPass:
             if measured is None
             else {one.name: one for one in photograph_evidence(measured, self.config.study.block)}
         )
-        for place in subjects:
+        for place in attacked:
             name = photographs[place].name
-            kept[place] = fooled.get(name, PhotographEvidence(name, "not_found"))
-        return kept, measured
+            evidence[place] = fooled.get(name, PhotographEvidence(name, "not_found"))
+        return evidence, measured
 
     def _measured(
         self, photographs: Sequence[Photograph], known: Sequence[ScreenedPhotograph], another: Tensor, seed: int

@@ -141,9 +141,9 @@ class StudyCampaign(Campaign[ExplainTask]):
             def work(batch: Batch) -> list[tuple[PhotographEvidence, Pictured]]:
                 read = batch.read()
                 with network_failures(model, read):
-                    kept, measured = measurement(batch.shard, batch.number, read)
+                    evidence, measured = measurement(batch.shard, batch.number, read)
                 pictures = {} if variant.number else self._pictures(batch, measured)
-                return [(one, pictures.get(one.name, Pictured())) for one in kept]
+                return [(one, pictures.get(one.name, Pictured())) for one in evidence]
 
             return work
 

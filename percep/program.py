@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,6 +15,9 @@ from percep.validation.scalars import shown
 
 if TYPE_CHECKING:
     import pandas as pd
+
+A = TypeVar("A")
+B = TypeVar("B")
 
 
 class Status(StrEnum):
@@ -238,6 +241,19 @@ class Multipliers:
     def tensors(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         """Luminance, contrast, mean."""
         return self.luminance, self.contrast, self.mean
+
+
+def paired(first: A | None, second: B | None) -> tuple[A, B] | None:
+    """Two values of the same constraint, such as its sets and its multipliers; None where the ball has no such one.
+
+    Raises:
+        InputError: only one of the two is None.
+    """
+    if first is None and second is None:
+        return None
+    if first is None or second is None:
+        raise InputError("a program needs multipliers of the constraints of its ball, floor and mean alike")
+    return first, second
 
 
 @dataclass(frozen=True, repr=False)

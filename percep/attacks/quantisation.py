@@ -7,7 +7,7 @@ from torch import Tensor
 
 from percep.ball import SSIMBall
 from percep.errors import InputError
-from percep.program import FloorMultipliers, Multipliers
+from percep.program import FloorMultipliers, Multipliers, paired
 from percep.solvers.lagrangian import window_weights
 from percep.solvers.quadratic import WindowQuadratic, per_image
 from percep.ssim import C1, C2, Losses, ssim_losses
@@ -105,13 +105,7 @@ def quantised_optimum(
         rising = round_ >= _BALANCING
         if rising and bool(inside.all()):
             break
-        floor, mean = multipliers.floor, multipliers.mean
-        if floor_ratio is not None and floor is not None:
-            factor = _factor(floor_ratio, rising)
-            floor = FloorMultipliers(floor.luminance * factor, floor.contrast * factor)
-        if mean_ratio is not None and mean is not None:
-            mean = mean * _factor(mean_ratio, rising)
-        multipliers = Multipliers(floor, mean)
+        multipliers = _followed(multipliers, floor_ratio, mean_ratio, rising)
     retreated = quantise_into_ball(ball, delta, levels) - reference
     return quantise(reference + torch.where(per_image(linear_term * retreated) > best_gain, retreated, best), levels)
 
@@ -205,6 +199,21 @@ def _ratios(ball: SSIMBall, losses: Losses) -> tuple[Tensor | None, Tensor | Non
         allowed = (1 - ball.mean) * (1 - _RESERVE)
         mean = (lost.double().flatten(1).mean(1).reshape(-1, 1, 1, 1) / allowed).to(lost.dtype)
     return floor, mean
+
+
+def _followed(
+    multipliers: Multipliers, floor_ratio: Tensor | None, mean_ratio: Tensor | None, rising: bool
+) -> Multipliers:
+    """The multipliers of the next round, from what each constraint loses over what it may."""
+    floor = mean = None
+    if (of_floor := paired(floor_ratio, multipliers.floor)) is not None:
+        ratio, old = of_floor
+        factor = _factor(ratio, rising)
+        floor = FloorMultipliers(old.luminance * factor, old.contrast * factor)
+    if (of_mean := paired(mean_ratio, multipliers.mean)) is not None:
+        ratio, multiplier = of_mean
+        mean = multiplier * _factor(ratio, rising)
+    return Multipliers(floor, mean)
 
 
 def _factor(ratio: Tensor, rising: bool) -> Tensor:

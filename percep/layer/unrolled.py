@@ -9,7 +9,7 @@ from torch import Tensor
 from percep.ball import SSIMBall
 from percep.errors import InputError
 from percep.precision import without_autocast
-from percep.program import FloorMultipliers, Multipliers, Program, Solution
+from percep.program import FloorMultipliers, Multipliers, Program, Solution, paired
 from percep.solvers.feasibility import scale_into_ball
 from percep.solvers.incumbents import Incumbents
 from percep.ssim import shifted_variance
@@ -99,10 +99,10 @@ class _DenseProgram:
         """The d at which the Lagrangian is stationary."""
         of_mean = of_variance = torch.zeros_like(self.mean_x)
         rhs = self.linear_term + 2 * multipliers.pixels * self.centre
-        if self.sets is not None and multipliers.floor is not None:
-            of_mean, of_variance = multipliers.floor
-            mean_term = self._map(self.sets.luminance.k) * multipliers.floor.luminance
-            variance_term = self._map(self.sets.contrast.k) * multipliers.floor.contrast
+        if (pair := paired(self.sets, multipliers.floor)) is not None:
+            sets, (of_mean, of_variance) = pair
+            mean_term = self._map(sets.luminance.k) * of_mean
+            variance_term = self._map(sets.contrast.k) * of_variance
             rhs = rhs + 2 * self.x * (variance_term @ self.average)
             rhs = rhs + 2 * ((mean_term - variance_term) * self.mean_x) @ self.average
         if self.ellipsoid is not None:
@@ -115,23 +115,24 @@ class _DenseProgram:
 
     def updated(self, multipliers: _DenseMultipliers, delta: Tensor) -> _DenseMultipliers:
         """The multipliers times a power of what d takes of each squared radius."""
-        floor, total, pixels = multipliers
+        floor, of_mean, pixels = multipliers
         mean = delta @ self.average.mT
         variance = (delta * delta) @ self.average.mT - mean**2
         pixels = pixels * (4 * (delta - self.centre) ** 2) ** _EXPONENT
-        if self.sets is not None and floor is not None:
+        if (pair := paired(self.sets, floor)) is not None:
+            sets, floor = pair
             covariance = (delta * self.x) @ self.average.mT - mean * self.mean_x
-            squared_mean = (mean - self._map(self.sets.luminance.k) * self.mean_x) ** 2
-            shifted = shifted_variance(variance, covariance, self._map(self.sets.contrast.k), self.var_x)
+            squared_mean = (mean - self._map(sets.luminance.k) * self.mean_x) ** 2
+            shifted = shifted_variance(variance, covariance, self._map(sets.contrast.k), self.var_x)
             floor = FloorMultipliers(
-                floor.luminance * (squared_mean / self.sets.luminance.radius.flatten(1) ** 2) ** _EXPONENT,
-                floor.contrast * (shifted / self.sets.contrast.radius.flatten(1) ** 2) ** _EXPONENT,
+                floor.luminance * (squared_mean / sets.luminance.radius.flatten(1) ** 2) ** _EXPONENT,
+                floor.contrast * (shifted / sets.contrast.radius.flatten(1) ** 2) ** _EXPONENT,
             )
         if self.ellipsoid is not None:
-            spent = self._map(self.ellipsoid.luminance) * mean**2 + self._map(self.ellipsoid.contrast) * variance
+            squared_norm = self._map(self.ellipsoid.luminance) * mean**2 + self._map(self.ellipsoid.contrast) * variance
             budget = self.ellipsoid.budget.flatten()[:, None]
-            total = total * (spent.sum(1, keepdim=True) / budget) ** _EXPONENT
-        return _DenseMultipliers(floor, total, pixels)
+            of_mean = of_mean * (squared_norm.sum(1, keepdim=True) / budget) ** _EXPONENT
+        return _DenseMultipliers(floor, of_mean, pixels)
 
     def _map(self, values: Tensor) -> Tensor:
         return values.expand(self.ball.map_shape).flatten(1)

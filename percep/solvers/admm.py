@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from percep.program import Multipliers, Program, Solution
+from percep.program import Program, Solution
 from percep.solvers.iterative import Candidate, Iterate, IterativeSolver
 from percep.solvers.lagrangian import best_uncovered
 from percep.solvers.patches import (
@@ -158,7 +159,7 @@ class _Iterate(Iterate):
             copies.add_(over_copies((1 - 1 / change) * shift))
             penalty.mul_(change)
 
-    def _parts(self) -> Iterator[tuple[Block, Tensor, Tensor, Affine]]:
+    def _parts(self) -> Iterator[tuple[Block[Any], Tensor, Tensor, Affine]]:
         return zip(self.blocks, self.copies, self.penalties, self.projections, strict=True)
 
 
@@ -169,7 +170,7 @@ def _start(program: Program, relaxation: float, warm_start: Solution | None) -> 
     squared = (per_image(program.linear_term**2) / program.linear[0].numel()).clamp_min(_TINY)
     typical = Moments(torch.zeros_like(squared), squared.expand(ball.map_shape))
     # The curvature from the multipliers of dual copies that are of the size of the linear term.
-    penalties = [block.dual(typical, block.with_multipliers(typical, Multipliers())).factor for block in blocks]
+    penalties = [block.dual(typical, block.multipliers(typical)).factor for block in blocks]
     if warm_start is None:
         return _Iterate(program, relaxation, [patches.zeros() for _ in blocks], penalties)
     delta = warm_start.delta.to(program.linear.dtype)

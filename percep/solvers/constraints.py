@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from percep.ball import FloorSets, SSIMBall
-from percep.program import FloorMultipliers, Multipliers
+from percep.program import FloorMultipliers, Multipliers, paired
 from percep.solvers.lagrangian import NormalEquations
 from percep.solvers.preconditioner import Multilevel
 from percep.solvers.quadratic import per_image
@@ -69,8 +69,9 @@ class Constraints:
 
     def vjp(self, multipliers: Multipliers, means: Tensor | None = None) -> Tensor:
         """`J' t + A' means`, `(B, C, H, W)`."""
-        if self.floor is not None and multipliers.floor is not None:
-            of_mean, result = self.floor.vjp(multipliers.floor, self._adjoint)
+        if (pair := paired(self.floor, multipliers.floor)) is not None:
+            floor, weights = pair
+            of_mean, result = floor.vjp(weights, self._adjoint)
             means = of_mean if means is None else means + of_mean
         else:
             result = torch.zeros_like(self.delta)
@@ -82,9 +83,10 @@ class Constraints:
 
     def squared(self, weights: Multipliers) -> Tensor:
         """The diagonal of `J' diag(D) J`, the ellipsoid's share aside: exact away from mirrored pixels."""
-        if self.floor is None or weights.floor is None:
+        if (pair := paired(self.floor, weights.floor)) is None:
             return torch.zeros_like(self.delta)
-        return self.floor.squared(weights.floor)
+        floor, floor_weights = pair
+        return floor.squared(floor_weights)
 
     def _adjoint(self, values: Tensor) -> Tensor:
         return self.view.adjoint(values.expand(-1, *self.ball.map_shape[1:]))
@@ -188,7 +190,7 @@ class Smoother:
 
     def __init__(self, matrix: NewtonMatrix) -> None:
         constraints, stiffness, equations = matrix.constraints, matrix.stiffness, matrix.equations
-        view, floor = constraints.view, constraints.floor
+        view = constraints.view
         inner = equations.inner.expand(-1, *constraints.ball.map_shape[1:])
         own = equations.exact_diagonal
         total = own + constraints.squared(stiffness) + matrix.box
@@ -197,11 +199,12 @@ class Smoother:
         # Both hold rho: where it dominates, the diagonal is enough and smooth corrections are to stay small.
         of_variance = equations.diagonal
         mass = equations.diagonal + view.adjoint(inner) + self.free * matrix.box
-        if floor is not None and stiffness.floor is not None:
+        if (pair := paired(constraints.floor, stiffness.floor)) is not None:
+            floor, weights = pair
             share = view.window.squared_mean(torch.ones_like(total[:1, :1]))
-            stiff = 4 * stiffness.floor.contrast * floor.sets.contrast.radius**2 * share
+            stiff = 4 * weights.contrast * floor.sets.contrast.radius**2 * share
             of_variance = of_variance + view.adjoint(stiff)
-            mass = mass + view.adjoint(4 * stiffness.floor.luminance * floor.luminance_mean**2)
+            mass = mass + view.adjoint(4 * weights.luminance * floor.luminance_mean**2)
         self.inverse = torch.where(self.reached, 1 / total.clamp_min(_TINY), 0.0)
         self.multilevel = Multilevel(view.window, total, of_variance, mass)
 

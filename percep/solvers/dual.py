@@ -11,7 +11,7 @@ from percep import kernels
 from percep.kernels.arguments import Floor, clamp_to_share
 from percep.kernels.gpu.graphs import Recorded, any_set
 from percep.kernels.launcher import Launcher
-from percep.program import FloorMultipliers, Multipliers, Program, Solution
+from percep.program import FloorMultipliers, Multipliers, Program, Solution, paired
 from percep.solvers.constraints import squared_radii
 from percep.solvers.iterative import Candidate, Iterate, IterativeSolver
 from percep.solvers.lagrangian import NormalEquations, best_uncovered, dual_bound, feasible_multipliers
@@ -325,17 +325,19 @@ class _State:
     def _fused_step(self, launch: Launcher, exponent: Tensor, repeated: Tensor) -> tuple[Multipliers, Multipliers]:
         """`_step` by a kernel, in one pass over the image."""
         ball, old, last = self.program.ball, self.multipliers, self.last_step
-        sets, ellipsoid = ball.floor_sets, ball.ellipsoid
         floor = weights = None
-        if sets is not None and old.floor is not None and last.floor is not None:
+        if (of_floor := paired(ball.floor_sets, paired(old.floor, last.floor))) is not None:
+            sets, (multipliers, last_steps) = of_floor
             floor = Floor(
                 (sets.luminance.k, sets.contrast.k),
                 (sets.luminance.radius, sets.contrast.radius),
-                old.floor,
-                last.floor,
+                multipliers,
+                last_steps,
                 _LEAST_MULTIPLIER,
             )
-        if ellipsoid is not None:
+        of_mean = paired(ball.ellipsoid, old.mean)
+        if of_mean is not None:
+            ellipsoid, multiplier = of_mean
             weights = (ellipsoid.luminance, ellipsoid.contrast)
         moments = (ball.reference_mean, ball.reference_variance)
         rates = (exponent.flatten(), repeated.flatten())
@@ -344,9 +346,9 @@ class _State:
         if floor is not None:
             floor_steps = FloorMultipliers(*updated.steps)
             floor_multipliers = FloorMultipliers(*updated.multipliers)
-        if ellipsoid is not None and old.mean is not None:
+        if of_mean is not None:
             mean_step = (0.5 * _log_ratio(updated.squared_norms, ellipsoid.budget)).clamp_(-3, 3)
-            mean = clamp_to_share(old.mean * mean_step.exp(), _LEAST_MULTIPLIER)
+            mean = clamp_to_share(multiplier * mean_step.exp(), _LEAST_MULTIPLIER)
         return Multipliers(floor_steps, mean_step), Multipliers(floor_multipliers, mean)
 
 

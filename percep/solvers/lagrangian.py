@@ -11,9 +11,8 @@ import torch
 from torch import Tensor
 
 from percep.ball import FloorSets, SSIMBall
-from percep.errors import InputError
 from percep.kernels.arguments import clamp_to_share
-from percep.program import FloorMultipliers, Multipliers, Program
+from percep.program import FloorMultipliers, Multipliers, Program, paired
 from percep.solvers.quadratic import WindowQuadratic, per_image
 from percep.ssim import Moments, shifted_variance
 
@@ -28,10 +27,11 @@ def window_weights(ball: SSIMBall, multipliers: Multipliers) -> tuple[Tensor, Te
 
     Those of the floor plus the mean's multiplier times its weights. Without either they are 0.
     """
-    floor, ellipsoid = multipliers.floor, ball.ellipsoid
-    if ellipsoid is None or multipliers.mean is None:
+    floor, mean = multipliers.floor, paired(ball.ellipsoid, multipliers.mean)
+    if mean is None:
         return (ball.reference.new_zeros(ball.map_shape),) * 2 if floor is None else floor
-    mean_weights, variance_weights = multipliers.mean * ellipsoid.luminance, multipliers.mean * ellipsoid.contrast
+    ellipsoid, multiplier = mean
+    mean_weights, variance_weights = multiplier * ellipsoid.luminance, multiplier * ellipsoid.contrast
     if floor is None:
         return mean_weights, variance_weights
     return floor.luminance + mean_weights, floor.contrast + variance_weights
@@ -51,8 +51,8 @@ class NormalEquations(WindowQuadratic):
         ball = program.ball
         super().__init__(ball.window, ball.view.size, *window_weights(ball, multipliers), program.rho)
         self.rhs = program.linear_term
-        sets, floor = ball.floor_sets, multipliers.floor
-        if sets is not None and floor is not None:
+        if (pair := paired(ball.floor_sets, multipliers.floor)) is not None:
+            sets, floor = pair
             first, second = sets.luminance.k * floor.luminance, sets.contrast.k * floor.contrast
             if sets.contrast.uniform:
                 # Without an ellipsoid `2 A'(l2)` has been computed for M.
@@ -80,8 +80,6 @@ def dual_bound(program: Program, multipliers: Multipliers, delta: Tensor) -> Ten
         InputError: multipliers of a floor or a mean that the ball does not have, or the reverse.
     """
     ball = program.ball
-    if (ball.floor is None, ball.mean is None) != (multipliers.floor is None, multipliers.mean is None):
-        raise InputError("a bound needs multipliers of the constraints of its ball, floor and mean alike")
     terms = [
         _bound_terms(part, multipliers.channels(channels).map(Tensor.double), delta[:, channels].double())
         for channels, part in program.exact
@@ -93,8 +91,9 @@ def dual_bound(program: Program, multipliers: Multipliers, delta: Tensor) -> Ten
     if ball.floor is not None:
         plain = plain + total.floor
         extra.append(total.floor_with_residual - total.floor)
-    if ball.mean is not None and multipliers.mean is not None:
-        multiplier, budget = multipliers.mean.double().flatten(), 1 - ball.mean.flatten()
+    if (pair := paired(ball.mean, multipliers.mean)) is not None:
+        mean, mean_multiplier = pair
+        multiplier, budget = mean_multiplier.double().flatten(), 1 - mean.flatten()
         squared = 4 * multiplier**2 * total.squared_norm
         with_residual = squared + 4 * multiplier * total.residual_product + total.squared_residual
         plain = plain + (squared * budget).sqrt()
@@ -133,8 +132,8 @@ def _bound_terms(program: Program, multipliers: Multipliers, delta: Tensor) -> _
     support = _box_support(ball, residual - coverage * moved, program.rho, anchor)
     added = view.moments(moved)
     floor = floor_with_residual = squared = product = squared_residual = torch.zeros_like(support)
-    if ball.floor_sets is not None and multipliers.floor is not None:
-        floor, floor_with_residual = _floor_costs(ball.floor_sets, multipliers.floor, moments, added)
+    if (pair := paired(ball.floor_sets, multipliers.floor)) is not None:
+        floor, floor_with_residual = _floor_costs(*pair, moments, added)
     if (ellipsoid := ball.ellipsoid) is not None:
         squared = ellipsoid.squared_norm(moments.mean, moments.variance.clamp_min(0)).flatten()
         product = per_image(delta * coverage * moved).flatten()
@@ -146,15 +145,17 @@ def _residual(program: Program, multipliers: Multipliers, moments: Moments) -> T
     """`g - K'u` with `u_i = 2 l_i (K_i d - c_i)`, `(B, C, H, W)`."""
     ball, view, delta = program.ball, program.ball.view, moments.delta
     residual = program.linear
-    if (sets := ball.floor_sets) is not None and (floor := multipliers.floor) is not None:
+    if (of_floor := paired(ball.floor_sets, multipliers.floor)) is not None:
+        sets, floor = of_floor
         weight, k = 2 * floor.contrast, sets.contrast.k
         of_mean = weight * moments.mean_from(k) - 2 * floor.luminance * moments.mean_from(sets.luminance.k)
         adjoint = view.adjoint(weight)
         of_reference = k * adjoint if sets.contrast.uniform else view.adjoint(k * weight)
         residual = residual - delta * adjoint + ball.reference * of_reference + view.adjoint(of_mean)
-    if (ellipsoid := ball.ellipsoid) is not None and multipliers.mean is not None:
-        weight = 2 * multipliers.mean * ellipsoid.contrast
-        of_mean = (weight - 2 * multipliers.mean * ellipsoid.luminance) * moments.mean
+    if (of_ellipsoid := paired(ball.ellipsoid, multipliers.mean)) is not None:
+        ellipsoid, multiplier = of_ellipsoid
+        weight = 2 * multiplier * ellipsoid.contrast
+        of_mean = (weight - 2 * multiplier * ellipsoid.luminance) * moments.mean
         residual = residual - delta * view.adjoint(weight) + view.adjoint(of_mean)
     return residual
 

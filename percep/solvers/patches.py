@@ -11,7 +11,7 @@ Copies are tensors `(B, C, size, size, h, w)`, the windows last; values per wind
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +26,8 @@ from percep.solvers.quadratic import per_image
 
 _MAX_BYTES = 2 * 2**30
 _MAX_NEWTON_STEPS = 30
+
+P = TypeVar("P", FloorMultipliers, Tensor)
 
 
 class Patches:
@@ -109,9 +111,11 @@ class Affine(NamedTuple):
         return Affine(self.factor[images], self.shift[images])
 
 
-class Block(ABC):
-    """A convex set of copies `K d - k K x`: the constraints of the floor or of the mean."""
+class Block(ABC, Generic[P]):
+    """A convex set of copies `K d - k K x`: the constraints of the floor or of the mean, with multipliers P."""
 
+    kind: ClassVar[Literal["floor", "mean"]]
+    """The field of `Multipliers` that holds those of the block."""
     k: Tensor | None
     """The multiple of the reference that is subtracted from the copies of each window; None is 0."""
 
@@ -124,18 +128,19 @@ class Block(ABC):
         """The support function of the set, `(B,)`, at copies with these moments."""
 
     @abstractmethod
-    def with_multipliers(self, moments: Moments, multipliers: Multipliers) -> Multipliers:
-        """`multipliers` with this block's replaced by those of dual copies with these moments."""
+    def multipliers(self, moments: Moments) -> P:
+        """This block's multipliers, those of dual copies with these moments."""
 
     @abstractmethod
-    def dual(self, moments: Moments, multipliers: Multipliers) -> Affine:
-        """The inverse of `with_multipliers`: dual copies that point along primal copies with these moments."""
+    def dual(self, moments: Moments, multipliers: P) -> Affine:
+        """The inverse of `multipliers`: dual copies that point along primal copies with these moments."""
 
 
 @dataclass(frozen=True)
-class FloorBlock(Block):
+class FloorBlock(Block[FloorMultipliers]):
     """`|mean - centre| <= R1` and `deviation <= R2` in every window, about `k2 x`: `centre = (k1 - k2) mean_x`."""
 
+    kind = "floor"
     k: Tensor
     centre: Tensor
     luminance: Tensor
@@ -156,20 +161,20 @@ class FloorBlock(Block):
         mean = self.luminance * moments.mean.abs() + self.centre * moments.mean
         return (mean + self.contrast * moments.variance.sqrt()).flatten(1).sum(1)
 
-    def with_multipliers(self, moments: Moments, multipliers: Multipliers) -> Multipliers:
+    def multipliers(self, moments: Moments) -> FloorMultipliers:
         contrast = moments.variance.sqrt() / (2 * self.contrast)
-        return replace(multipliers, floor=FloorMultipliers(moments.mean.abs() / (2 * self.luminance), contrast))
+        return FloorMultipliers(moments.mean.abs() / (2 * self.luminance), contrast)
 
-    def dual(self, moments: Moments, multipliers: Multipliers) -> Affine:
-        assert multipliers.floor is not None
-        factor = 2 * multipliers.floor.contrast
-        return Affine(factor, 2 * multipliers.floor.luminance * (moments.mean - self.centre) - factor * moments.mean)
+    def dual(self, moments: Moments, multipliers: FloorMultipliers) -> Affine:
+        factor = 2 * multipliers.contrast
+        return Affine(factor, 2 * multipliers.luminance * (moments.mean - self.centre) - factor * moments.mean)
 
 
 @dataclass(frozen=True)
-class MeanBlock(Block):
+class MeanBlock(Block[Tensor]):
     """`sum_i luminance_i mean_i^2 + contrast_i var_i <= budget`, per image."""
 
+    kind = "mean"
     ellipsoid: MeanBall
     k: None = None
 
@@ -204,13 +209,12 @@ class MeanBlock(Block):
     def support(self, moments: Moments) -> Tensor:
         return (self._norm(moments) * self.ellipsoid.budget.sqrt()).flatten()
 
-    def with_multipliers(self, moments: Moments, multipliers: Multipliers) -> Multipliers:
-        return replace(multipliers, mean=self._norm(moments) / (2 * self.ellipsoid.budget.sqrt()))
+    def multipliers(self, moments: Moments) -> Tensor:
+        return self._norm(moments) / (2 * self.ellipsoid.budget.sqrt())
 
-    def dual(self, moments: Moments, multipliers: Multipliers) -> Affine:
-        assert multipliers.mean is not None
-        mean_factor = 2 * multipliers.mean * self.ellipsoid.luminance
-        factor = 2 * multipliers.mean * self.ellipsoid.contrast
+    def dual(self, moments: Moments, multipliers: Tensor) -> Affine:
+        mean_factor = 2 * multipliers * self.ellipsoid.luminance
+        factor = 2 * multipliers * self.ellipsoid.contrast
         return Affine(factor, (mean_factor - factor) * moments.mean)
 
 
@@ -231,16 +235,16 @@ def earlier_duals(program: Program, solution: Solution) -> list[Tensor]:
     duals = []
     for block in blocks_of(ball):
         copies = patches.about(block.k, delta)
-        duals.append(block.dual(patches.moments(copies), multipliers).of(copies))
+        duals.append(block.dual(patches.moments(copies), getattr(multipliers, block.kind)).of(copies))
     gradient = program.linear - program.rho * (delta if program.anchor is None else delta - program.anchor)
     adjoint = torch.stack([patches.scatter(dual) for dual in duals]).sum(0)
     factor = per_image(gradient * adjoint) / per_image(adjoint * adjoint).clamp_min(torch.finfo(adjoint.dtype).tiny)
     return [dual * over_copies(factor.clamp_min(0)) for dual in duals]
 
 
-def blocks_of(ball: SSIMBall) -> list[Block]:
+def blocks_of(ball: SSIMBall) -> list[Block[Any]]:
     """The floor's block, the mean's, or both in this order."""
-    blocks: list[Block] = []
+    blocks: list[Block[Any]] = []
     if ball.floor_sets is not None:
         blocks.append(FloorBlock.of(ball, ball.floor_sets))
     if ball.ellipsoid is not None:
@@ -267,7 +271,7 @@ def copies_bound(program: Program, duals: list[Tensor]) -> tuple[Tensor, Multipl
     patches = Patches(ball)
     residual = program.linear
     bound = program.linear.new_zeros(ball.batch)
-    multipliers = Multipliers()
+    multipliers: dict[str, Any] = {}
     for block, dual in zip(blocks_of(ball), duals, strict=True):
         moments = patches.moments(dual)
         bound = bound + block.support(moments)
@@ -275,9 +279,9 @@ def copies_bound(program: Program, duals: list[Tensor]) -> tuple[Tensor, Multipl
             product = patches.mean(dual * patches.gather(ball.reference))
             bound = bound + (block.k * product).flatten(1).sum(1)
         residual = residual - patches.scatter(dual)
-        multipliers = block.with_multipliers(moments, multipliers)
+        multipliers[block.kind] = block.multipliers(moments)
     rest = replace(program, linear=residual)
-    return bound + rest.objective(best_uncovered(rest)), multipliers
+    return bound + rest.objective(best_uncovered(rest)), Multipliers(**multipliers)
 
 
 def _mirrored(length: int, before: int, after: int, like: Tensor) -> Tensor:

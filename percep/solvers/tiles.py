@@ -9,7 +9,7 @@ from torch import Tensor
 
 from percep.ball import MeanBall, SSIMBall
 from percep.errors import InputError
-from percep.program import FloorMultipliers, Multipliers, Program, Solution
+from percep.program import FloorMultipliers, Multipliers, Program, Solution, paired
 from percep.solvers.feasibility import restore_feasibility, scale_into_ball
 from percep.solvers.incumbents import Incumbents
 from percep.solvers.lagrangian import best_uncovered, feasible_multipliers
@@ -132,9 +132,10 @@ class _Tiling:
     def _curvature(self, multiplier: Tensor | None, ellipsoid: MeanBall | None) -> _Curvature:
         """That of rho and of the mean ball at its multiplier."""
         mean = variance = self.rho_over_weight.expand(*self.linear_over_weight.shape[:4], 1)
-        if multiplier is not None and ellipsoid is not None:
-            mean = mean + 2 * (multiplier * ellipsoid.luminance)[..., None]
-            variance = variance + 2 * (multiplier * ellipsoid.contrast)[..., None]
+        if (pair := paired(ellipsoid, multiplier)) is not None:
+            weights, factor = pair
+            mean = mean + 2 * (factor * weights.luminance)[..., None]
+            variance = variance + 2 * (factor * weights.contrast)[..., None]
         return _Curvature(mean, variance)
 
     def _pixels(

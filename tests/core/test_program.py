@@ -4,6 +4,9 @@ import pytest
 import torch
 
 from percep import InputError, Multipliers, Program, SSIMBall
+from percep.program import paired
+from percep.solvers.constraints import Constraints
+from percep.solvers.lagrangian import NormalEquations, window_weights
 from tests.support.references import photograph, random_like
 
 
@@ -44,6 +47,21 @@ def test_multipliers_of_a_floor_come_in_pairs():
     both = Multipliers.of(some, 2 * some)
     assert both.floor == (some, both.contrast) and both.luminance is some and both.mean is None
     assert Multipliers.of(*both.tensors()) == both and len(both.present()) == 2
+
+
+def test_multipliers_of_other_constraints_than_the_balls_are_refused():
+    assert paired(None, None) is None and paired(1, 2) == (1, 2)
+    task = program()
+    zeros = Multipliers.zeros(task.ball)
+    constraints = Constraints(task.ball, task.linear)
+    for lacking in (Multipliers(zeros.floor), Multipliers(None, zeros.mean)):
+        with pytest.raises(InputError, match="constraints of its ball"):
+            NormalEquations(task, lacking)
+    for read in (constraints.vjp, constraints.squared):
+        with pytest.raises(InputError, match="constraints of its ball"):
+            read(Multipliers(None, zeros.mean))
+    with pytest.raises(InputError, match="constraints of its ball"):
+        window_weights(task.ball, Multipliers(zeros.floor))
 
 
 def test_multipliers_are_selected_joined_and_updated_together():

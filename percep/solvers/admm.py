@@ -13,7 +13,7 @@ from percep.solvers.lagrangian import best_uncovered
 from percep.solvers.patches import (
     Affine,
     Block,
-    Moments,
+    CopyMoments,
     Patches,
     blocks_of,
     copies_bound,
@@ -168,7 +168,7 @@ def _start(program: Program, relaxation: float, warm_start: Solution | None) -> 
     ball = program.ball
     patches, blocks = Patches(ball), blocks_of(ball)
     squared = (per_image(program.linear_term**2) / program.linear[0].numel()).clamp_min(_TINY)
-    typical = Moments(torch.zeros_like(squared), squared.expand(ball.map_shape))
+    typical = CopyMoments(torch.zeros_like(squared), squared.expand(ball.map_shape))
     # The curvature from the multipliers of dual copies that are of the size of the linear term.
     penalties = [block.dual(typical, block.multipliers(typical)).factor for block in blocks]
     if warm_start is None:

@@ -84,13 +84,13 @@ class Patches:
         with without_autocast():
             return torch.einsum("kl,bcklhw->bchw", self.weights, copies)
 
-    def moments(self, copies: Tensor) -> "Moments":
+    def moments(self, copies: Tensor) -> "CopyMoments":
         """Weighted mean and variance of each copy."""
         mean = self.mean(copies)
-        return Moments(mean, (self.mean(copies * copies) - mean * mean).clamp_min_(0))
+        return CopyMoments(mean, (self.mean(copies * copies) - mean * mean).clamp_min_(0))
 
 
-class Moments(NamedTuple):
+class CopyMoments(NamedTuple):
     """Mean and variance per window, `(B, C, h, w)` each."""
 
     mean: Tensor
@@ -120,19 +120,19 @@ class Block(ABC, Generic[P]):
     """The multiple of the reference that is subtracted from the copies of each window; None is 0."""
 
     @abstractmethod
-    def project(self, moments: Moments, penalty: Tensor) -> Affine:
+    def project(self, moments: CopyMoments, penalty: Tensor) -> Affine:
         """The projection onto the set of copies with these moments, in the metric weighted by `penalty`."""
 
     @abstractmethod
-    def support(self, moments: Moments) -> Tensor:
+    def support(self, moments: CopyMoments) -> Tensor:
         """The support function of the set, `(B,)`, at copies with these moments."""
 
     @abstractmethod
-    def multipliers(self, moments: Moments) -> P:
+    def multipliers(self, moments: CopyMoments) -> P:
         """This block's multipliers, those of dual copies with these moments."""
 
     @abstractmethod
-    def dual(self, moments: Moments, multipliers: P) -> Affine:
+    def dual(self, moments: CopyMoments, multipliers: P) -> Affine:
         """The inverse of `multipliers`: dual copies that point along primal copies with these moments."""
 
 
@@ -151,21 +151,21 @@ class FloorBlock(Block[FloorMultipliers]):
         first, second = sets.luminance, sets.contrast
         return cls(second.k, (first.k - second.k) * ball.reference_mean, first.radius, second.radius)
 
-    def project(self, moments: Moments, penalty: Tensor) -> Affine:
+    def project(self, moments: CopyMoments, penalty: Tensor) -> Affine:
         deviation = moments.variance.sqrt()
         factor = self.contrast / torch.maximum(deviation, self.contrast)
         mean = self.centre + (moments.mean - self.centre).clamp(-self.luminance, self.luminance)
         return Affine(factor, mean - factor * moments.mean)
 
-    def support(self, moments: Moments) -> Tensor:
+    def support(self, moments: CopyMoments) -> Tensor:
         mean = self.luminance * moments.mean.abs() + self.centre * moments.mean
         return (mean + self.contrast * moments.variance.sqrt()).flatten(1).sum(1)
 
-    def multipliers(self, moments: Moments) -> FloorMultipliers:
+    def multipliers(self, moments: CopyMoments) -> FloorMultipliers:
         contrast = moments.variance.sqrt() / (2 * self.contrast)
         return FloorMultipliers(moments.mean.abs() / (2 * self.luminance), contrast)
 
-    def dual(self, moments: Moments, multipliers: FloorMultipliers) -> Affine:
+    def dual(self, moments: CopyMoments, multipliers: FloorMultipliers) -> Affine:
         factor = 2 * multipliers.contrast
         return Affine(factor, 2 * multipliers.luminance * (moments.mean - self.centre) - factor * moments.mean)
 
@@ -178,7 +178,7 @@ class MeanBlock(Block[Tensor]):
     ellipsoid: MeanBall
     k: None = None
 
-    def project(self, moments: Moments, penalty: Tensor) -> Affine:
+    def project(self, moments: CopyMoments, penalty: Tensor) -> Affine:
         """Solves for the ellipsoid's multiplier, by Newton's method on `1 / norm` of the projection (Moré 1978).
 
         `1 / norm` is concave in the multiplier and nearly linear, so iterates rise monotonically from 0 to the root.
@@ -202,17 +202,17 @@ class MeanBlock(Block[Tensor]):
         mean_factor, variance_factor = 1 / (1 + multiplier * mean_weight), 1 / (1 + multiplier * variance_weight)
         return Affine(variance_factor, (mean_factor - variance_factor) * moments.mean)
 
-    def _norm(self, moments: Moments) -> Tensor:
+    def _norm(self, moments: CopyMoments) -> Tensor:
         """The dual norm of copies, `(B, 1, 1, 1)`."""
         return self.ellipsoid.squared_dual_norm(moments.mean, moments.variance).sqrt()
 
-    def support(self, moments: Moments) -> Tensor:
+    def support(self, moments: CopyMoments) -> Tensor:
         return (self._norm(moments) * self.ellipsoid.budget.sqrt()).flatten()
 
-    def multipliers(self, moments: Moments) -> Tensor:
+    def multipliers(self, moments: CopyMoments) -> Tensor:
         return self._norm(moments) / (2 * self.ellipsoid.budget.sqrt())
 
-    def dual(self, moments: Moments, multipliers: Tensor) -> Affine:
+    def dual(self, moments: CopyMoments, multipliers: Tensor) -> Affine:
         mean_factor = 2 * multipliers * self.ellipsoid.luminance
         factor = 2 * multipliers * self.ellipsoid.contrast
         return Affine(factor, (mean_factor - factor) * moments.mean)

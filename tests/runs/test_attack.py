@@ -157,13 +157,13 @@ def test_an_interrupted_terminal(world: int, undisturbed: Path) -> None:
     def slowly(rank: int) -> None:
         from percep.runs.attack import task  # noqa: PLC0415
 
-        work = task.AttackCampaign._attack
+        work = task.AttackCampaign._records
 
         def slow(self: object, batch: object) -> object:
             time.sleep(0.5)
             return work(self, batch)
 
-        task.AttackCampaign._attack = slow
+        task.AttackCampaign._records = slow
 
     processes = start(world, *command, before=slowly)
     while not parts("out") and all(process.is_alive() for process in processes):

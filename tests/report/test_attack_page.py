@@ -122,8 +122,12 @@ def page(browser: webdriver.Chrome, report: Path) -> webdriver.Chrome:
 
 
 def decoded(browser: webdriver.Chrome, pictures: Callable[[], Sequence[Any]]) -> None:
-    """Waits until pictures can be drawn: `decode` fails where the browser changes a picture's source meanwhile."""
+    """Waits until pictures can be drawn: `decode` fails where the browser changes a picture's source meanwhile.
+
+    A lazy picture that the browser does not hold to be near the viewport is never loaded, so they are made eager.
+    """
     ask = """const [pictures, done] = arguments;
+        for (const picture of pictures) picture.loading = "eager";
         setTimeout(() => done(false), 5000);
         Promise.all(pictures.map(picture => picture.decode())).then(() => done(true), () => done(false));"""
     if not any(browser.execute_async_script(ask, pictures()) for _ in range(6)):

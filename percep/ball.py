@@ -74,11 +74,11 @@ class MeanBall:
 
     def squared_norm(self, mean: Tensor, variance: Tensor) -> Tensor:
         """`sum_i luminance_i mean_i^2 + contrast_i variance_i` of local moments `(B, C, h, w)`: `(B, 1, 1, 1)`."""
-        return _per_image(self.luminance * mean**2 + self.contrast * variance)
+        return per_image(self.luminance * mean**2 + self.contrast * variance)
 
     def squared_dual_norm(self, mean: Tensor, variance: Tensor) -> Tensor:
         """`sum_i mean_i^2 / luminance_i + variance_i / contrast_i`, likewise."""
-        return _per_image(mean**2 / self.luminance + variance / self.contrast)
+        return per_image(mean**2 / self.luminance + variance / self.contrast)
 
     def select(self, images: Tensor) -> "MeanBall":
         """The ellipsoids of some of the images."""
@@ -455,7 +455,8 @@ def _along_ray(sets: FloorSets, moments: Moments) -> Tensor:
     return torch.minimum(*limits)
 
 
-def _per_image(values: Tensor) -> Tensor:
+def per_image(values: Tensor) -> Tensor:
+    """Sum over everything but the batch, `(B, 1, 1, 1)`."""
     return values.flatten(1).sum(1).reshape(-1, 1, 1, 1)
 
 

@@ -5,11 +5,11 @@ from typing import cast, overload
 import torch
 from torch import Tensor
 
-from percep.ball import SSIMBall
+from percep.ball import SSIMBall, per_image
 from percep.errors import InputError
 from percep.program import FloorMultipliers, Multipliers, paired
 from percep.solvers.lagrangian import window_weights
-from percep.solvers.quadratic import WindowQuadratic, per_image
+from percep.solvers.quadratic import WindowQuadratic
 from percep.ssim import C1, C2, Losses, ssim_losses
 from percep.validation.scalars import as_integer, shown
 

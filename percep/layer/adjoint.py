@@ -26,13 +26,12 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from percep.ball import SSIMBall
+from percep.ball import SSIMBall, per_image
 from percep.program import Multipliers, Program
 from percep.solvers.conjugate_gradients import conjugate_gradients
 from percep.solvers.constraints import Constraints, NewtonMatrix, squared_radii
 from percep.solvers.interior_point import MAX_PIXELS, Factor
 from percep.solvers.lagrangian import NormalEquations
-from percep.solvers.quadratic import per_image
 from percep.summaries import range_of
 
 # Up to so many pixels a dense factor is as fast as conjugate gradients, and exact.

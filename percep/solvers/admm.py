@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from percep.ball import per_image
 from percep.program import Program, Solution
 from percep.solvers.iterative import Candidate, Iterate, IterativeSolver
 from percep.solvers.lagrangian import best_uncovered
@@ -21,7 +22,6 @@ from percep.solvers.patches import (
     over_copies,
     refuse_large,
 )
-from percep.solvers.quadratic import per_image
 
 _TINY = 1e-20
 # Penalties are balanced until the ratio of |u| to |z| has this value. Larger penalties speed up d, smaller ones the

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from percep.solvers.quadratic import per_image
+from percep.ball import per_image
 
 _TINY = 1e-30
 

@@ -10,11 +10,10 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from percep.ball import FloorSets, SSIMBall
+from percep.ball import FloorSets, SSIMBall, per_image
 from percep.program import FloorMultipliers, Multipliers, paired
 from percep.solvers.lagrangian import NormalEquations
 from percep.solvers.preconditioner import Multilevel
-from percep.solvers.quadratic import per_image
 from percep.ssim import Moments
 
 _TINY = 1e-30

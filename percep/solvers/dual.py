@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from percep import kernels
+from percep.ball import per_image
 from percep.kernels.arguments import Floor, clamp_to_share
 from percep.kernels.gpu.graphs import Recorded, any_set
 from percep.kernels.launcher import Launcher
@@ -15,7 +16,6 @@ from percep.program import FloorMultipliers, Multipliers, Program, Solution, pai
 from percep.solvers.constraints import squared_radii
 from percep.solvers.iterative import Candidate, Iterate, IterativeSolver
 from percep.solvers.lagrangian import NormalEquations, best_uncovered, dual_bound, feasible_multipliers
-from percep.solvers.quadratic import per_image
 
 _TINY = 1e-30
 # The least of an image's multipliers, relative to its largest.

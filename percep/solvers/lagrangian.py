@@ -10,10 +10,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from percep.ball import FloorSets, SSIMBall
+from percep.ball import FloorSets, SSIMBall, per_image
 from percep.kernels.arguments import clamp_to_share
 from percep.program import FloorMultipliers, Multipliers, Program, paired
-from percep.solvers.quadratic import WindowQuadratic, per_image
+from percep.solvers.quadratic import WindowQuadratic
 from percep.ssim import Moments, shifted_variance
 
 # A residual that points outwards is bounded by the pixel range if its pixel is within this distance of the range's end.

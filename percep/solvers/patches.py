@@ -17,12 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from percep.ball import FloorSets, MeanBall, SSIMBall
+from percep.ball import FloorSets, MeanBall, SSIMBall, per_image
 from percep.errors import InputError
 from percep.precision import without_autocast
 from percep.program import FloorMultipliers, Multipliers, Program, Solution
 from percep.solvers.lagrangian import best_uncovered
-from percep.solvers.quadratic import per_image
 
 _MAX_BYTES = 2 * 2**30
 _MAX_NEWTON_STEPS = 30

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from percep.ball import per_image
 from percep.errors import InputError
 from percep.program import Program, Solution
 from percep.solvers.iterative import Candidate, Iterate, IterativeSolver
 from percep.solvers.patches import Affine, Patches, blocks_of, copies_bound, earlier_duals, over_copies, refuse_large
-from percep.solvers.quadratic import per_image
 
 
 @dataclass(frozen=True)

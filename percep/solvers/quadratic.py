@@ -6,13 +6,9 @@ import torch
 from torch import Tensor
 
 from percep import kernels
+from percep.ball import per_image
 from percep.solvers.preconditioner import Multilevel
 from percep.windows import Window
-
-
-def per_image(values: Tensor) -> Tensor:
-    """Sum over everything but the batch, `(B, 1, 1, 1)`."""
-    return values.flatten(1).sum(1).reshape(-1, 1, 1, 1)
 
 
 class WindowQuadratic:

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from percep import InputError, Program, SSIMBall, Window, kernels
+from percep.ball import per_image
 from percep.kernels.arguments import (
     ConstraintArguments,
     EllipsoidArguments,
@@ -36,7 +37,7 @@ from percep.kernels.cpu.openmp import share
 from percep.kernels.cpu.simd import LANES, load, store
 from percep.solvers import Dual, dual
 from percep.solvers.lagrangian import dual_bound, feasible_multipliers
-from percep.solvers.quadratic import WindowQuadratic, per_image
+from percep.solvers.quadratic import WindowQuadratic
 from tests.kernels.test_gpu import WINDOWS, by_torch, close, moat, poisoned
 from tests.support.references import LEVELS, photograph, random_like
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from percep import Program, SSIMBall, Window, kernels, solve
+from percep.ball import per_image
 from percep.solvers import Dual, dual
 from percep.solvers.lagrangian import feasible_multipliers
-from percep.solvers.quadratic import per_image
 from tests.support.references import photograph, random_like
 
 pytestmark = pytest.mark.gpu

@@ -7,8 +7,9 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 
 from percep import InputError, Multipliers, Program, SSIMBall, Status, Window, solve
+from percep.ball import per_image
 from percep.solvers import SOLVERS, Dual, Oracle, Tiles
-from percep.solvers.lagrangian import NormalEquations, dual_bound, feasible_multipliers, per_image
+from percep.solvers.lagrangian import NormalEquations, dual_bound, feasible_multipliers
 from tests.support.references import KINDS, LEVELS, photograph, random_like, reference
 
 SEEDS = st.integers(0, 2**31)

@@ -7,8 +7,9 @@ from torch import Tensor
 
 from percep.attacks.quantisation import descend, quantise_perturbation
 from percep.attacks.search.state import RunState
+from percep.ball import per_image
 from percep.solvers.conjugate_gradients import conjugate_gradients
-from percep.solvers.quadratic import WindowQuadratic, per_image
+from percep.solvers.quadratic import WindowQuadratic
 
 # The least share with which a new gradient enters the running average.
 _LEAST_SHARE = 0.02

@@ -31,6 +31,25 @@ class Floor(NamedTuple):
     min_share: float
 
 
+class UpdateInputs(NamedTuple):
+    """What an update of the multipliers reads, of a floor, of an ellipsoid or of both.
+
+    Attributes:
+        delta, reference: `(B, C, H, W)`.
+        moments: mean and variance of the reference, `(B, C, h, w)`.
+        floor: None without a floor.
+        weights: the ellipsoid's, of squared means and variances, `(B, C, h, w)`; None without a mean.
+        step_sizes: eta and the momentum of each image, `(B,)`.
+    """
+
+    delta: Tensor
+    reference: Tensor
+    moments: tuple[Tensor, Tensor]
+    floor: Floor | None
+    weights: tuple[Tensor, Tensor] | None
+    step_sizes: tuple[Tensor, Tensor]
+
+
 class Updated(NamedTuple):
     """What an update returns.
 
@@ -117,22 +136,14 @@ def system_arguments(vector: Tensor, diagonal: Tensor, inner: Tensor, window: Ge
     return SystemArguments(vector, diagonal.expand(vector.shape), inner.expand(*vector.shape[:2], *grid))
 
 
-def update_arguments(
-    delta: Tensor,
-    reference: Tensor,
-    moments: tuple[Tensor, Tensor],
-    floor: Floor | None,
-    weights: tuple[Tensor, Tensor] | None,
-    step_sizes: tuple[Tensor, Tensor],
-) -> UpdateArguments[Tensor]:
-    """The arguments of `Launcher.update_multipliers`, contiguous, with new tensors for what is written."""
-    images = ImageArguments(*(contiguous(values) for values in (delta, reference, *moments)))
-    ellipsoid = EllipsoidArguments(*(contiguous(values) for values in weights or moments))
+def update_arguments(given: UpdateInputs) -> UpdateArguments[Tensor]:
+    """An update as kernels take it, contiguous, with new tensors for what is written."""
+    images = ImageArguments(*(contiguous(values) for values in (given.delta, given.reference, *given.moments)))
     return UpdateArguments(
         images,
-        _floor_arguments(floor, images.reference_mean),
-        ellipsoid,
-        StepSizes(*(contiguous(values) for values in step_sizes)),
+        _floor_arguments(given.floor, images.reference_mean),
+        EllipsoidArguments(*(contiguous(values) for values in given.weights or given.moments)),
+        StepSizes(*(contiguous(values) for values in given.step_sizes)),
     )
 
 

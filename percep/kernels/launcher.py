@@ -4,7 +4,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from percep.kernels.arguments import Floor, Updated
+from percep.kernels.arguments import Updated, UpdateInputs
 from percep.kernels.geometry import Geometry
 
 
@@ -43,23 +43,10 @@ class Launcher(Protocol):
             InputError: no window fits on the image.
         """
 
-    def update_multipliers(
-        self,
-        delta: Tensor,
-        reference: Tensor,
-        moments: tuple[Tensor, Tensor],
-        floor: Floor | None,
-        weights: tuple[Tensor, Tensor] | None,
-        step_sizes: tuple[Tensor, Tensor],
-        window: Geometry,
-    ) -> Updated:
+    def update_multipliers(self, given: UpdateInputs, window: Geometry) -> Updated:
         """One step of the floor's multipliers, and the ellipsoid's norm; each only if there is one.
 
         Args:
-            delta, reference: `(B, C, H, W)`.
-            moments: mean and variance of the reference, `(B, C, h, w)`.
-            floor: None without a floor.
-            weights: the ellipsoid's, of squared means and variances, `(B, C, h, w)`; None without a mean.
-            step_sizes: eta and the momentum of each image, `(B,)`.
+            given: what the step reads.
             window: of the local moments.
         """

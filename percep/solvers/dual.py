@@ -9,7 +9,7 @@ from torch import Tensor
 
 from percep import kernels
 from percep.ball import per_image
-from percep.kernels.arguments import Floor, clamp_to_share
+from percep.kernels.arguments import Floor, UpdateInputs, clamp_to_share
 from percep.kernels.gpu.graphs import Recorded, any_set
 from percep.kernels.launcher import Launcher
 from percep.program import FloorMultipliers, Multipliers, Program, Solution, paired
@@ -341,7 +341,8 @@ class _State:
             weights = (ellipsoid.luminance, ellipsoid.contrast)
         moments = (ball.reference_mean, ball.reference_variance)
         rates = (exponent.flatten(), repeated.flatten())
-        updated = launch.update_multipliers(self.delta, ball.reference, moments, floor, weights, rates, ball.window)
+        given = UpdateInputs(self.delta, ball.reference, moments, floor, weights, rates)
+        updated = launch.update_multipliers(given, ball.window)
         floor_steps = floor_multipliers = mean_step = mean = None
         if floor is not None:
             floor_steps = FloorMultipliers(*updated.steps)

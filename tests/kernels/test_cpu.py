@@ -449,12 +449,12 @@ def test_what_kernels_hold_is_not_freed_too_early():
 import torch
 from percep import Window
 from percep.kernels.cpu import launch as cpu
-from percep.kernels.arguments import Floor
+from percep.kernels.arguments import Floor, UpdateInputs
 torch.manual_seed(0)
 d, x, l = torch.randn(2, 1, 256, 256), torch.randn(2, 1, 256, 256), torch.rand(2, 1, 256, 256)
 k, step_sizes = torch.ones(2, 1, 1, 1), (torch.full((2,), 0.8), torch.full((2,), 0.8))
 floor = Floor((k, k), (l + 1, l + 1), (l, l), (l, l), 0.3)
-updated = cpu.update_multipliers(d, x, (x, l), floor, None, step_sizes, Window.gaussian())
+updated = cpu.update_multipliers(UpdateInputs(d, x, (x, l), floor, None, step_sizes), Window.gaussian())
 for multipliers in updated.multipliers:
     lowest, highest = multipliers.flatten(1).amin(1), multipliers.flatten(1).amax(1)
     assert bool((lowest >= 0.3 * highest * (1 - 1e-6)).all()), (lowest, highest)

@@ -16,9 +16,9 @@ from torch import Tensor
 from percep.errors import InputError
 from percep.kernels import CHOICE, PROCESS
 from percep.kernels.arguments import (
-    Floor,
     SystemArguments,
     Updated,
+    UpdateInputs,
     contiguous,
     empty_like,
     sides,
@@ -74,23 +74,16 @@ def product(
     return result, curvature
 
 
-def update_multipliers(
-    delta: Tensor,
-    reference: Tensor,
-    moments: tuple[Tensor, Tensor],
-    floor: Floor | None,
-    weights: tuple[Tensor, Tensor] | None,
-    step_sizes: tuple[Tensor, Tensor],
-    window: Geometry,
-) -> Updated:
+def update_multipliers(given: UpdateInputs, window: Geometry) -> Updated:
     """See `Launcher.update_multipliers`; for a window that `fuses`."""
+    delta, floor = given.delta, given.floor
     window.grid(*sides(delta))
-    given = update_arguments(delta, reference, moments, floor, weights, step_sizes)
+    arguments = update_arguments(given)
     squared_norms = delta.new_zeros(len(delta), 1, 1, 1)
-    parts = update.Parts(floor is not None, 0.0 if floor is None else floor.min_share, weights is not None)
+    parts = update.Parts(floor is not None, 0.0 if floor is None else floor.min_share, given.weights is not None)
     passes = plans.both(window, window.taps, *sides(delta))
-    _run(update.update, delta, _addresses(given), squared_norms, delta.shape[1], parts, passes)
-    return Updated(*given.updated, squared_norms)
+    _run(update.update, delta, _addresses(arguments), squared_norms, delta.shape[1], parts, passes)
+    return Updated(*arguments.updated, squared_norms)
 
 
 def fuses(values: Tensor, window: Geometry) -> bool:

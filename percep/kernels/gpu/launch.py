@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from percep.kernels.arguments import (
-    Floor,
     SystemArguments,
     Updated,
+    UpdateInputs,
     clamp_to_share,
     contiguous,
     sides,
@@ -73,26 +73,19 @@ def _product(system: SystemArguments[Tensor], active: Tensor, result: Tensor, wi
     return sums.sum(1).reshape(-1, 1, 1, 1)
 
 
-def update_multipliers(
-    delta: Tensor,
-    reference: Tensor,
-    moments: tuple[Tensor, Tensor],
-    floor: Floor | None,
-    weights: tuple[Tensor, Tensor] | None,
-    step_sizes: tuple[Tensor, Tensor],
-    window: Geometry,
-) -> Updated:
+def update_multipliers(given: UpdateInputs, window: Geometry) -> Updated:
     """See `Launcher.update_multipliers`."""
+    delta, floor = given.delta, given.floor
     grid = window.grid(*sides(delta))
-    given = update_arguments(delta, reference, moments, floor, weights, step_sizes)
+    arguments = update_arguments(given)
     work = _Work(window, of_moments(window, *sides(delta), delta.itemsize), delta, grid, 3)
     sums = work.sums(delta)
     if delta.numel():
         triton_kernels.update_kernel[work.programs](
-            given, sums, work.scratch, _on_device(window.taps, delta), delta.shape[1], work.sizes,
-            FLOOR=floor is not None, MEAN=weights is not None, TINY=_TINY, C=work.constants, num_warps=WARPS,
+            arguments, sums, work.scratch, _on_device(window.taps, delta), delta.shape[1], work.sizes,
+            FLOOR=floor is not None, MEAN=given.weights is not None, TINY=_TINY, C=work.constants, num_warps=WARPS,
         )  # fmt: skip
-    multipliers, steps = given.updated
+    multipliers, steps = arguments.updated
     if floor is not None:
         for each in multipliers:
             clamp_to_share(each, floor.min_share)

@@ -32,21 +32,33 @@ class Solver(ABC):
         tol = require_positive("tol", tol)
         if warm_start is not None:
             _check_fit(program, warm_start)
-        solution, known = _closed_form(program, tol)
-        status = list(solution.status)
-        for images, earlier in _groups(program, torch.nonzero(~known).flatten(), warm_start):
-            whole = len(images) == len(status)
-            part = program if whole else program.select(images)
-            normalized, unit = part.normalized()
-            found = self.answer(normalized, tol, earlier)
-            self._check_answer(found, normalized)
-            found = _in_units(found, unit)
-            if whole:
-                return found
-            solution.update(images, found)
-            for image, state in zip(images.tolist(), found.status, strict=True):
-                status[image] = state
-        return replace(solution, status=tuple(status))
+        images = torch.nonzero(program.finite & (program.magnitude > 0)).flatten()
+        groups = _groups(program, images, warm_start)
+        if len(groups) == 1 and len(images) == program.ball.batch:
+            return self._solve(program, tol, groups[0][1])
+        solution = _zero(program, tol)
+        for group, earlier in groups:
+            solution = _merged(solution, group, self._solve(program.select(group), tol, earlier))
+        return solution
+
+    def _solve(self, program: Program, tol: float, warm_start: Solution | None) -> Solution:
+        """Solves finite images with a linear term, without a solver where the pixel range alone decides."""
+        best = best_uncovered(program)
+        positive = program.rho.flatten() > 0
+        interior = positive & (program.ball.scale(best) == 1) if bool(positive.any()) else positive
+        if not bool(interior.any()):
+            return self._answer_in_units(program, tol, warm_start)
+        solution, rest = _unconstrained(program, best, tol), torch.nonzero(~interior).flatten()
+        if not len(rest):
+            return solution
+        earlier = None if warm_start is None else warm_start.select(rest)
+        return _merged(solution, rest, self._answer_in_units(program.select(rest), tol, earlier))
+
+    def _answer_in_units(self, program: Program, tol: float, warm_start: Solution | None) -> Solution:
+        normalized, unit = program.normalized()
+        solution = self.answer(normalized, tol, warm_start)
+        self._check_answer(solution, normalized)
+        return _in_units(solution, unit)
 
     @abstractmethod
     def answer(self, program: Program, tol: float, warm_start: Solution | None) -> Solution:
@@ -73,41 +85,37 @@ class Solver(ABC):
             )
 
 
-def _closed_form(program: Program, tol: float) -> tuple[Solution, Tensor]:
-    """The solutions that need no solver, and for which images, `(B,)` bool; the others are placeholders.
+def _zero(program: Program, tol: float) -> Solution:
+    """d = 0, optimal without a linear term; of an image that is not finite the objective is NaN."""
+    objective = torch.where(program.finite, 0.0, torch.nan).to(torch.float64)
+    return _without_solver(program, torch.zeros_like(program.linear), objective, objective.clone(), tol)
 
-    An image that is not finite gets d = 0 and an objective of NaN. Without a linear term d = 0 is optimal. The best
-    perturbation within the pixel range is optimal if it lies in the ball, as for a large rho or an anchor inside the
-    ball. All multipliers are 0.
-    """
-    finite, rho = program.finite, program.rho.flatten()
-    delta = torch.zeros_like(program.linear)
-    objective = torch.where(finite, 0.0, torch.nan).to(torch.float64)
-    bound = objective.clone()
-    known = ~finite | (program.magnitude == 0)
-    images = torch.nonzero(~known & (rho > 0)).flatten()
-    if len(images):
-        # Of the whole batch once, instead of here and again for the groups that a solver gets.
-        _ = program.ball.reference_moments
-        part = program.select(images)
-        best = best_uncovered(part)
-        inside = part.ball.scale(best) == 1
-        chosen = images[inside]
-        delta[chosen], objective[chosen] = best[inside], part.objective(best)[inside]
-        bound[chosen], known[chosen] = _box_bound(part)[inside], True
+
+def _unconstrained(program: Program, best: Tensor, tol: float) -> Solution:
+    """The best perturbation within the pixel range, optimal if it lies in the ball, as for a large rho or an anchor
+    inside the ball."""
+    parts = [part.objective(best_uncovered(part)) for _, part in program.exact]
+    return _without_solver(program, best, program.objective(best), torch.stack(parts).sum(0), tol)
+
+
+def _without_solver(program: Program, delta: Tensor, objective: Tensor, bound: Tensor, tol: float) -> Solution:
+    """A solution with multipliers of 0, after no iteration."""
     gap = relative_gap(objective, bound)
     status = tuple(
-        (Status.SOLVED if value <= tol else Status.ITERATION_LIMIT) if usable else Status.NOT_FINITE
-        for value, usable in zip(gap.tolist(), finite.tolist(), strict=True)
+        (Status.SOLVED if value <= tol else Status.ITERATION_LIMIT) if finite else Status.NOT_FINITE
+        for value, finite in zip(gap.tolist(), program.finite.tolist(), strict=True)
     )
     iterations = torch.zeros(len(status), dtype=torch.int64, device=delta.device)
-    return Solution(delta, objective, bound, gap, status, iterations, Multipliers.zeros(program.ball)), known
+    return Solution(delta, objective, bound, gap, status, iterations, Multipliers.zeros(program.ball))
 
 
-def _box_bound(program: Program) -> Tensor:
-    """The largest objective within the pixel range, without the ball: `(B,)` float64."""
-    parts = [part.objective(best_uncovered(part)) for _, part in program.exact]
-    return torch.stack(parts).sum(0)
+def _merged(solution: Solution, images: Tensor, found: Solution) -> Solution:
+    """The solution, whose tensors are overwritten, with those of some images replaced."""
+    solution.update(images, found)
+    status = list(solution.status)
+    for image, state in zip(images.tolist(), found.status, strict=True):
+        status[image] = state
+    return replace(solution, status=tuple(status))
 
 
 def _check_fit(program: Program, warm_start: Solution) -> None:

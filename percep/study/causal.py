@@ -36,7 +36,7 @@ class RegionRow:
         name: the image's.
         share: of the image that the top region covers; "outside" is the complement.
         region: the "top" of the attention map; "outside" it; "matched" to it in texture and disjoint from it; "shifted"
-            in one piece to where the texture is similar; or shifted at "random".
+            in one piece to where the texture is similar; shifted at "random"; or the top of another map, by its name.
         budget: "own", the perturbation inside unchanged, or "equal", rescaled to the mean SSIM of the full
             perturbation.
         mass: the region's share of the full perturbation's 1 - SSIM. At the optimum of a ball of mean SSIM a region's
@@ -68,6 +68,7 @@ def region_rows(
     labels: Tensor,
     targets: Tensor | None,
     attention: Tensor,
+    further: Mapping[str, Tensor],
     texture: Tensor,
     shares: tuple[float, ...],
     draws: int,
@@ -82,6 +83,7 @@ def region_rows(
         delta: the same shape, adversarial perturbations.
         labels, targets: `(B,)` class indices.
         attention: `(B, H, W)`; its top regions are compared with the others.
+        further: other maps by name, `(B, H, W)`, whose top regions are measured as well.
         texture: `(B, H, W)`, `percep.explain.local_standard_deviation`.
         shares: areas of the top regions, in (0, 1/2].
         draws: of matched and of random regions.
@@ -94,8 +96,11 @@ def region_rows(
     rows = []
     for share in shares:
         top = top_region(attention, share, generator)
-        for region in REGIONS:
-            masks, distances = _masks(region, top, texture, draws if region in _RANDOM else 1, generator)
+        for region in (*REGIONS, *further):
+            if region in further:
+                masks, distances = [top_region(further[region], share, generator)], None
+            else:
+                masks, distances = _masks(region, top, texture, draws if region in _RANDOM else 1, generator)
             mass = torch.stack([(spent * mask).sum((1, 2)) for mask in masks]).mean(0)
             for budget, goal in budgets.items():
                 parts = [restrict(reference, delta, mask, goal) for mask in masks]

@@ -11,7 +11,7 @@ from percep.explain import block_means
 from percep.study.causal import CurveRow, RegionRow
 from percep.study.measurement import Measurements
 
-KINDS = ("changes", "attention", "confounds", "others")
+KINDS = ("changes", "attention", "movement", "confounds", "others")
 """Of maps, as in `Measurements`."""
 _COUNTED = ("changes", "attention")
 """Kinds whose maps that are zero everywhere are counted."""
@@ -66,6 +66,8 @@ class PhotographEvidence:
         maps: of every kind.
         zero: names of the maps of change and attention that were zero everywhere.
         regions, curves: the effect of parts of the perturbation.
+        label, new_class: class indices, before and after; None in parts of earlier versions, as the next.
+        confidence: the label's probability before.
     """
 
     name: str
@@ -74,6 +76,9 @@ class PhotographEvidence:
     zero: tuple[str, ...] = ()
     regions: tuple[RegionRow, ...] = ()
     curves: tuple[CurveRow, ...] = ()
+    label: int | None = None
+    new_class: int | None = None
+    confidence: float | None = None
 
 
 def is_fooled(status: str) -> bool:
@@ -103,6 +108,8 @@ def photograph_evidence(measurements: Measurements, block: int) -> list[Photogra
         blocks |= {(kind, name): block_means(values, block).float().cpu() for name, values in maps.items()}
         if kind in _COUNTED:
             empty |= {name: (~(values != 0).flatten(1).any(1)).tolist() for name, values in maps.items()}
+    confidence = measurements.logits_before.softmax(1).gather(1, measurements.labels[:, None])[:, 0]
+    facts = (measurements.labels.tolist(), measurements.new_classes.tolist(), confidence.tolist())
     return [
         PhotographEvidence(
             name,
@@ -111,6 +118,7 @@ def photograph_evidence(measurements: Measurements, block: int) -> list[Photogra
             tuple(title for title, zero in empty.items() if zero[i]),
             tuple(row for row in measurements.regions if row.name == name),
             tuple(row for row in measurements.curves if row.name == name),
+            *(values[i] for values in facts),
         )
         for i, name in enumerate(measurements.names)
     ]
@@ -122,19 +130,24 @@ class Evidence:
 
     Attributes:
         names: of the photographs.
-        changes, attention, confounds, others: as in `Measurements`, `(N, h, w)` float32 block means by name.
+        changes, attention, movement, confounds, others: as in `Measurements`, `(N, h, w)` float32 block means by name.
         zero: how many maps of each kind were zero everywhere.
         regions, curves: of all photographs.
+        labels, new_classes, confidences: of each, as in `PhotographEvidence`.
     """
 
     names: list[str] = field(default_factory=list)
     changes: dict[str, Tensor] = field(default_factory=dict)
     attention: dict[str, Tensor] = field(default_factory=dict)
+    movement: dict[str, Tensor] = field(default_factory=dict)
     confounds: dict[str, Tensor] = field(default_factory=dict)
     others: dict[str, Tensor] = field(default_factory=dict)
     zero: dict[str, int] = field(default_factory=dict)
     regions: list[RegionRow] = field(default_factory=list)
     curves: list[CurveRow] = field(default_factory=list)
+    labels: list[int | None] = field(default_factory=list)
+    new_classes: list[int | None] = field(default_factory=list)
+    confidences: list[float | None] = field(default_factory=list)
 
     @staticmethod
     def of(photographs: Iterable[PhotographEvidence]) -> "Evidence":
@@ -147,6 +160,9 @@ class Evidence:
             evidence.names.append(photograph.name)
             evidence.regions.extend(photograph.regions)
             evidence.curves.extend(photograph.curves)
+            evidence.labels.append(photograph.label)
+            evidence.new_classes.append(photograph.new_class)
+            evidence.confidences.append(photograph.confidence)
             for named in photograph.maps:
                 maps[named.kind].setdefault(named.name, []).append(named.blocks.array())
                 if named.kind in _COUNTED:

@@ -7,7 +7,7 @@ import numpy as np
 from torch import Tensor
 
 from percep.study.attributions import ATTRIBUTIONS
-from percep.study.causal import BUDGETS, REGIONS, CurveRow, RegionRow
+from percep.study.causal import BUDGETS, CurveRow, RegionRow
 from percep.study.criteria import Claim, Criterion, capitalised, display_name, evaluate_criteria, verdict
 from percep.study.evidence import FOOLED, Evidence
 from percep.study.tables import (
@@ -253,9 +253,10 @@ def _controls(
 
 def _causal_comparisons(evidence: Evidence, shares: Sequence[float]) -> list[Comparison]:
     found = []
+    regions = [region for region in dict.fromkeys(row.region for row in evidence.regions) if region != "top"]
     for budget in BUDGETS:
         for share in shares:
-            for region in REGIONS[1:]:
+            for region in regions:
                 found.append(
                     Comparison(
                         f"share of the gain, {share:.0%} of the image, {budget} budget",

@@ -24,11 +24,13 @@ from percep.explain.statistics.similarity import upsampled_blocks
 from percep.models import Classifier
 from percep.study.attributions import ATTRIBUTIONS
 from percep.study.causal import CurveRow, RegionRow, curve_rows, region_rows
+from percep.study.movement import APPEARING, movement_maps, new_classes_of
 from percep.study.perturbations import (
     CONTROLS,
     UNIFORM,
     Setting,
     baseline_perturbation,
+    equal_size,
     gradient_at,
     in_uniform_ball,
     optimum,
@@ -68,12 +70,13 @@ class Measurements:
 
     Attributes:
         names: of the photographs.
-        labels: `(B,)` int64.
+        labels, new_classes: `(B,)` int64, and what the adversarial images were taken for.
         references, saved: `(B, C, H, W)`, the photographs and their adversarial versions as 8-bit images.
         logits_before, logits_after: `(B, K)`.
         ssim: `(B, C, H, W)`.
         changes: maps of the attack's perturbation, by name, `(B, H, W)`; with a floor also the controls' multipliers.
         attention: attributions of the model, and the control maps they are compared with, by name, `(B, H, W)`.
+        movement: how Grad-CAM moves, by name, `(B, H, W)`: `percep.study.movement.movement_maps`.
         confounds: by name, `(B, H, W)`.
         others: 1 - SSIM of other perturbations, by name, `(B, H, W)`.
         regions, curves: the effect of parts of the perturbation.
@@ -81,6 +84,7 @@ class Measurements:
 
     names: list[str]
     labels: Tensor
+    new_classes: Tensor
     references: Tensor
     saved: Tensor
     logits_before: Tensor
@@ -88,6 +92,7 @@ class Measurements:
     ssim: Tensor
     changes: dict[str, Tensor]
     attention: dict[str, Tensor]
+    movement: dict[str, Tensor]
     confounds: dict[str, Tensor]
     others: dict[str, Tensor]
     regions: list[RegionRow]
@@ -111,6 +116,10 @@ class _Batch:
     @property
     def delta(self) -> Tensor:
         return self.saved - self.images
+
+    @property
+    def new_classes(self) -> Tensor:
+        return new_classes_of(self.logits_after, self.labels, self.targets)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -154,15 +163,17 @@ def measure(
         changes["multiplier"] = multiplier_maps(first.ball, first.multipliers, first.unrounded)
     changes |= control_multipliers
     attention = {"gradcam": gradcam(model, images, batch.labels)}
-    others = {"first_order": first.delta} | controls
+    others, movement = {"first_order": first.delta} | controls, {}
     if depth.full:
         changes |= _further_changes(batch)
         attention |= _further_attention(batch, depth, classes, another[fooled], randomised, generator)
+        movement = _movement(batch, attention["gradcam"], controls["random"])
         others |= _further_perturbations(batch, setting, depth, randomised)
     confounds = confound_maps(images)
     return Measurements(
         names=batch.names,
         labels=batch.labels,
+        new_classes=batch.new_classes,
         references=images,
         saved=batch.saved,
         logits_before=batch.logits_before,
@@ -170,9 +181,12 @@ def measure(
         ssim=ssim,
         changes=changes,
         attention=attention,
+        movement=movement,
         confounds=confounds,
         others={name: (1 - ssim_maps(images, images + other)).mean(1) for name, other in others.items()},
-        regions=_regions(batch, depth, attention["gradcam"], confounds["local_standard_deviation"], generator),
+        regions=_regions(
+            batch, depth, attention["gradcam"], movement, confounds["local_standard_deviation"], generator
+        ),
         curves=_curves(batch, depth, attention, generator) if depth.full else [],
     )
 
@@ -249,6 +263,15 @@ def _further_attention(
     return maps
 
 
+def _movement(batch: _Batch, attention: Tensor, random: Tensor) -> dict[str, Tensor]:
+    """How Grad-CAM moves, beside a random perturbation of the same SSIM."""
+    noise = equal_size(batch.images, random, dissimilarity(batch.images, batch.delta))
+    noisy = (batch.images + noise).clamp(0, 1)
+    return movement_maps(
+        batch.model, batch.images, batch.saved, noisy, batch.labels, batch.new_classes, attention
+    )
+
+
 def _further_perturbations(
     batch: _Batch, setting: Setting, depth: Depth, randomised: Sequence[Classifier]
 ) -> dict[str, Tensor]:
@@ -270,7 +293,12 @@ def _further_perturbations(
 
 
 def _regions(
-    batch: _Batch, depth: Depth, attention: Tensor, texture: Tensor, generator: torch.Generator
+    batch: _Batch,
+    depth: Depth,
+    attention: Tensor,
+    movement: dict[str, Tensor],
+    texture: Tensor,
+    generator: torch.Generator,
 ) -> list[RegionRow]:
     return region_rows(
         batch.names,
@@ -280,6 +308,7 @@ def _regions(
         batch.labels,
         batch.targets,
         attention,
+        {name: maps for name, maps in movement.items() if name == APPEARING},
         texture,
         depth.shares,
         depth.draws,

@@ -39,7 +39,7 @@ from percep.explain.statistics.similarity import (
     standardised,
     top_membership,
 )
-from percep.study.causal import BUDGETS, REGIONS, CurveRow, RegionRow
+from percep.study.causal import BUDGETS, CurveRow, RegionRow
 
 Overlap = Literal["iou", "pointing_game", "relevance_mass"]
 
@@ -262,7 +262,7 @@ def causal_rows(variant: str, rows: Sequence[RegionRow], inference: Inference) -
     """One row per share, region and budget."""
     found = []
     for share in dict.fromkeys(row.share for row in rows):
-        for region in REGIONS:
+        for region in dict.fromkeys(row.region for row in rows):
             for budget in BUDGETS:
                 own = [row for row in rows if (row.share, row.region, row.budget) == (share, region, budget)]
                 gain = inference.interval(np.array([row.gain for row in own]))

@@ -16,6 +16,7 @@ from percep.report.study.gallery import study_exhibits
 from percep.report.study.page import save_study_report
 from percep.study import Claim, Evidence, Findings, Inference, Measurements, VariantResult, analyse, photograph_evidence
 from percep.study.causal import BUDGETS, REGIONS, CurveRow, RegionRow
+from percep.study.movement import MOVEMENT
 from percep.study.findings import CURVES, PENDING
 from tests.report.test_attack_page import CLASS, HOSTILE, SIDE, shown
 from tests.support.chromium import show
@@ -53,6 +54,7 @@ def measurements() -> Measurements:
     return Measurements(
         names=NAMES,
         labels=torch.zeros(count, dtype=torch.int64),
+        new_classes=torch.ones(count, dtype=torch.int64),
         references=references,
         saved=saved,
         logits_before=logits[1].expand(count, 2),
@@ -71,6 +73,7 @@ def measurements() -> Measurements:
             "occlusion": torch.zeros(count, SIDE, SIDE),
             "another_image": fields[5],
         },
+        movement={name: fields[place].abs() for place, name in enumerate(MOVEMENT)},
         confounds={"texture": fields[6]},
         others={"first_order": attention + 0.5 * fields[1], "random": fields[7]},
         regions=regions,

@@ -287,7 +287,7 @@ def _further_perturbations(
     deltas[UNIFORM] = in_uniform_ball(setting, images, batch.gradient, budget)
     for name in depth.baselines:
         deltas[name] = baseline_perturbation(
-            name, batch.model, images, batch.labels, batch.targets, depth.gradients, budget
+            name, batch.model, images, batch.delta, batch.labels, batch.targets, depth.gradients, budget
         )
     return deltas
 

@@ -117,7 +117,7 @@ def test_a_targeted_study_judges_its_target() -> None:
         ("criteria.region=here", "criteria.region must be one of outside, matched, shifted, random"),
         ("criteria.statistic=kendall", "criteria.statistic must be one of pearson, spearman, partial_spearman"),
         ("study.baselines=[pgd]", "study.baselines must be one of"),
-        ("study.gradients=3", "gradients must be at least 20"),
+        ("study.baselines=[ddn]", "gradients must be at least 20"),
         ("study.sweep=[{floor: 2}]", "study.sweep: floor must lie in (0, 1)"),
         ("study.sweep=[{window: uniform, size: 4, stride: 9}]", "window stride must lie in [1, 4]"),
         ("study.sweep=[{mean: 0.7}]", "holds efficientnet_lite0, mean 0.7 more than once"),

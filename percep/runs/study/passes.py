@@ -11,6 +11,7 @@ from percep.data.photographs import Photograph
 from percep.errors import InputError
 from percep.explain import another_images, block_means, cascade, gradcam
 from percep.models import Classifier
+from percep.models.inference import for_inference
 from percep.runs.config import ExplainTask
 from percep.runs.inputs import screen, stable_seed
 from percep.runs.study.variants import Variant
@@ -103,7 +104,7 @@ class MeasurementPass:
         model: Classifier,
         screened: Iterable[tuple[int, int, Sequence[ScreenedPhotograph]]],
     ) -> None:
-        self.config, self.variant, self.model = config, variant, model
+        self.config, self.variant, self.model = config, variant, for_inference(model)
         self.screened: dict[tuple[int, int], tuple[int, list[ScreenedPhotograph]]] = {}
         blocks: list[Tensor] = []
         count = 0
@@ -119,7 +120,7 @@ class MeasurementPass:
         generator = torch.Generator().manual_seed(config.seed)
         self.another = another_images(torch.stack(blocks), generator)
         stages = cascade(model, generator, config.study.stages) if variant.depth.full else ()
-        self.randomised = [cast(Classifier, twin) for _, twin in stages]
+        self.randomised = [for_inference(cast(Classifier, twin)) for _, twin in stages]
 
     def __call__(
         self, shard: int, number: int, photographs: Sequence[Photograph]

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from percep import models
-from percep.attacks.comparison import attack_by_name
 from percep.data.photographs import Source
 from percep.data.shards import share
 from percep.environment import code_digest, weights_digest
@@ -30,6 +29,7 @@ from percep.runs.study.passes import MeasurementPass, ScreenedPhotograph, requir
 from percep.runs.study.variants import Variant, variants_of
 from percep.study import Measurements, PhotographEvidence
 from percep.study.evidence import is_fooled
+from percep.study.perturbations import require_baseline
 
 
 class StudyCampaign(Campaign[ExplainTask]):
@@ -47,7 +47,7 @@ class StudyCampaign(Campaign[ExplainTask]):
         super().__init__(config, folder)
         require_gradcam(self.model, config.device)
         for name in config.study.baselines:  # an attack that is not installed, or is given too few gradients
-            attack_by_name(name, self.model, config.study.gradients)
+            require_baseline(name, self.model, config.study.gradients)
         self.variants = variants_of(config)
         self.passes = 2 * len(self.variants)
 
@@ -125,12 +125,17 @@ class StudyCampaign(Campaign[ExplainTask]):
     def _screening(
         self, variant: Variant, checkpoints: VariantCheckpoints, model: Classifier, photographs: Source
     ) -> Stage:
-        def work(batch: Batch) -> list[tuple[ScreenedPhotograph]]:
-            read = batch.read()
-            with network_failures(model):
-                return [(one,) for one in screen_photographs(read, model, self.config)]
+        def begin() -> Work:
+            fast = for_inference(model)
 
-        return Stage(photographs, checkpoints.screening, self.config.batch_size, lambda: work, title=variant.name)
+            def work(batch: Batch) -> list[tuple[ScreenedPhotograph]]:
+                read = batch.read()
+                with network_failures(model):
+                    return [(one,) for one in screen_photographs(read, fast, self.config)]
+
+            return work
+
+        return Stage(photographs, checkpoints.screening, self.config.batch_size, begin, title=variant.name)
 
     def _measurement(
         self, variant: Variant, checkpoints: VariantCheckpoints, model: Classifier, photographs: Source

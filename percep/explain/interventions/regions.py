@@ -14,7 +14,8 @@ from percep.validation.scalars import require_level
 from percep.windows import Window
 
 _MAX_FACTOR, _MAX_STEPS = 2.0**12, 60
-_TOLERANCE, _TINY = 1e-7, 1e-300
+# Averages of float32 losses are good to some 1e-6 of themselves.
+_TOLERANCE, _REACHED, _TINY = 1e-5, 1e-4, 1e-300
 
 
 def top_region(maps: Tensor, share: float, generator: torch.Generator) -> Tensor:
@@ -190,7 +191,7 @@ class Restricted:
         delta: `(B, C, H, W)`, 0 outside the regions, with `reference + delta` in [0, 1].
         factor: `(B,)` float64, by which the perturbation inside was multiplied.
         spent: `(B,)` float64, 1 - mean SSIM of `reference + delta`.
-        reached: `(B,)` bool: whether the budget is spent to within a millionth of it; True without a budget.
+        reached: `(B,)` bool: whether the budget is spent to within a ten-thousandth of it; True without a budget.
     """
 
     delta: Tensor
@@ -223,11 +224,11 @@ def restrict(
     if reference.shape != delta.shape or mask.shape != (len(delta), *delta.shape[-2:]):
         shapes = ", ".join(str(tuple(tensor.shape)) for tensor in (reference, delta, mask))
         raise InputError(f"reference, delta and mask must be (B, C, H, W), (B, C, H, W) and (B, H, W), got {shapes}")
-    inside, lower, upper = (delta * mask[:, None]).double(), -reference.double(), 1 - reference.double()
-    view = View.of(Window.gaussian() if window is None else window, reference.double())
+    inside, lower, upper = (delta * mask[:, None]).to(reference.dtype), -reference, 1 - reference
+    view = View.of(Window.gaussian() if window is None else window, reference.detach())
 
     def scaled(factor: Tensor) -> Tensor:
-        return torch.minimum(torch.maximum(inside * factor[:, None, None, None], lower), upper)
+        return torch.minimum(torch.maximum(inside * _per_image(factor, inside), lower), upper)
 
     def spent(factor: Tensor) -> Tensor:
         return _dissimilarity(view, scaled(factor))
@@ -241,7 +242,7 @@ def restrict(
     # Close to the factor along the ray without clipping, whose averages are taken once.
     factor, _ = _factor(_along_ray(view, inside), factor, goal)
     factor, final_spent = _factor(spent, factor, goal)
-    reached = (final_spent - goal).abs() <= 1e-6 * goal
+    reached = (final_spent - goal).abs() <= _REACHED * goal
     return Restricted(scaled(factor).to(delta.dtype), factor, final_spent, reached)
 
 
@@ -253,13 +254,13 @@ def _along_ray(view: View, delta: Tensor) -> Callable[[Tensor], Tensor]:
     luminance, contrast = 2 * view.reference_mean.square() + C1, 2 * view.reference_variance + C2
 
     def spent(factor: Tensor) -> Tensor:
-        f = factor[:, None, None, None]
+        f = _per_image(factor, mean)
         moved, spread = f * f * squared_mean, f * f * variance
         losses = Losses(
             moved / (luminance + 2 * f * product + moved),
             spread / (contrast + 2 * f * covariance + spread).clamp_min(C2),
         )
-        return losses.total().flatten(1).mean(1)
+        return losses.total().flatten(1).mean(1, dtype=torch.float64)
 
     return spent
 
@@ -280,7 +281,11 @@ def dissimilarity(reference: Tensor, delta: Tensor, window: Window | None = None
 def _dissimilarity(view: View, delta: Tensor) -> Tensor:
     moments = view.moments(delta)
     denominators = view.denominators(view.reference + delta, view.reference_mean + moments.mean)
-    return moments.losses(denominators).total().flatten(1).mean(1)
+    return moments.losses(denominators).total().flatten(1).mean(1, dtype=torch.float64)
+
+
+def _per_image(values: Tensor, like: Tensor) -> Tensor:
+    return values.to(like.dtype)[:, None, None, None]
 
 
 def _factor(spent: Callable[[Tensor], Tensor], start: Tensor, goal: Tensor) -> tuple[Tensor, Tensor]:

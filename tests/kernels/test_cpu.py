@@ -52,7 +52,7 @@ def many_threads(monkeypatch):
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     monkeypatch.setattr(cpu, "_PIXELS_A_THREAD", 1)
-    monkeypatch.setattr(kernels, "_SMALL", 0)
+    monkeypatch.setattr(kernels, "largest_side_for_torch", lambda window: 0)
     yield
     torch.set_num_threads(before)
 

@@ -411,7 +411,7 @@ class SSIMBall(_Fields):
             if (sets := ball.floor_sets) is not None:
                 result = torch.minimum(result, _along_ray(sets, moments).flatten(1).amin(1))
             if ball.ellipsoid is not None:
-                squared_norm += ball.ellipsoid.squared_norm(moments.mean, moments.variance.clamp_min(0)).flatten()
+                squared_norm += ball.ellipsoid.squared_norm(moments.mean, moments.variance).flatten()
         if self.mean is not None:
             result = torch.minimum(result, ((1 - self.mean.flatten()) / squared_norm.clamp_min(_TINY)).sqrt())
         return torch.where(finite, (result * (1 - _TOLERANCE)).clamp_max(1.0), 0.0)
@@ -448,7 +448,7 @@ def _along_ray(sets: FloorSets, moments: Moments) -> Tensor:
     mean_x, var_x, limits = moments.view.reference_mean, moments.view.reference_variance, []
     for k, quadratic, linear, squared, constant in (
         (sets.luminance.k, moments.mean**2, moments.mean * mean_x, mean_x**2, C1),
-        (sets.contrast.k, moments.variance.clamp_min(0), moments.covariance, var_x, C2),
+        (sets.contrast.k, moments.variance, moments.covariance, var_x, C2),
     ):
         half, slack = k * linear, k * (2 * squared + constant)
         limits.append(slack / ((half * half + quadratic * slack).sqrt() - half).clamp_min(_TINY))

@@ -292,7 +292,7 @@ class _State:
             shift = moments.mean_from(sets.luminance.k)
             floor = FloorMultipliers(_log_ratio(shift * shift, sets.luminance.radius**2), contrast)
         if (ellipsoid := ball.ellipsoid) is not None:
-            squared = ellipsoid.squared_norm(moments.mean, moments.variance.clamp_min(0))
+            squared = ellipsoid.squared_norm(moments.mean, moments.variance)
             mean = _log_ratio(squared, ellipsoid.budget)
         return Multipliers(floor, mean)
 

@@ -10,7 +10,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from percep.ball import FloorSets, SSIMBall, per_image
+from percep.ball import SSIMBall
+from percep.ball.batch import per_image
+from percep.ball.floor import FloorSets
 from percep.program import FloorMultipliers, Multipliers, paired
 from percep.solvers.lagrangian import NormalEquations
 from percep.solvers.preconditioner import Multilevel

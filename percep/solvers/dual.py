@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from percep import kernels
-from percep.ball import per_image
+from percep.ball.batch import per_image
 from percep.kernels.arguments import Floor, UpdateInputs, clamp_to_share
 from percep.kernels.gpu.graphs import Recorded, any_set
 from percep.kernels.launcher import Launcher

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from percep.ball import FloorSets, SSIMBall
+from percep.ball import SSIMBall
+from percep.ball.floor import FloorSets
 from percep.ssim import View
 
 _NORM_EVERY = 4

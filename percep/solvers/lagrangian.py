@@ -10,7 +10,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from percep.ball import FloorSets, SSIMBall, per_image
+from percep.ball import SSIMBall
+from percep.ball.batch import per_image
+from percep.ball.floor import FloorSets
 from percep.kernels.arguments import clamp_to_share
 from percep.program import FloorMultipliers, Multipliers, Program, paired
 from percep.solvers.quadratic import WindowQuadratic

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from percep import InputError, Program, SSIMBall, Window, kernels
-from percep.ball import per_image
+from percep.ball.batch import per_image
 from percep.kernels.arguments import (
     ConstraintArguments,
     EllipsoidArguments,

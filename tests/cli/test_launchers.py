@@ -48,11 +48,11 @@ def test_a_job_whose_two_tasks_share_its_run_and_a_job_that_fails() -> None:
 @pytest.mark.slow("submitit starts and awaits processes, which import torch")
 def test_jobs_of_this_machine_end_with_what_waits_for_them() -> None:
     """submitit lets them go on, and has them ignore SIGTERM."""
-    steps = ("attack.steps=100000", "ball.mean=0.5")
-    with command_line([*COMMAND, *SMALL, *steps, "seed=0,1", "data.workers=1", "output=sweep"]) as (launcher, left):
-        while len(list(Path("sweep").glob("*/run.json"))) < 2 and launcher.poll() is None:
+    with command_line([*COMMAND, *SMALL, "seed=0", "output=sweep"]) as (launcher, left):
+        while not list(Path("sweep").rglob("*_log.out")) and launcher.poll() is None:
             time.sleep(0.02)
-        assert len(left()) >= 5
+        time.sleep(0.3)
+        assert len(left()) >= 3  # with submitit's own for the job
         launcher.terminate()
         _, said = launcher.communicate(timeout=60)
         assert launcher.returncode == 143

@@ -138,7 +138,7 @@ def test_one_of_several_processes_is_ended_and_the_others_say_so(capfd: pytest.C
     assert finish(processes) == [2, 143]
     assert alive(children) == []
     assert lines(capfd) == ["percep: another process has died: run the same command again, which continues"]
-    assert 0 < len(list(Path("out").rglob("*.parquet")))
+    assert len(list(Path("out").rglob("*.parquet"))) > 0
 
 
 def test_a_process_that_waits_for_the_others_ends_in_order(capfd: pytest.CaptureFixture[str]) -> None:

@@ -40,7 +40,7 @@ def run(kind: type[Campaign[C]], config: C, request: Request) -> Sequence[str]:
     own = replace(config, device=processes.device(config.device))
     campaign = processes.in_turn(lambda: kind(own, folder))
     num_rows = processes.first(lambda: _begin(campaign, request))
-    tally = Tally(processes, config.task, campaign.passes * len(campaign.photographs.shards))
+    tally = Tally(processes, config.task, campaign.passes * len(campaign.photographs.shards), campaign.passes)
     tally.count = None if num_rows is None else campaign.passes * num_rows
     if processes.rank == 0:
         _save_settings(folder, request)
@@ -48,7 +48,8 @@ def run(kind: type[Campaign[C]], config: C, request: Request) -> Sequence[str]:
         _work(campaign, Worker(processes, tally, config.data.workers))
         sentences = processes.first(lambda: kind.merge(folder))
     except KeyboardInterrupt as error:
-        error.add_note(f"what is finished is in {folder}, and the same command with output={folder} continues")
+        again = f"the same command with output={request.output} continues"
+        error.add_note(f"what is finished is in {folder}, and {again}")
         raise
     return closing_lines(sentences, folder) if processes.rank == 0 else ()
 
@@ -71,9 +72,9 @@ def _work(campaign: Campaign[C], worker: Worker) -> None:
             campaign.work(worker)
         except BaseException:
             with suppress(UnavailableError):  # the counters are gone: what ended the run is the error to report
-                worker.show_last()
+                worker.tally.end()
             raise
-        worker.show_last()
+        worker.tally.end()
     except UnreadableError:  # raised in all processes
         worker.processes.first(lambda: _merge_if_possible(campaign))
         raise

@@ -135,7 +135,15 @@ class StudyCampaign(Campaign[ExplainTask]):
 
             return work
 
-        return Stage(photographs, checkpoints.screening, self.config.batch_size, begin, title=variant.name)
+        return Stage(
+            photographs,
+            checkpoints.screening,
+            self.config.batch_size,
+            begin,
+            title=variant.name,
+            unit="photographs screened",
+            number=2 * variant.number + 1,
+        )
 
     def _measurement(
         self, variant: Variant, checkpoints: VariantCheckpoints, model: Classifier, photographs: Source
@@ -152,8 +160,17 @@ class StudyCampaign(Campaign[ExplainTask]):
 
             return work
 
-        size = self.config.batch_size
-        return Stage(photographs, checkpoints.measurement, size, begin, ("status",), _fooled, variant.name)
+        return Stage(
+            photographs,
+            checkpoints.measurement,
+            self.config.batch_size,
+            begin,
+            ("status",),
+            _fooled,
+            title=variant.name,
+            unit="photographs measured",
+            number=2 * variant.number + 2,
+        )
 
     def _measured(
         self, variant: Variant, checkpoints: VariantCheckpoints, model: Classifier, shards: int

@@ -1,7 +1,7 @@
 """What is measured on a batch of photographs: perturbations, maps of change and of attention, causal tests."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ from percep.explain import (
 )
 from percep.explain.statistics.similarity import upsampled_blocks
 from percep.models import Classifier
-from percep.study.attributions import ATTRIBUTIONS
+from percep.study.attributions import ATTRIBUTIONS, AttributionFunction, chosen_attributions
 from percep.study.causal import CurveRow, RegionRow, curve_rows, region_rows
 from percep.study.perturbations import (
     CONTROLS,
@@ -49,6 +49,8 @@ class Depth:
         integration: gradients per image of attributions that average gradients.
         baselines: other attacks, by their names in `percep.choices.ATTACK_NAMES`.
         gradients: of each baseline, per image.
+        attributions: names in `percep.study.ATTRIBUTIONS`, import paths, or functions: see `AttributionFunction`.
+            Grad-CAM is measured in any case.
     """
 
     block: int
@@ -60,6 +62,7 @@ class Depth:
     integration: int
     baselines: tuple[str, ...]
     gradients: int
+    attributions: tuple[str | AttributionFunction, ...] = field(default_factory=lambda: tuple(ATTRIBUTIONS))
 
 
 @dataclass(frozen=True)
@@ -235,7 +238,7 @@ def _further_attention(
     wrong = wrong_classes(labels, classes, generator)
     maps = {
         name: attribution.maps(model, images, labels, depth.integration)
-        for name, attribution in ATTRIBUTIONS.items()
+        for name, attribution in chosen_attributions(depth.attributions).items()
         if name != "gradcam"
     }
     maps |= {

@@ -39,7 +39,7 @@ def build(call: Mapping[str, object]) -> nn.Module:
 
 
 def find(path: str) -> object:
-    """What an import path leads to, code that is run: the raised errors are those of the import.
+    """What an import path leads to. Importing runs code, whose errors are passed on.
 
     Modules of the working folder are found as `python -m` finds them, whatever started this process.
     """

@@ -75,6 +75,7 @@ def _followed_by_normalisation(model: Classifier, image: Tensor) -> list[tuple[s
 
 
 def _fold(network: nn.Module, name: str, convolution: nn.Conv2d, normalisation: nn.BatchNorm2d) -> None:
+    assert normalisation.running_mean is not None and normalisation.running_var is not None
     weight, bias = fuse_conv_bn_weights(
         convolution.weight,
         convolution.bias,

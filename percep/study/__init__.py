@@ -1,5 +1,6 @@
 """The study of the paper's question: does the perturbation fall on what the classifier looks at?"""
 
+from percep.study.attributions import ATTRIBUTIONS, AttributionFunction, StudyAttribution
 from percep.study.causal import CurveRow, RegionRow
 from percep.study.criteria import Claim, Criterion, evaluate_criteria, verdict
 from percep.study.evidence import BlockMap, Evidence, NamedMap, PhotographEvidence, photograph_evidence
@@ -9,8 +10,10 @@ from percep.study.perturbations import CONTROLS, Optimum, Setting, optimum
 from percep.study.tables import AssociationRow, CausalRow, ComparisonRow, Inference
 
 __all__ = [
+    "ATTRIBUTIONS",
     "CONTROLS",
     "AssociationRow",
+    "AttributionFunction",
     "BlockMap",
     "CausalRow",
     "Claim",
@@ -27,6 +30,7 @@ __all__ = [
     "PhotographEvidence",
     "RegionRow",
     "Setting",
+    "StudyAttribution",
     "SweepRow",
     "VariantResult",
     "analyse",

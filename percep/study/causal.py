@@ -152,9 +152,7 @@ def curve_rows(
     return [
         CurveRow(name, kind, order, float(area), float(by_energy), tuple(progress.tolist()))
         for (kind, order), curve in found.items()
-        for name, area, by_energy, progress in zip(
-            names, curve.area, curve.area_by_energy, curve.progress, strict=True
-        )
+        for name, area, by_energy, progress in zip(names, curve.area, curve.area_by_energy, curve.progress, strict=True)
     ]
 
 

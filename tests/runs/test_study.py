@@ -141,6 +141,7 @@ def test_a_folder_with_former_names_is_merged_and_continued(undisturbed: Path) -
     shutil.copytree(undisturbed, "former")
     record = json.loads(Path("former/run.json").read_text())
     record["settings"]["study"]["rivals"] = record["settings"]["study"].pop("baselines")
+    del record["settings"]["study"]["attributions"]
     Path("former/run.json").write_text(json.dumps(record))
     for path in Path("former/parts").glob("*/examination/*/*.parquet"):
         table = pq.read_table(path)

@@ -235,7 +235,9 @@ def restrict(
 
     factor = torch.ones(len(delta), dtype=torch.float64, device=delta.device)
     if budget is None:
-        return Restricted(scaled(factor).to(delta.dtype), factor, spent(factor), torch.ones_like(factor, dtype=torch.bool))
+        return Restricted(
+            scaled(factor).to(delta.dtype), factor, spent(factor), torch.ones_like(factor, dtype=torch.bool)
+        )
     goal = budget.to(factor)
     if goal.shape != factor.shape or not bool((goal >= 0).all()):
         raise InputError("budget must be one number of at least 0 per image")

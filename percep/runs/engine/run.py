@@ -59,7 +59,8 @@ def _begin(campaign: Campaign[C], request: Request) -> int | None:
     if not begun(campaign.folder):
         campaign.check()
     known = campaign.photographs.inventory()
-    depends_on = provenance(campaign.model, known.digest, campaign.config.device, campaign.config.model.network)
+    network = campaign.config.model.network
+    depends_on = provenance(campaign.model, known.digest, campaign.config.device, network) | campaign.depends_on()
     shards, classes = len(campaign.photographs.shards), number_of_logits(campaign.model)
     claim(campaign.folder, Manifest(request.command, request.settings, depends_on, shards, known.count, classes))
     return known.entries

@@ -13,8 +13,10 @@ from percep.explain import another_images, block_means, cascade, gradcam
 from percep.models import Classifier
 from percep.models.inference import for_inference
 from percep.runs.config import ExplainTask
-from percep.runs.inputs import screen, stable_seed
+from percep.runs.failures import network_failures
+from percep.runs.inputs import predict, screen, stable_seed
 from percep.runs.study.variants import Variant
+from percep.study.attributions import ATTRIBUTIONS, chosen_attributions
 from percep.study.evidence import BlockMap, PhotographEvidence, photograph_evidence
 from percep.study.findings import PENDING
 from percep.study.measurement import Measurements, measure
@@ -56,6 +58,28 @@ def require_gradcam(model: Classifier, device: str) -> None:
         gradcam(model, blank, torch.zeros(1, dtype=torch.int64, device=device))
     except InputError as error:
         raise InputError(f"task=explain needs Grad-CAM: {error}") from error
+
+
+def require_attributions(model: Classifier, config: ExplainTask) -> None:
+    """Tries attributions of one's own on noise: on two images, or on one where that is a batch.
+
+    Raises:
+        InputError: a function that raises an error, or returns no finite maps of the images' size.
+    """
+    own = {
+        name: one for name, one in chosen_attributions(config.study.attributions).items() if name not in ATTRIBUTIONS
+    }
+    if not own:
+        return
+    assert model.preprocessing is not None  # a loaded model has one
+    side = model.preprocessing.crop
+    count = min(2, config.batch_size)
+    noise = torch.rand(count, model.mean.shape[1], side, side, generator=torch.Generator().manual_seed(config.seed))
+    images = noise.to(config.device)
+    with network_failures(model):
+        labels = predict(model, images).classes.clamp_min(0)
+    for attribution in own.values():
+        attribution.maps(model, images, labels, config.study.integration)
 
 
 def screen_photographs(

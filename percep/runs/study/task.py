@@ -7,9 +7,10 @@ from typing import Any
 from percep import models
 from percep.data.photographs import Source
 from percep.data.shards import share
-from percep.environment import code_digest, weights_digest
+from percep.environment import code_digest, import_digest, weights_digest
 from percep.errors import InputError, UnavailableError
 from percep.models import Classifier
+from percep.models.inference import for_inference
 from percep.report import save_image
 from percep.report.study.gallery import GALLERY_LIMIT, study_exhibits
 from percep.runs.config import ExplainTask
@@ -25,9 +26,16 @@ from percep.runs.engine.worker import Worker
 from percep.runs.failures import network_failures
 from percep.runs.inputs import photographs_of
 from percep.runs.study.outputs import Pictured, VariantCheckpoints, checkpoints_of, merge_study
-from percep.runs.study.passes import MeasurementPass, ScreenedPhotograph, require_gradcam, screen_photographs
+from percep.runs.study.passes import (
+    MeasurementPass,
+    ScreenedPhotograph,
+    require_attributions,
+    require_gradcam,
+    screen_photographs,
+)
 from percep.runs.study.variants import Variant, variants_of
 from percep.study import Measurements, PhotographEvidence
+from percep.study.attributions import ATTRIBUTIONS, chosen_attributions
 from percep.study.evidence import is_fooled
 from percep.study.perturbations import require_baseline
 
@@ -48,8 +56,22 @@ class StudyCampaign(Campaign[ExplainTask]):
         require_gradcam(self.model, config.device)
         for name in config.study.baselines:  # an attack that is not installed, or is given too few gradients
             require_baseline(name, self.model, config.study.gradients)
+        chosen_attributions(config.study.attributions)  # a path that leads nowhere
         self.variants = variants_of(config)
         self.passes = 2 * len(self.variants)
+
+    def check(self) -> None:
+        """Refuses attributions that fail.
+
+        Raises:
+            InputError: a function that raises an error, or returns no finite maps of the images' size.
+        """
+        require_attributions(self.model, self.config)
+
+    def depends_on(self) -> dict[str, str]:
+        """The code of attributions by import path."""
+        own = (name for name in self.config.study.attributions if name not in ATTRIBUTIONS)
+        return {f"code of attribution {path}": import_digest(path) for path in own}
 
     def work(self, worker: Worker) -> None:
         """Does what is left of every variant.

@@ -16,6 +16,7 @@ from percep.choices import (
     DATA_SOURCES,
     FROM_NAMES,
     REGIONS,
+    STRATA,
     Loss,
     Measure,
     Source,
@@ -276,6 +277,7 @@ class StudyConfig:
     """How much a study measures: see `percep.study.Depth`; `stages` models are randomised, and `sweep` repeats it.
 
     `attributions` are names, and import paths, which have a dot.
+    `strata` are the splits of photographs whose associations are compared, chosen before the run.
     """
 
     block: int
@@ -289,6 +291,7 @@ class StudyConfig:
     attributions: list[str]
     resamples: int
     sweep: list[VariantConfig]
+    strata: list[str]
 
     def __post_init__(self) -> None:
         for name in ("block", "draws", "steps", "integration", "stages", "gradients"):
@@ -302,6 +305,8 @@ class StudyConfig:
             if "." not in name and name not in ATTRIBUTION_NAMES:
                 raise InputError(_unknown("study.attributions", name, ATTRIBUTION_NAMES) + ", and import paths")
         _require_distinct("study.attributions", self.attributions)
+        for name in self.strata:
+            _require_choice("study.strata", name, STRATA)
 
 
 @dataclass

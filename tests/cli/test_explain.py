@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from percep import models
+from percep.choices import REGIONS
 from percep.cli.main import main
 from percep.errors import UnavailableError
 from tests.support.command import complaint, small_classifier
@@ -63,7 +64,11 @@ def test_a_study_of_small_photographs(capsys: pytest.CaptureFixture[str]) -> Non
     multiplier = associations[(associations["first"] == "multiplier") & (associations.statistic == "pearson")]
     assert set(multiplier.undefined) == {3}  # one multiplier everywhere under a mean
     regions = pd.read_csv("out/regions.csv")
-    assert set(regions.region) == {"top", "outside", "matched", "shifted", "random"} and len(regions) == 3 * 5 * 2
+    assert set(regions.region) == {*REGIONS, "appearing"} and len(regions) == 3 * 6 * 2
+    movement = pd.read_csv("out/movement.csv")
+    assert set(movement.second.dropna()) >= {"adversarial", "noise", "appearing", "disappearing"}
+    assert (movement.images + movement.undefined == 3).all() and len(summary["movement"]) == len(movement)
+    assert pd.read_csv("out/strata.csv").empty and summary["strata"] == []
     curves = pd.read_csv("out/curves.csv")
     assert set(curves.order) == {"gradcam", "another_image", "squared_perturbation", "random"}
     comparisons = pd.read_csv("out/comparisons.csv")
@@ -94,7 +99,7 @@ def test_the_criterion_is_what_the_tables_say() -> None:
 def test_the_same_command_gives_the_same_study() -> None:
     first, second = _run("study.sweep=[]"), _run("study.sweep=[]", output="again")
     assert first == second
-    names = ("associations", "comparisons", "causal", "regions", "curves")
+    names = ("associations", "comparisons", "causal", "movement", "strata", "regions", "curves")
     assert all(Path(f"out/{name}.csv").read_bytes() == Path(f"again/{name}.csv").read_bytes() for name in names)
 
 

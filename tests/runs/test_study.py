@@ -27,7 +27,7 @@ pytestmark = [
     pytest.mark.slow("studies are killed and continued, and shared by processes that meet"),
 ]
 
-TABLES = ("associations", "comparisons", "causal", "regions", "curves")
+TABLES = ("associations", "comparisons", "causal", "movement", "strata", "regions", "curves")
 ARGUMENTS = (
     "task=explain",
     "study=quick",
@@ -142,6 +142,7 @@ def test_a_folder_with_former_names_is_merged_and_continued(undisturbed: Path) -
     record = json.loads(Path("former/run.json").read_text())
     record["settings"]["study"]["rivals"] = record["settings"]["study"].pop("baselines")
     del record["settings"]["study"]["attributions"]
+    del record["settings"]["study"]["strata"]
     Path("former/run.json").write_text(json.dumps(record))
     for path in Path("former/parts").glob("*/examination/*/*.parquet"):
         table = pq.read_table(path)

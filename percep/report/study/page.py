@@ -57,6 +57,10 @@ def save_study_report(
         comparison_columns=_COMPARISONS,
         causal=findings.causal,
         causal_columns=_CAUSAL,
+        movement=findings.movement,
+        movement_columns=_MOVEMENT,
+        strata=findings.strata,
+        strata_columns=_STRATA,
         statuses=list(findings.statuses.items()),
         status_columns=_STATUSES,
         anchors={name: f"photograph-{place}" for place, name in enumerate(exhibits, start=1)},
@@ -88,6 +92,7 @@ _FIGURES = {
     "association": "Association",
     "control": "Above the control",
     "causal": "Effect above the other region",
+    "multiplier": "Multiplier above the control",
 }
 
 
@@ -116,6 +121,7 @@ _VARIANTS = (
     *_criterion("Association", "association"),
     *_criterion("Above the control", "control"),
     *_criterion("Above the other region", "causal"),
+    *_criterion("Multiplier above the control", "multiplier"),
     Column("Problem", lambda row: row.problem),
 )
 _ASSOCIATIONS = (
@@ -129,8 +135,10 @@ _ASSOCIATIONS = (
     _column("High", "high"),
     _column("Chance", "chance"),
     _column("Toroidal shift p", "shift_p", number),
+    _column("Shift p, Holm", "shift_adjusted", number),
     _column("Other images", "other"),
     _column("Permutation p", "exchange_p", number),
+    _column("Permutation p, Holm", "exchange_adjusted", number),
     _column("Images", "images", number),
     _column("Undefined", "undefined", number),
 )
@@ -162,6 +170,35 @@ _CAUSAL = (
     _column("High", "flipped_high"),
     _column("Out of reach", "out_of_reach", number),
     _column("Texture distance", "distance"),
+    _column("Gain per unit of 1 − SSIM", "per_unit"),
+    _column("Low", "per_unit_low"),
+    _column("High", "per_unit_high"),
+)
+_MOVEMENT = (
+    Column("Question", lambda row: row.question),
+    Column("First", lambda row: row.first, display_name),
+    Column("Second", lambda row: row.second, display_name),
+    Column("Statistic", lambda row: row.statistic, display_name),
+    _column("Area", "share"),
+    _column("Mean", "estimate"),
+    _column("Low", "low"),
+    _column("High", "high"),
+    _column("Images", "images", number),
+    _column("Undefined", "undefined", number),
+)
+_STRATA = (
+    Column("Split", lambda row: row.split, words),
+    Column("Group", lambda row: row.group),
+    _column("Median", "threshold"),
+    _column("Mean", "estimate"),
+    _column("Low", "low"),
+    _column("High", "high"),
+    _column("Images", "images", number),
+    _column("Undefined", "undefined", number),
+    _column("In neither", "outside", number),
+    _column("Difference", "difference"),
+    _column("p", "p_value", number),
+    _column("p, Holm", "adjusted", number),
 )
 _STATUSES = (
     Column("Photograph", lambda row: row[0]),

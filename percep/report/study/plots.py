@@ -13,7 +13,7 @@ from percep.report.common.plot import LIGHT, Plot, Theme, plot, themed
 from percep.study import AssociationRow, CausalRow, CurveRow, Findings, SweepRow
 from percep.study.causal import BUDGETS
 from percep.study.criteria import capitalised, display_name
-from percep.study.findings import CURVES
+from percep.study.effects import CURVES
 
 _WIDTH, _ROW, _FRAME = 480, 26, 84
 _DPI = 96

@@ -14,19 +14,23 @@ from percep.study import (
     ComparisonRow,
     CurveRow,
     Findings,
+    MovementRow,
     RegionRow,
+    StratumRow,
 )
 
 _TABLES: Mapping[str, tuple[type, Callable[[Findings], Sequence[object]]]] = {
     "associations": (AssociationRow, lambda findings: findings.associations),
     "comparisons": (ComparisonRow, lambda findings: findings.comparisons),
     "causal": (CausalRow, lambda findings: findings.causal),
+    "movement": (MovementRow, lambda findings: findings.movement),
+    "strata": (StratumRow, lambda findings: findings.strata),
     "regions": (RegionRow, lambda findings: findings.regions),
     "curves": (CurveRow, lambda findings: findings.curves),
 }
 
 STUDY_TABLES = tuple(_TABLES)
-"""Over photographs the first three; per photograph of the main variant the others."""
+"""Over photographs the first five; per photograph of the main variant the others."""
 
 
 def write_study_table(path: Path, name: str, findings: Findings) -> None:
@@ -80,6 +84,8 @@ def summarise_study(findings: Findings, classes: int | None = None) -> dict[str,
         "associations": [_finite_values(asdict(row)) for row in findings.associations],
         "comparisons": [_finite_values(asdict(row)) for row in findings.comparisons],
         "causal": [_finite_values(asdict(row)) for row in findings.causal],
+        "movement": [_finite_values(asdict(row)) for row in findings.movement],
+        "strata": [_finite_values(asdict(row)) for row in findings.strata],
         "zero_maps": findings.zero,
     }
 

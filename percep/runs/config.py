@@ -4,7 +4,7 @@ Neither torch nor hydra is imported here: a misspelt key is found without them.
 """
 
 import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, get_args
 
 from percep.choices import (
@@ -315,6 +315,13 @@ class CriteriaConfig:
 
 
 @dataclass
+class StudyReportConfig:
+    """What a study writes beside its page: with `vector` also figures as PDF and tables in LaTeX."""
+
+    vector: bool = False
+
+
+@dataclass
 class ExplainTask(Attacks, BatchTask):
     """task=explain: whether perturbations fall on what the classifier looks at."""
 
@@ -322,6 +329,7 @@ class ExplainTask(Attacks, BatchTask):
     attack: BallAttackConfig
     study: StudyConfig
     criteria: CriteriaConfig
+    report: StudyReportConfig = field(default_factory=StudyReportConfig)  # not in run folders of earlier versions
 
     def __post_init__(self) -> None:
         super().__post_init__()

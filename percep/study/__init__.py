@@ -6,6 +6,7 @@ from percep.study.evidence import BlockMap, Evidence, NamedMap, PhotographEviden
 from percep.study.findings import Findings, SweepRow, VariantResult, analyse
 from percep.study.measurement import Depth, Measurements, measure
 from percep.study.perturbations import CONTROLS, Optimum, Setting, optimum
+from percep.study.photographs import PhotographRow
 from percep.study.tables import AssociationRow, CausalRow, ComparisonRow, Inference
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "NamedMap",
     "Optimum",
     "PhotographEvidence",
+    "PhotographRow",
     "RegionRow",
     "Setting",
     "SweepRow",

@@ -10,6 +10,7 @@ from percep.study.attributions import ATTRIBUTIONS
 from percep.study.causal import BUDGETS, CurveRow, RegionRow
 from percep.study.criteria import Claim, Criterion, capitalised, display_name, evaluate_criteria, verdict
 from percep.study.evidence import FOOLED, Evidence
+from percep.study.photographs import PhotographRow, photograph_rows
 from percep.study.tables import (
     AssociationRow,
     CausalRow,
@@ -101,6 +102,7 @@ class Findings:
         comparisons: paired comparisons, corrected as one family.
         causal: the effect of restricting the perturbation to regions, in every variant.
         regions, curves: per photograph, of the main variant.
+        photographs: a row per photograph and variant, the main variant first.
         zero: how many maps of each kind were zero everywhere.
         statuses: of every photograph.
         labelled, missing: as in `VariantResult`, of the main variant.
@@ -115,6 +117,7 @@ class Findings:
     causal: list[CausalRow]
     regions: list[RegionRow]
     curves: list[CurveRow]
+    photographs: list[PhotographRow]
     zero: dict[str, int]
     statuses: dict[str, str]
     labelled: Mapping[str, bool]
@@ -152,9 +155,11 @@ def analyse(variants: Iterable[VariantResult], claim: Claim, shares: Sequence[fl
     ]
     associations = list(association_rows(main.name, pairs, evidence.confounds, shares, inference))
     causal = causal_rows(main.name, evidence.regions, inference)
+    photographs = photograph_rows(main.name, main.statuses, evidence, claim)
     for variant in remaining:
         sweep.append(_sweep_row(variant, claim, inference))
         causal += causal_rows(variant.name, variant.evidence.regions, inference)
+        photographs += photograph_rows(variant.name, variant.statuses, variant.evidence, claim)
         if variant.fooled:
             associations += _variant_associations(variant, shares, inference)
         del variant  # frees it before the next one is read
@@ -174,6 +179,7 @@ def analyse(variants: Iterable[VariantResult], claim: Claim, shares: Sequence[fl
         causal=causal,
         regions=evidence.regions,
         curves=evidence.curves,
+        photographs=photographs,
         zero=evidence.zero,
         statuses=main.statuses,
         labelled=main.labelled,

@@ -267,9 +267,7 @@ def _movement(batch: _Batch, attention: Tensor, random: Tensor) -> dict[str, Ten
     """How Grad-CAM moves, beside a random perturbation of the same SSIM."""
     noise = equal_size(batch.images, random, dissimilarity(batch.images, batch.delta))
     noisy = (batch.images + noise).clamp(0, 1)
-    return movement_maps(
-        batch.model, batch.images, batch.saved, noisy, batch.labels, batch.new_classes, attention
-    )
+    return movement_maps(batch.model, batch.images, batch.saved, noisy, batch.labels, batch.new_classes, attention)
 
 
 def _further_perturbations(

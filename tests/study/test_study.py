@@ -207,7 +207,9 @@ def test_regions_keep_the_share_of_the_gain_that_lies_inside(photographs):
     labels = torch.zeros(2, dtype=torch.int64)
     model = _Linear(slope, 0.0)
     texture = photographs.mean(1).double()
-    rows = region_rows(["a", "b"], model, photographs, delta, labels, None, attention, {}, texture, (0.25,), 2, generator)
+    rows = region_rows(
+        ["a", "b"], model, photographs, delta, labels, None, attention, {}, texture, (0.25,), 2, generator
+    )
     assert len(rows) == 2 * len(REGIONS) * 2
     gains = {(row.name, row.region): row.gain for row in rows if row.budget == "own"}
     for i, name in enumerate("ab"):

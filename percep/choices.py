@@ -57,5 +57,8 @@ CORRELATIONS: tuple[Correlation, ...] = get_args(Correlation)
 REGIONS = ("top", "outside", "matched", "shifted", "random")
 """Regions a study restricts a perturbation to: the top of Grad-CAM, and those it is compared with."""
 
+STRATA = ("attended_area", "confidence", "class_group")
+"""Splits of photographs whose associations a study compares: see `percep.study.strata`."""
+
 FROM_NAMES = "filename"
 """The value of data.labels for photographs whose names begin with their labels: see `percep.data.labels.NameLabels`."""

@@ -14,6 +14,7 @@ from percep.choices import (
     DATA_SOURCES,
     FROM_NAMES,
     REGIONS,
+    STRATA,
     Loss,
     Measure,
     Source,
@@ -274,7 +275,10 @@ class VariantConfig:
 
 @dataclass
 class StudyConfig:
-    """How much a study measures: see `percep.study.Depth`; `stages` models are randomised, and `sweep` repeats it."""
+    """How much a study measures: see `percep.study.Depth`; `stages` models are randomised, and `sweep` repeats it.
+
+    `strata` are the splits of photographs whose associations are compared, chosen before the run.
+    """
 
     block: int
     shares: list[float]
@@ -286,6 +290,7 @@ class StudyConfig:
     gradients: int
     resamples: int
     sweep: list[VariantConfig]
+    strata: list[str]
 
     def __post_init__(self) -> None:
         for name in ("block", "draws", "steps", "integration", "stages", "gradients"):
@@ -295,6 +300,8 @@ class StudyConfig:
             raise InputError(f"study.shares must lie in (0, 1/2], got {self.shares}")
         for name in self.baselines:
             _require_choice("study.baselines", name, ATTACK_NAMES)
+        for name in self.strata:
+            _require_choice("study.strata", name, STRATA)
 
 
 @dataclass

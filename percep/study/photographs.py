@@ -9,8 +9,9 @@ from torch import Tensor
 
 from percep.choices import CORRELATIONS
 from percep.study.criteria import Claim
+from percep.study.effects import gains
 from percep.study.evidence import FOOLED, Evidence
-from percep.study.tables import correlate, gains
+from percep.study.tables import correlate
 
 _MULTIPLIER = "multiplier"
 

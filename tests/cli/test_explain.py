@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from percep import models
+from percep.choices import REGIONS
 from percep.cli.main import main
 from percep.errors import UnavailableError
 from percep.report.study.paper import PAPER_TABLES
@@ -63,7 +64,11 @@ def test_a_study_of_small_photographs(capsys: pytest.CaptureFixture[str]) -> Non
     multiplier = associations[(associations["first"] == "multiplier") & (associations.statistic == "pearson")]
     assert set(multiplier.undefined) == {3}  # one multiplier everywhere under a mean
     regions = pd.read_csv("out/regions.csv")
-    assert set(regions.region) == {"top", "outside", "matched", "shifted", "random"} and len(regions) == 3 * 5 * 2
+    assert set(regions.region) == {*REGIONS, "appearing"} and len(regions) == 3 * 6 * 2
+    movement = pd.read_csv("out/movement.csv")
+    assert set(movement.second.dropna()) >= {"adversarial", "noise", "appearing", "disappearing"}
+    assert (movement.images + movement.undefined == 3).all() and len(summary["movement"]) == len(movement)
+    assert pd.read_csv("out/strata.csv").empty and summary["strata"] == []
     curves = pd.read_csv("out/curves.csv")
     assert set(curves.order) == {"gradcam", "another_image", "squared_perturbation", "random"}
     comparisons = pd.read_csv("out/comparisons.csv")

@@ -16,7 +16,8 @@ from percep.report.study.gallery import study_exhibits
 from percep.report.study.page import save_study_report
 from percep.study import Claim, Evidence, Findings, Inference, Measurements, VariantResult, analyse, photograph_evidence
 from percep.study.causal import BUDGETS, REGIONS, CurveRow, RegionRow
-from percep.study.findings import CURVES, PENDING
+from percep.study.effects import CURVES
+from percep.study.findings import PENDING
 from percep.study.movement import MOVEMENT
 from tests.report.test_attack_page import CLASS, HOSTILE, SIDE, shown
 from tests.support.chromium import show

@@ -18,6 +18,7 @@ from percep import models
 from percep.cli.main import main
 from percep.errors import InputError, UnavailableError
 from percep.models import Classifier
+from percep.report.study.tables import STUDY_TABLES
 from tests.support.command import complaint, enter, photograph, small_classifier, use_small_model
 from tests.support.processes import die_while_writing, finish, run, start
 
@@ -27,7 +28,6 @@ pytestmark = [
     pytest.mark.slow("studies are killed and continued, and shared by processes that meet"),
 ]
 
-TABLES = ("associations", "comparisons", "causal", "variants", "photographs", "regions", "curves")
 ARGUMENTS = (
     "task=explain",
     "study=quick",
@@ -80,7 +80,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def same(folder: Path | str, other: Path | str) -> None:
     """Two folders hold the same tables and pictures, byte for byte, and nothing that is half done."""
     folder, other = Path(folder), Path(other)
-    names = [*(f"{table}.csv" for table in TABLES), "summary.json", "plots.png", "panels.png"]
+    names = [*(f"{table}.csv" for table in STUDY_TABLES), "summary.json", "plots.png", "panels.png"]
     images = [path.relative_to(other).as_posix() for path in sorted(other.glob("adversarial/*.png"))]
     assert images
     assert images == [path.relative_to(folder).as_posix() for path in sorted(folder.glob("adversarial/*.png"))]
@@ -142,6 +142,7 @@ def test_a_folder_with_former_names_is_merged_and_continued(undisturbed: Path) -
     shutil.copytree(undisturbed, "former")
     record = json.loads(Path("former/run.json").read_text())
     record["settings"]["study"]["rivals"] = record["settings"]["study"].pop("baselines")
+    del record["settings"]["study"]["strata"]
     Path("former/run.json").write_text(json.dumps(record))
     for path in Path("former/parts").glob("*/examination/*/*.parquet"):
         table = pq.read_table(path)

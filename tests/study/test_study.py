@@ -37,9 +37,10 @@ from percep.study import (
     verdict,
 )
 from percep.study.causal import REGIONS, curve_rows, region_rows
+from percep.study.effects import causal_rows
 from percep.study.evidence import FOOLED, is_fooled, with_current_names
 from percep.study.perturbations import baseline_perturbation, equal_size, gradient_at, in_uniform_ball
-from percep.study.tables import OVERLAPS, Comparison, association_rows, causal_rows, comparison_rows
+from percep.study.tables import OVERLAPS, Comparison, association_rows, comparison_rows
 from tests.support.smooth_fields import smooth_fields
 
 INFERENCE = Inference(seed=0, level=0.95, resamples=999)
@@ -335,3 +336,30 @@ def test_records_of_former_names_are_read_under_the_present_ones():
     assert with_current_names(present) == present
     evidence = Evidence.of([present, PhotographEvidence("b", "not_found")])
     assert evidence.names == ["a"] and evidence.zero == {"multiplier": 1, "multiplier_random": 0, "gradcam": 1}
+
+
+def under_a_floor(multiplier: Tensor, control: Tensor, attention: Tensor) -> Evidence:
+    evidence = evidence_of(fields(5), fields(6), attention, fields(7), regions(0.3, 0.3))
+    return replace(evidence, changes=evidence.changes | {"multiplier": multiplier, "multiplier_random": control})
+
+
+def test_under_a_floor_the_multiplier_is_a_fourth_criterion():
+    attention, texture = fields(0), fields(7)
+    criteria = evaluate_criteria(CLAIM, under_a_floor(attention + fields(1), fields(2), attention), INFERENCE)
+    assert [criterion.name for criterion in criteria] == ["association", "control", "causal", "multiplier"]
+    assert [criterion.met for criterion in criteria] == [False, False, False, True]
+    assert verdict(criteria).endswith("falls in part on what the classifier looks at: 1 of 4 criteria are met")
+    fourth = criteria[3]
+    assert fourth.first > 0.5 and abs(fourth.second) < 0.1
+    assert "the multiplier of SSIM with Grad-CAM above" in fourth.sentence
+    confounded = under_a_floor(texture + fields(1), texture + fields(2), texture + fields(3))
+    assert evaluate_criteria(CLAIM, confounded, INFERENCE)[3].met is False
+
+
+def test_a_multiplier_that_says_no_more_than_its_control_meets_the_criterion_at_the_nominal_rate():
+    met, quick = 0, Inference(seed=0, level=0.95, resamples=99)
+    for trial in range(150):
+        attention = fields(2000 + 3 * trial)
+        found = under_a_floor(fields(2001 + 3 * trial), fields(2002 + 3 * trial), attention)
+        met += bool(evaluate_criteria(replace(CLAIM, statistic="spearman"), found, quick)[3].met)
+    assert met <= 12  # 2.5% of 150, and more in one of 1,000

@@ -75,6 +75,7 @@ VARIANTS = (
     *_criterion("Association", "association"),
     *_criterion("Above the control", "control"),
     *_criterion("Above the other region", "causal"),
+    *_criterion("Multiplier above the control", "multiplier"),
     Column("Problem", lambda row: row.problem),
 )
 ASSOCIATIONS = (
@@ -88,8 +89,10 @@ ASSOCIATIONS = (
     _column("High", "high"),
     _column("Chance", "chance"),
     _column("Toroidal shift p", "shift_p", number),
+    _column("Shift p, Holm", "shift_adjusted", number),
     _column("Other images", "other"),
     _column("Permutation p", "exchange_p", number),
+    _column("Permutation p, Holm", "exchange_adjusted", number),
     _column("Images", "images", number),
     _column("Undefined", "undefined", number),
 )
@@ -121,4 +124,33 @@ CAUSAL = (
     _column("High", "flipped_high"),
     _column("Out of reach", "out_of_reach", number),
     _column("Texture distance", "distance"),
+    _column("Gain per unit of 1 − SSIM", "per_unit"),
+    _column("Low", "per_unit_low"),
+    _column("High", "per_unit_high"),
+)
+MOVEMENT = (
+    Column("Question", lambda row: row.question),
+    Column("First", lambda row: row.first, display_name),
+    Column("Second", lambda row: row.second, display_name),
+    Column("Statistic", lambda row: row.statistic, display_name),
+    _column("Area", "share"),
+    _column("Mean", "estimate"),
+    _column("Low", "low"),
+    _column("High", "high"),
+    _column("Images", "images", number),
+    _column("Undefined", "undefined", number),
+)
+STRATA = (
+    Column("Split", lambda row: row.split, words),
+    Column("Group", lambda row: row.group),
+    _column("Median", "threshold"),
+    _column("Mean", "estimate"),
+    _column("Low", "low"),
+    _column("High", "high"),
+    _column("Images", "images", number),
+    _column("Undefined", "undefined", number),
+    _column("In neither", "outside", number),
+    _column("Difference", "difference"),
+    _column("p", "p_value", number),
+    _column("p, Holm", "adjusted", number),
 )

@@ -8,7 +8,15 @@ from percep.report.common.columns import words
 from percep.report.common.embedded import Legend, budget_legend, gradcam_legend, ssim_legend
 from percep.report.common.page import Facts, save_page
 from percep.report.common.verdict import remarks, warnings
-from percep.report.study.columns import ASSOCIATIONS, CAUSAL, COMPARISONS, VARIANTS, photograph_columns
+from percep.report.study.columns import (
+    ASSOCIATIONS,
+    CAUSAL,
+    COMPARISONS,
+    MOVEMENT,
+    STRATA,
+    VARIANTS,
+    photograph_columns,
+)
 from percep.report.study.gallery import StudyExhibit
 from percep.report.study.plots import study_plots
 from percep.report.study.tables import study_accuracy
@@ -56,6 +64,10 @@ def save_study_report(
         comparison_columns=COMPARISONS,
         causal=findings.causal,
         causal_columns=CAUSAL,
+        movement=findings.movement,
+        movement_columns=MOVEMENT,
+        strata=findings.strata,
+        strata_columns=STRATA,
         photographs=[row for row in findings.photographs if row.variant == findings.sweep[0].name],
         photograph_columns=photograph_columns(findings.claim),
         anchors={name: f"photograph-{place}" for place, name in enumerate(exhibits, start=1)},
@@ -88,4 +100,5 @@ _FIGURES = {
     "association": "Association",
     "control": "Above the control",
     "causal": "Effect above the other region",
+    "multiplier": "Multiplier above the control",
 }

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from percep.report.common.columns import Column
 from percep.report.common.latex import write_latex
-from percep.report.study.columns import ASSOCIATIONS, CAUSAL, COMPARISONS, VARIANTS
+from percep.report.study.columns import ASSOCIATIONS, CAUSAL, COMPARISONS, MOVEMENT, STRATA, VARIANTS
 from percep.study import AssociationRow, Findings
 
 
@@ -20,6 +20,8 @@ _TABLES: Mapping[str, tuple[Sequence[Column], Callable[[Findings], Sequence[obje
     "associations": (ASSOCIATIONS, _by_variant),
     "comparisons": (COMPARISONS, lambda findings: findings.comparisons),
     "causal": (CAUSAL, lambda findings: findings.causal),
+    "movement": (MOVEMENT, lambda findings: findings.movement),
+    "strata": (STRATA, lambda findings: findings.strata),
 }
 
 PAPER_TABLES = tuple(_TABLES)

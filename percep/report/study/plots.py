@@ -15,7 +15,7 @@ from percep.report.common.plot import LIGHT, Plot, Theme, plot, save_figure, the
 from percep.study import AssociationRow, CausalRow, Criterion, CurveRow, Findings
 from percep.study.causal import BUDGETS
 from percep.study.criteria import capitalised, display_name
-from percep.study.findings import CURVES
+from percep.study.effects import CURVES
 from percep.study.photographs import association_key, gain_key, values_by_name
 
 # Pixels. At this width the text can be read where a plot is shown 400 pixels wide.
@@ -209,19 +209,23 @@ def _sweep(findings: Findings) -> list[Chart]:
             "difference in the share of the gain in margin, by variant",
             percent=True,
         ),
+        "multiplier": Chart(
+            (),
+            f"difference in {statistic}",
+            "Multiplier above the control",
+            "under a floor, of SSIM's multiplier, by variant",
+        ),
     }
     main = findings.sweep[0]
     marks: dict[str, list[Mark]] = {name: [] for name in empty}
     for row in findings.sweep:
         for criterion in row.criteria:
-            if criterion.name not in marks:
-                continue
             found, values = criterion.interval, _values(findings, row.name, criterion)
             label = row.name.removeprefix(f"{main.model}, ")
             marks[criterion.name].append(
                 Mark(label, found.estimate, found.low, found.high, values, row.name == main.name)
             )
-    return [replace(chart, marks=marks[name]) for name, chart in empty.items()]
+    return [replace(chart, marks=marks[name]) for name, chart in empty.items() if marks[name]]
 
 
 def _values(findings: Findings, variant: str, criterion: Criterion) -> tuple[float, ...]:
@@ -235,6 +239,7 @@ def _values(findings: Findings, variant: str, criterion: Criterion) -> tuple[flo
         "association": (correlated(claim.change),),
         "control": (correlated("first_order"), correlated(claim.control)),
         "causal": (gain_key("top"), gain_key(claim.region)),
+        "multiplier": (correlated("multiplier"), correlated(f"multiplier_{claim.control}")),
     }
     first, *rest = (values_by_name(findings.photographs, variant, key) for key in keys[criterion.name])
     if not rest:

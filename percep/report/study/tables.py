@@ -14,20 +14,24 @@ from percep.study import (
     ComparisonRow,
     CurveRow,
     Findings,
+    MovementRow,
     PhotographRow,
     RegionRow,
+    StratumRow,
 )
 
 _TABLES: Mapping[str, tuple[type, Callable[[Findings], Sequence[object]]]] = {
     "associations": (AssociationRow, lambda findings: findings.associations),
     "comparisons": (ComparisonRow, lambda findings: findings.comparisons),
     "causal": (CausalRow, lambda findings: findings.causal),
+    "movement": (MovementRow, lambda findings: findings.movement),
+    "strata": (StratumRow, lambda findings: findings.strata),
     "regions": (RegionRow, lambda findings: findings.regions),
     "curves": (CurveRow, lambda findings: findings.curves),
 }
 
 STUDY_TABLES = (*_TABLES, "variants", "photographs")
-"""Over photographs are variants, associations, comparisons and causal; the others have rows per photograph."""
+"""Regions, curves and photographs have rows per photograph; the others are over photographs."""
 
 
 def write_study_table(path: Path, name: str, findings: Findings) -> None:
@@ -115,6 +119,8 @@ def summarise_study(findings: Findings, classes: int | None = None) -> dict[str,
         "associations": [_finite_values(asdict(row)) for row in findings.associations],
         "comparisons": [_finite_values(asdict(row)) for row in findings.comparisons],
         "causal": [_finite_values(asdict(row)) for row in findings.causal],
+        "movement": [_finite_values(asdict(row)) for row in findings.movement],
+        "strata": [_finite_values(asdict(row)) for row in findings.strata],
         "zero_maps": findings.zero,
     }
 

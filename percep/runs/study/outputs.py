@@ -24,7 +24,7 @@ from percep.runs.engine.checkpoints import Checkpoints
 from percep.runs.engine.manifest import Manifest, read_manifest
 from percep.runs.settings import validated
 from percep.runs.study.passes import ScreenedPhotograph
-from percep.runs.study.variants import Variant, claim_of, inference_of, variants_of
+from percep.runs.study.variants import Variant, claim_of, imagenet_first_class, inference_of, variants_of
 from percep.study import Evidence, Findings, PhotographEvidence, VariantResult, analyse
 from percep.study.evidence import with_current_names
 
@@ -95,7 +95,14 @@ def merge_study(folder: Path) -> str:
     if not main.fooled:
         raise InputError("no photograph was fooled, so there is nothing to explain: allow more with ball.mean")
     variants = chain([main], (_variant(folder, variant, manifest, exhibits) for variant in others))
-    findings = analyse(variants, claim_of(config), config.study.shares, inference_of(config))
+    findings = analyse(
+        variants,
+        claim_of(config),
+        config.study.shares,
+        inference_of(config),
+        config.study.strata,
+        imagenet_first_class(config.model, manifest.classes),
+    )
     figures = _figures(folder, findings, main.evidence, exhibits)
     outputs = _outputs(folder, manifest, findings, exhibits) | figures
     if config.report.vector:

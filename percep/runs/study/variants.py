@@ -6,7 +6,8 @@ from typing import cast
 from percep.attacks.criteria import Loss
 from percep.errors import InputError
 from percep.models import Source
-from percep.runs.config import ExplainTask, VariantConfig
+from percep.models.classes import IMAGENET, IMAGENET_CLASSES
+from percep.runs.config import ExplainTask, ModelConfig, VariantConfig
 from percep.study.criteria import Claim
 from percep.study.measurement import Depth
 from percep.study.perturbations import Setting
@@ -65,6 +66,18 @@ def claim_of(config: ExplainTask) -> Claim:
 def inference_of(config: ExplainTask) -> Inference:
     """Of every interval and test."""
     return Inference(config.seed, config.criteria.level, config.study.resamples)
+
+
+def imagenet_first_class(model: ModelConfig, logits: int | None) -> int | None:
+    """Index of the logit of ImageNet's first class; None of a network whose classes are not known to be its thousand.
+
+    Args:
+        model: of the configuration.
+        logits: how many the network has, where known.
+    """
+    known = model.categories == IMAGENET if model.categories is not None else model.source != "custom"
+    first_class = model.first_class or 0
+    return first_class if known and logits == first_class + IMAGENET_CLASSES else None
 
 
 def _variant_of(config: ExplainTask, number: int, variant: VariantConfig) -> Variant:

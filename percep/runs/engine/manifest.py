@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from percep.choices import ATTRIBUTION_NAMES
 from percep.errors import InputError
 from percep.runs.engine.atomic import atomic, is_remains, remove_remains
 from percep.runs.engine.checkpoints import begun
@@ -16,7 +17,7 @@ _FREE = ("output", "data.workers", "report.vector")
 _FORMER = {"basis": "provenance"}
 _FORMER_SETTINGS = {"study": {"rivals": "baselines"}}
 """What keys were called in runs of earlier versions, and settings, by their group."""
-_ADDED_SETTINGS: Mapping[str, Mapping[str, Any]] = {"study": {"strata": []}}
+_ADDED_SETTINGS: Mapping[str, Mapping[str, Any]] = {"study": {"attributions": [*ATTRIBUTION_NAMES], "strata": []}}
 """Settings that runs of earlier versions lack, by their group, with values that do what these versions did."""
 
 

@@ -44,7 +44,7 @@ OVERLAPS: tuple[Overlap, ...] = get_args(Overlap)
 
 _EXCHANGED = 200
 """Images whose maps are exchanged; all pairs of them are compared."""
-_REFINED = 40
+_REFINED = 20
 
 _OVERLAP: dict[Overlap, Callable[..., Statistic]] = {
     "iou": iou,
@@ -74,10 +74,10 @@ class Inference:
 
     @property
     def refined(self) -> int:
-        """Draws of a permutation test whose p-value is small: 40 times as many.
+        """Draws of a permutation test whose p-value is small: 20 times as many as resamples.
 
         Holm's correction over T tests compares the least p-value with (1 - level) / T. With the 9,999 resamples of
-        study=full these are the 20 T / (1 - level) draws that p-values of that size need, for 1,000 tests at 0.95.
+        study=full these are the 20 T / (1 - level) draws that p-values of that size need, for 500 tests at 0.95.
         """
         return _REFINED * self.resamples
 

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from percep.study import Evidence
+from percep.study import ComparisonRow, Evidence, Inference
 from percep.study.causal import BUDGETS
 from percep.study.effects import causal_comparisons, causal_rows
 from percep.study.tables import comparison_rows
-from tests.support.planted_evidence import FAST, NAMES, region
+from tests.support.planted_evidence import FAST, NAMES, ONLY_MEANS, region
 
 
 def planted(slopes: dict[str, float], seed: int = 0) -> Evidence:
@@ -22,8 +22,8 @@ def planted(slopes: dict[str, float], seed: int = 0) -> Evidence:
     return Evidence(names=NAMES, regions=rows)
 
 
-def compared(evidence: Evidence, question: str):
-    rows = comparison_rows(causal_comparisons(evidence, (0.2,)), FAST)
+def compared(evidence: Evidence, question: str, inference: Inference = FAST) -> dict[str, ComparisonRow]:
+    rows = comparison_rows(causal_comparisons(evidence, (0.2,)), inference)
     return {row.second: row for row in rows if row.question.startswith(question)}
 
 
@@ -60,6 +60,6 @@ def test_a_region_without_mass_is_undefined_and_counted() -> None:
 def test_equal_slopes_are_told_apart_at_the_nominal_rate() -> None:
     p_values = []
     for seed in range(200):
-        found = compared(planted({"top": 1.0, "matched": 1.0}, seed), "gain per unit")
+        found = compared(planted({"top": 1.0, "matched": 1.0}, seed), "gain per unit", ONLY_MEANS)
         p_values.append(found["matched"].p_value)
     assert 2 <= (np.array(p_values) <= 0.05).sum() <= 21  # a binomial of 0.05 in all but one of 1,000

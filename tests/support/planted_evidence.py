@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping
 
+import numpy as np
 from torch import Tensor
 
+from percep.explain import Interval
 from percep.study import Claim, Evidence, Inference, RegionRow
 from tests.support.smooth_fields import smooth_fields
 
@@ -11,6 +13,17 @@ COUNT, SIDE = 24, 12
 NAMES = [f"photograph {i}" for i in range(COUNT)]
 CLAIM = Claim("dissimilarity", "gradcam", "partial_spearman", "random", "matched", 0.2)
 FAST = Inference(seed=0, level=0.95, resamples=99)
+
+
+class _OnlyMeans(Inference):
+    """Without bootstraps, for simulations of p-values."""
+
+    def interval(self, values: np.ndarray) -> Interval:
+        known = values[~np.isnan(values)]
+        return Interval(float(known.mean()), np.nan, np.nan, "none", len(known), len(values) - len(known))
+
+
+ONLY_MEANS = _OnlyMeans(seed=0, level=0.95, resamples=99)
 
 
 def fields(seed: int) -> Tensor:

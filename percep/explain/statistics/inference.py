@@ -1,8 +1,8 @@
 """Inference over images: bootstrap intervals, paired tests and their correction. The image is the unit throughout.
 
 Pixels of one image are dependent, so no test treats them as a sample: a statistic is one number per image, and images
-are resampled or paired here, shifted or exchanged in `percep.explain.statistics.permutation`. Undefined values, NaN, are
-left out of a test and counted in every result.
+are resampled or paired here, shifted or exchanged in `percep.explain.statistics.permutation`. Undefined values (NaN)
+are left out of a test and counted in every result.
 """
 
 import math
@@ -14,7 +14,6 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
 from percep.errors import InputError
@@ -168,8 +167,10 @@ def holm(p_values: ArrayLike) -> np.ndarray:
     p_values = np.asarray(p_values, dtype=np.float64)
     adjusted = np.full_like(p_values, np.nan)
     known = ~np.isnan(p_values)
-    if known.any():
-        adjusted[known] = multipletests(p_values[known], method="holm")[1]
+    tested = p_values[known]
+    order = np.argsort(tested)
+    stepped = np.maximum.accumulate(tested[order] * np.arange(len(tested), 0, -1)).clip(max=1)
+    adjusted[known] = stepped[np.argsort(order)]
     return adjusted
 
 

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import sparse
+import torch
+from torch.nn import functional
 
 from percep.errors import InputError
 from percep.explain.statistics.inference import Alternative, Seed
@@ -25,6 +26,10 @@ _TIED = 1e-9
 """Differences below this are rounding error."""
 _HELD = 10**6
 """Drawn numbers in memory at a time; results do not depend on it."""
+_ROUNDED = 1e-6
+"""Means of float32 numbers of at most 1 that differ by less are taken for equal."""
+_LANES = 16
+"""Statistics are summed in multiples of so many, which is several times as fast."""
 
 
 @dataclass(frozen=True)
@@ -257,17 +262,17 @@ def _count(
 ) -> np.ndarray:
     """How many of `draws` means are at least as extreme as the observed ones, `(T,)`."""
     images, choices, tests = table.shape
-    columns = np.ascontiguousarray(table).reshape(images * choices, tests)
+    scale = np.maximum(np.abs(table).max((0, 1)), np.finfo(np.float64).tiny)
+    padded = torch.zeros(images * choices, -(-tests // _LANES) * _LANES)
+    padded[:, :tests] = torch.from_numpy((table / scale).reshape(images * choices, tests))
     first = np.arange(images) * choices
-    limit = _extremeness(observed, alternative) - _TIED
+    limit = _extremeness(observed / scale, alternative) - _ROUNDED
     rows = max(1, _HELD // images)
     extreme = np.zeros(tests, dtype=np.int64)
     for done in range(0, draws, rows):
-        size = min(rows, draws - done)
-        places = (choose(random, size) + first).astype(np.int32).ravel()
-        ends = np.arange(0, size * images + 1, images, dtype=np.int32)
-        chosen = sparse.csr_array((np.ones(size * images), places, ends), shape=(size, len(columns)))
-        extreme += (_extremeness(chosen @ columns / images, alternative) >= limit).sum(0)
+        places = torch.from_numpy(choose(random, min(rows, draws - done)) + first)
+        means = functional.embedding_bag(places, padded, mode="sum").numpy()[:, :tests] / images
+        extreme += (_extremeness(means, alternative) >= limit).sum(0)
     return extreme
 
 

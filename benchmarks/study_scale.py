@@ -1,9 +1,9 @@
 """The paper's question on the paper's network: `python -m benchmarks.study_scale photographs=DIR network=FILE`.
 
-MobileNetV2 on every photograph that it classifies correctly, then EfficientNet-Lite0 on the same photographs, each with
-the full study at a mean of 0.999 and with its criteria at a mean of 0.9999 and a floor of 0.95; then what the two networks
-say of each other's perturbations. Results are in `benchmarks/results/study-scale.json`, figures in `docs`. It takes some
-hours on two cores; an interrupted run is continued by the same command.
+MobileNetV2 on every photograph that it classifies correctly, then EfficientNet-Lite0 on the same photographs, each
+with the full study at a mean of 0.999 and with its criteria at a mean of 0.9999 and a floor of 0.95; then what the two
+networks say of each other's perturbations. Results are in `benchmarks/results/study-scale.json`, figures in `docs`.
+It takes some hours on two cores; an interrupted run is continued by the same command.
 """
 
 import csv

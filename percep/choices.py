@@ -54,6 +54,9 @@ Correlation = Literal["pearson", "spearman", "partial_spearman"]
 
 CORRELATIONS: tuple[Correlation, ...] = get_args(Correlation)
 
+ATTRIBUTION_NAMES = ("gradcam", "integrated_gradients", "occlusion")
+"""Attributions that a study has names for: see `percep.study.ATTRIBUTIONS`. Others have import paths."""
+
 REGIONS = ("top", "outside", "matched", "shifted", "random")
 """Regions a study restricts a perturbation to: the top of Grad-CAM, and those it is compared with."""
 

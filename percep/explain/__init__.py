@@ -11,7 +11,7 @@ from percep.explain.interventions.controls import (
     weight_layers,
     wrong_classes,
 )
-from percep.explain.interventions.curves import Curve, deletion, insertion
+from percep.explain.interventions.curves import Curve, curves, deletion, insertion
 from percep.explain.interventions.regions import (
     MatchedRegion,
     Restricted,
@@ -89,6 +89,7 @@ __all__ = [
     "centred_gaussian",
     "confound_maps",
     "contribution_maps",
+    "curves",
     "deletion",
     "derangement",
     "dissimilarity",

@@ -1,5 +1,6 @@
 """The study of the paper's question: does the perturbation fall on what the classifier looks at?"""
 
+from percep.study.attributions import ATTRIBUTIONS, AttributionFunction, StudyAttribution
 from percep.study.causal import CurveRow, RegionRow
 from percep.study.criteria import Claim, Criterion, evaluate_criteria, verdict
 from percep.study.displacement import MovementRow
@@ -13,8 +14,10 @@ from percep.study.strata import StratumRow
 from percep.study.tables import AssociationRow, ComparisonRow, Inference
 
 __all__ = [
+    "ATTRIBUTIONS",
     "CONTROLS",
     "AssociationRow",
+    "AttributionFunction",
     "BlockMap",
     "CausalRow",
     "Claim",
@@ -34,6 +37,7 @@ __all__ = [
     "RegionRow",
     "Setting",
     "StratumRow",
+    "StudyAttribution",
     "SweepRow",
     "VariantResult",
     "across_networks",

@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from percep.explain import Interval
-from percep.study.attributions import ATTRIBUTIONS
+from percep.study.attributions import attribution_title, is_attribution
 from percep.study.effects import gains
 from percep.study.evidence import Evidence
 from percep.study.tables import Correlation, Inference, correlate
@@ -114,11 +114,11 @@ def verdict(criteria: Sequence[Criterion]) -> str:
 
 def display_name(name: str) -> str:
     """The name of a map, region, perturbation or statistic as reports print it."""
+    if is_attribution(name):
+        return attribution_title(name)
     kind, randomised, stage = name.partition("_randomised_")
     if randomised:
         return f"randomised model {stage}" if kind == "model" else f"{display_name(kind)} of randomised model {stage}"
-    if name in ATTRIBUTIONS:
-        return ATTRIBUTIONS[name].title
     return _DISPLAY_NAMES.get(name, name.replace("_", " "))
 
 

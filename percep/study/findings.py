@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import Tensor
 
-from percep.study.attributions import ATTRIBUTIONS
+from percep.study.attributions import is_attribution
 from percep.study.causal import CurveRow, RegionRow
 from percep.study.criteria import Claim, Criterion, capitalised, display_name, evaluate_criteria, verdict
 from percep.study.displacement import MovementRow, movement_comparisons, movement_rows
@@ -195,8 +195,8 @@ def _main_associations(main: VariantResult, shares: Sequence[float], inference: 
     pairs = [
         (change, values, name, evidence.attention[name])
         for change, values in evidence.changes.items()
-        for name in ATTRIBUTIONS
-        if name in evidence.attention
+        for name in evidence.attention
+        if is_attribution(name)
     ]
     return list(association_rows(main.name, pairs, evidence.confounds, shares, inference))
 
@@ -255,7 +255,7 @@ def _controls(
         measure(name, maps, "gradcam")
     change = evidence.changes["dissimilarity"]
     for name in attention:
-        if name not in ATTRIBUTIONS:
+        if not is_attribution(name):
             measure("dissimilarity", change, name)
         else:  # its row is in the table already, with tests
             names = ("dissimilarity", name)

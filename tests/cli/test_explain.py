@@ -2,6 +2,8 @@
 
 import json
 import re
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -122,7 +124,7 @@ def test_a_targeted_study_judges_its_target() -> None:
         ("criteria.region=here", "criteria.region must be one of outside, matched, shifted, random"),
         ("criteria.statistic=kendall", "criteria.statistic must be one of pearson, spearman, partial_spearman"),
         ("study.baselines=[pgd]", "study.baselines must be one of"),
-        ("study.gradients=3", "gradients must be at least 20"),
+        ("study.baselines=[ddn]", "gradients must be at least 20"),
         ("study.sweep=[{floor: 2}]", "study.sweep: floor must lie in (0, 1)"),
         ("study.sweep=[{window: uniform, size: 4, stride: 9}]", "window stride must lie in [1, 4]"),
         ("study.sweep=[{mean: 0.7}]", "holds efficientnet_lite0, mean 0.7 more than once"),
@@ -139,6 +141,71 @@ def test_mistakes_are_one_line(override: str, message: str, capsys: pytest.Captu
         arguments.append("ball.mean=0.7")
     line = complaint(capsys, *arguments, "study.sweep=[]" if "sweep" not in override else "seed=0", override)
     assert message in line
+
+
+OWN = """import torch
+
+
+def plain_gradient(model, images, labels):
+    chosen = model(images.requires_grad_()).gather(1, labels[:, None])
+    return torch.autograd.grad(chosen.sum(), images)[0].abs().sum(1)
+
+
+def too_small(model, images, labels):
+    return images[:, 0, 1:]
+"""
+
+
+@pytest.fixture
+def own_maps(elsewhere: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A file of the working folder with functions."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    Path("own_maps.py").write_text(OWN)
+    yield
+    sys.modules.pop("own_maps", None)
+
+
+@pytest.mark.slow("runs a study")
+@pytest.mark.usefixtures("small_model", "own_maps")
+def test_an_attribution_of_ones_own_by_its_import_path(capsys: pytest.CaptureFixture[str]) -> None:
+    command = ("study.sweep=[]", "study.attributions=[integrated_gradients,own_maps.plain_gradient]")
+    _run(*command)
+    rows = pd.read_csv("out/associations.csv")
+    own = rows[(rows["second"] == "own_maps.plain_gradient") & (rows["first"] == "dissimilarity")]
+    assert own.shift_p.notna().all() and set(own.statistic) >= {"pearson", "spearman", "partial_spearman", "iou"}
+    assert set(rows[rows.shift_p.notna()].second) == {"gradcam", "integrated_gradients", "own_maps.plain_gradient"}
+    assert "occlusion" not in set(rows.second)
+    page = Path("out/report.html").read_text()
+    assert page.count("plain gradient of the original of") == 3 and "own_maps.plain" not in page.split("<article")[1]
+    _run(*command)  # which is continued
+    Path("own_maps.py").write_text(OWN.replace(".abs()", ".square()"))
+    sys.modules.pop("own_maps")
+    capsys.readouterr()
+    line = complaint(capsys, *QUICK, "output=out", *command)
+    assert "differs: code of attribution own_maps.plain_gradient was " in line
+    Path("own_maps.py").unlink()
+    sys.modules.pop("own_maps")
+    assert main(["task=merge", "output=out"]) == 0  # which needs no code
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("grad_cam", "study.attributions: unknown 'grad_cam': did you mean gradcam? known are gradcam, integrated"),
+        ("gradcam,gradcam", "study.attributions names gradcam more than once"),
+        ("own_maps.nothing", "attribution own_maps.nothing cannot be imported"),
+        ("own_maps.torch", "attribution own_maps.torch is a module, not a function of model, images and labels"),
+        ("own_maps.too_small", "attribution own_maps.too_small returns maps of shape (2, 31, 32), not (2, 32, 32)"),
+    ],
+)
+@pytest.mark.usefixtures("small_model", "own_maps")
+def test_an_attribution_that_will_not_do_is_told_before_anything_is_computed(
+    entry: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = complaint(capsys, *QUICK, "output=out", f"study.attributions=[{entry}]")
+    assert message in line
+    assert not Path("out/parts").exists() and not Path("out/run.json").exists()
 
 
 @pytest.mark.slow("the real networks, on whole photographs")

@@ -310,7 +310,7 @@ def test_baselines_and_the_uniform_ball_spend_the_same_as_the_attack(photographs
     assert ((directions[0] * directions[1]).sum(1) > 0.99).all()
 
     offset = float((photographs * slope).flatten(1).sum(1).max()) + 0.5
-    attacked = baseline_perturbation("pgd_l2", _Linear(slope, offset), photographs, labels, None, 20, budget)
+    attacked = baseline_perturbation("pgd_l2", _Linear(slope, offset), photographs, uniform, labels, None, 10, budget)
     torch.testing.assert_close(dissimilarity(photographs, attacked), budget, rtol=1e-5, atol=0.0)
     assert ((attacked * slope).flatten(1).sum(1) > 0).all()
     zero = equal_size(photographs, torch.zeros_like(photographs), budget)

@@ -10,7 +10,7 @@ from percep.report.common.colours import gradcam_colours
 from percep.report.common.embedded import BUDGET_SCALE, Layers, layers, webp_uri
 from percep.report.common.panel import Prediction
 from percep.study import Measurements
-from percep.study.attributions import ATTRIBUTIONS
+from percep.study.attributions import is_attribution
 from percep.study.criteria import capitalised, display_name
 
 _HIGH = 0.99
@@ -83,8 +83,10 @@ def _maps(name: str, measurements: Measurements, image: int) -> tuple[DrawnMap, 
     for change, maps in measurements.changes.items():
         if change != "dissimilarity":  # has the SSIM map
             maps_drawn.append(_change(name, change, maps[image]))
-    for attribution in ATTRIBUTIONS:
-        values = measurements.attention[attribution][image]
+    for attribution, maps in measurements.attention.items():
+        if not is_attribution(attribution):
+            continue
+        values = maps[image]
         note = "" if values.any() else "zero everywhere"
         high = values.flatten().double().quantile(_HIGH).to(values)
         # A few pixels may stand out so far that the others could not be told apart.

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from percep.choices import ATTRIBUTION_NAMES
 from percep.errors import InputError
 from percep.runs.engine.atomic import atomic, is_remains, remove_remains
 from percep.runs.engine.checkpoints import begun
@@ -16,8 +17,8 @@ _FREE = ("output", "data.workers")
 _FORMER = {"basis": "provenance"}
 _FORMER_SETTINGS = {"study": {"rivals": "baselines"}}
 """What keys were called in runs of earlier versions, and settings, by their group."""
-_ADDED_SETTINGS: Mapping[str, Mapping[str, Any]] = {"study": {"strata": []}}
-"""Settings that runs of earlier versions lack, by their group, with values that do what these versions did."""
+_ADDED_SETTINGS = {"study": {"attributions": [*ATTRIBUTION_NAMES], "strata": []}}
+"""Settings that runs of earlier versions do not have, and what was done then."""
 
 
 @dataclass(frozen=True)
@@ -76,15 +77,14 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         content = json.loads((folder / _FILE).read_text(encoding="utf-8"))
         manifest = Manifest(**_renamed(content, _FORMER))
-        groups = (_FORMER_SETTINGS.keys() | _ADDED_SETTINGS.keys()) & manifest.settings.keys()
-        present = {group: _present(group, manifest.settings[group]) for group in groups}
+        groups = _FORMER_SETTINGS.keys() & manifest.settings.keys()
+        present = {
+            group: {**_ADDED_SETTINGS.get(group, {}), **_renamed(manifest.settings[group], _FORMER_SETTINGS[group])}
+            for group in groups
+        }
         return replace(manifest, settings={**manifest.settings, **present})
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise InputError(f"output folder {folder} holds no run: give that of a run with output=FOLDER") from error
-
-
-def _present(group: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {**_ADDED_SETTINGS.get(group, {}), **_renamed(settings, _FORMER_SETTINGS.get(group, {}))}
 
 
 def _renamed(values: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:

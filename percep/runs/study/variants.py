@@ -129,4 +129,5 @@ def _depth(config: ExplainTask, *, full: bool) -> Depth:
         integration=study.integration,
         baselines=tuple(study.baselines),
         gradients=study.gradients,
+        attributions=tuple(study.attributions),
     )

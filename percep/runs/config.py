@@ -5,7 +5,7 @@ Neither torch nor hydra is imported here: a misspelt key is found without them.
 
 import difflib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, get_args
 
 from percep.choices import (
@@ -276,8 +276,8 @@ class VariantConfig:
 class StudyConfig:
     """How much a study measures: see `percep.study.Depth`; `stages` models are randomised, and `sweep` repeats it.
 
-    `attributions` are names, and import paths, which have a dot.
-    `strata` are the splits of photographs whose associations are compared, chosen before the run.
+    `attributions` are names, and import paths, which have a dot. `strata` are the splits of photographs whose
+    associations are compared, chosen before the run.
     """
 
     block: int
@@ -301,12 +301,12 @@ class StudyConfig:
             raise InputError(f"study.shares must lie in (0, 1/2], got {self.shares}")
         for name in self.baselines:
             _require_choice("study.baselines", name, ATTACK_NAMES)
+        for name in self.strata:
+            _require_choice("study.strata", name, STRATA)
         for name in self.attributions:
             if "." not in name and name not in ATTRIBUTION_NAMES:
                 raise InputError(_unknown("study.attributions", name, ATTRIBUTION_NAMES) + ", and import paths")
         _require_distinct("study.attributions", self.attributions)
-        for name in self.strata:
-            _require_choice("study.strata", name, STRATA)
 
 
 @dataclass
@@ -327,6 +327,13 @@ class CriteriaConfig:
 
 
 @dataclass
+class StudyReportConfig:
+    """What a study writes beside its page: with `vector` also figures as PDF and tables in LaTeX."""
+
+    vector: bool = False
+
+
+@dataclass
 class ExplainTask(Attacks, BatchTask):
     """task=explain: whether perturbations fall on what the classifier looks at."""
 
@@ -334,6 +341,7 @@ class ExplainTask(Attacks, BatchTask):
     attack: BallAttackConfig
     study: StudyConfig
     criteria: CriteriaConfig
+    report: StudyReportConfig = field(default_factory=StudyReportConfig)  # not in run folders of earlier versions
 
     def __post_init__(self) -> None:
         super().__post_init__()

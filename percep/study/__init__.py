@@ -10,6 +10,7 @@ from percep.study.findings import Findings, SweepRow, VariantResult, analyse
 from percep.study.measurement import Depth, Measurements, measure
 from percep.study.networks import NetworkRow, across_networks
 from percep.study.perturbations import CONTROLS, Optimum, Setting, optimum
+from percep.study.photographs import PhotographRow
 from percep.study.strata import StratumRow
 from percep.study.tables import AssociationRow, ComparisonRow, Inference
 
@@ -34,6 +35,7 @@ __all__ = [
     "NetworkRow",
     "Optimum",
     "PhotographEvidence",
+    "PhotographRow",
     "RegionRow",
     "Setting",
     "StratumRow",

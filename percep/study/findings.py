@@ -13,6 +13,7 @@ from percep.study.displacement import MovementRow, movement_comparisons, movemen
 from percep.study.effects import CausalRow, causal_comparisons, causal_rows
 from percep.study.evidence import FOOLED, Evidence
 from percep.study.family import Family
+from percep.study.photographs import PhotographRow, photograph_rows
 from percep.study.strata import StratumRow, stratum_rows
 from percep.study.tables import (
     AssociationRow,
@@ -102,6 +103,7 @@ class Findings:
         movement: how attention moves, and where the perturbation lies, in the main variant.
         strata: the association in groups of photographs of the main variant.
         regions, curves: per photograph, of the main variant.
+        photographs: a row per photograph and variant, the main variant first.
         zero: how many maps of each kind were zero everywhere.
         statuses: of every photograph.
         labelled, missing: as in `VariantResult`, of the main variant.
@@ -118,6 +120,7 @@ class Findings:
     strata: list[StratumRow]
     regions: list[RegionRow]
     curves: list[CurveRow]
+    photographs: list[PhotographRow]
     zero: dict[str, int]
     statuses: dict[str, str]
     labelled: Mapping[str, bool]
@@ -158,9 +161,11 @@ def analyse(
     sweep = [_sweep_row(main, claim, inference)]
     associations = _main_associations(main, shares, inference)
     causal = causal_rows(main.name, evidence.regions, inference)
+    photographs = photograph_rows(main.name, main.statuses, evidence, claim)
     for variant in remaining:
         sweep.append(_sweep_row(variant, claim, inference))
         causal += causal_rows(variant.name, variant.evidence.regions, inference)
+        photographs += photograph_rows(variant.name, variant.statuses, variant.evidence, claim)
         if variant.fooled:
             associations += _variant_associations(variant, shares, inference)
         del variant  # frees it before the next one is read
@@ -182,6 +187,7 @@ def analyse(
         strata=tested.strata,
         regions=evidence.regions,
         curves=evidence.curves,
+        photographs=photographs,
         zero=evidence.zero,
         statuses=main.statuses,
         labelled=main.labelled,

@@ -16,6 +16,8 @@ from percep import models
 from percep.choices import REGIONS
 from percep.cli.main import main
 from percep.errors import UnavailableError
+from percep.report.study.paper import PAPER_TABLES
+from percep.report.study.tables import STUDY_TABLES
 from tests.support.command import complaint, small_classifier
 
 pytestmark = pytest.mark.usefixtures("one_thread", "elsewhere")
@@ -75,8 +77,9 @@ def test_a_study_of_small_photographs(capsys: pytest.CaptureFixture[str]) -> Non
     assert (comparisons.adjusted.dropna() >= comparisons.p_value[comparisons.adjusted.notna()] - 1e-12).all()
     assert sorted(path.name for path in Path("out/adversarial").iterdir()) == ["a.png", "b.png", "d.png"]
     assert Path("out/report.html").stat().st_size > 10_000
-    with Image.open("out/plots.png") as plots:
-        assert plots.width > 2 * plots.height
+    with Image.open("out/plots.png") as plots, Image.open("out/panels.png") as panels:
+        assert plots.height > plots.width and panels.width > 6 * 224
+    assert not list(Path("out").rglob("*.tex")) and not list(Path("out").glob("*.pdf"))
 
 
 @pytest.mark.slow("runs a study")
@@ -97,10 +100,18 @@ def test_the_criterion_is_what_the_tables_say() -> None:
 @pytest.mark.slow("runs a study twice")
 @pytest.mark.usefixtures("small_model")
 def test_the_same_command_gives_the_same_study() -> None:
-    first, second = _run("study.sweep=[]"), _run("study.sweep=[]", output="again")
+    first, second = _run("study.sweep=[]"), _run("study.sweep=[]", "report.vector=true", output="again")
     assert first == second
-    names = ("associations", "comparisons", "causal", "movement", "strata", "regions", "curves")
-    assert all(Path(f"out/{name}.csv").read_bytes() == Path(f"again/{name}.csv").read_bytes() for name in names)
+    names = [f"{name}.csv" for name in STUDY_TABLES] + ["plots.png", "panels.png"]
+    assert all(Path("out", name).read_bytes() == Path("again", name).read_bytes() for name in names)
+    vectors = [
+        path.relative_to("again") for path in (*Path("again").glob("*.pdf"), *Path("again").glob("tables/*.tex"))
+    ]
+    assert len(vectors) == 2 + len(PAPER_TABLES)
+    parts = {path: path.stat().st_mtime_ns for path in Path("out/parts").rglob("*.parquet")}
+    assert _run("study.sweep=[]", "report.vector=true") == first  # of what is finished
+    assert all(Path("out", name).read_bytes() == Path("again", name).read_bytes() for name in vectors)
+    assert {path: path.stat().st_mtime_ns for path in parts} == parts
 
 
 @pytest.mark.slow("runs a study")

@@ -54,3 +54,12 @@ def test_a_study_of_an_earlier_version_is_read_and_continued(tmp_path: Path) -> 
     fewer = replace(present, settings={"seed": 0, "study": {**study, "attributions": ["gradcam"]}})
     with pytest.raises(InputError, match=r"study.attributions was \[.*\] and is \['gradcam'\]: give"):
         claim(tmp_path, fewer)
+
+
+def test_what_is_written_beside_the_report_may_be_asked_for_later(tmp_path: Path) -> None:
+    before, after = (replace(MANIFEST, settings={"seed": 0, "report": {"vector": vector}}) for vector in (False, True))
+    claim(tmp_path, before)
+    (tmp_path / "000000.parquet").touch()  # it was begun
+    claim(tmp_path, after)
+    assert read_manifest(tmp_path) == after
+    claim(tmp_path, replace(MANIFEST, settings={"seed": 0}))  # of a version that cannot write it

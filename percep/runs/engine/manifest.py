@@ -86,6 +86,10 @@ def read_manifest(folder: Path) -> Manifest:
         raise InputError(f"output folder {folder} holds no run: give that of a run with output=FOLDER") from error
 
 
+def _present(group: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {**_ADDED_SETTINGS.get(group, {}), **_renamed(settings, _FORMER_SETTINGS.get(group, {}))}
+
+
 def _renamed(values: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
     return {names.get(name, name): value for name, value in values.items()}
 

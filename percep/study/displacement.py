@@ -83,6 +83,14 @@ def movement_comparisons(evidence: Evidence, claim: Claim) -> list[Comparison]:
     return found
 
 
+def movement_values(evidence: Evidence, claim: Claim) -> dict[str, np.ndarray]:
+    """What the means of the table are of, `(N,)`, by statistic and maps, as "pearson_distance_gradcam_noise"."""
+    return {
+        "_".join(name for name in (key.statistic, key.first, key.second) if name): values
+        for key, values in _values(evidence, claim).items()
+    }
+
+
 @dataclass(frozen=True)
 class _Key:
     question: str

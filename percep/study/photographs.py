@@ -9,6 +9,7 @@ from torch import Tensor
 
 from percep.choices import CORRELATIONS
 from percep.study.criteria import Claim
+from percep.study.displacement import movement_values
 from percep.study.effects import gains
 from percep.study.evidence import FOOLED, Evidence
 from percep.study.tables import correlate
@@ -26,8 +27,9 @@ class PhotographRow:
         status: of `VariantResult.statuses`. What follows is known only of those that were fooled.
         label, new_class: class indices, before and after.
         confidence: the label's probability before.
-        values: correlations of maps by `association_key`, and the share of the gain in margin in the two regions that
-            the claim compares, at equal budget, by `gain_key`; NaN where undefined.
+        values: correlations of maps by `association_key`, the share of the gain in margin in the two regions that the
+            claim compares, at equal budget, by `gain_key`, and what was measured of how attention moves by the keys of
+            `movement_values`; NaN where undefined.
     """
 
     variant: str
@@ -90,6 +92,7 @@ def _columns(evidence: Evidence, claim: Claim) -> Iterator[tuple[str, np.ndarray
                 yield association_key(statistic, first_name, second_name), found
     for region in ("top", claim.region):
         yield gain_key(region), gains(evidence.regions, evidence.names, claim.share, region, "equal")
+    yield from movement_values(evidence, claim).items()
 
 
 def _pairs(evidence: Evidence) -> Iterator[tuple[str, Tensor, str, Tensor]]:

@@ -14,6 +14,7 @@ from percep.study.displacement import (
     movement_comparisons,
     movement_rows,
 )
+from percep.study.photographs import photograph_rows
 from percep.study.tables import comparison_rows
 from tests.support.planted_evidence import CLAIM, COUNT, FAST, NAMES, ONLY_MEANS, evidence, fields, region
 
@@ -86,6 +87,9 @@ def test_parts_are_kept_at_both_budgets_and_overlap() -> None:
     for (kind, budget), gain in gains.items():
         assert rows[PARTS, kind, "", f"gain_{budget}"].estimate == pytest.approx(gain)
     assert rows[OVERLAP, "gradcam", "appearing", "iou"].estimate == 1
+    (first, *_) = photograph_rows("main", {}, found, CLAIM)
+    assert (first.values["gain_own_appearing"], first.values["iou_gradcam_appearing"]) == (0.3, 1)
+    assert 0 < first.values["pearson_distance_gradcam_noise"] < 1
 
 
 def test_maps_that_are_zero_are_undefined_and_counted() -> None:

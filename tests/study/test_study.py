@@ -371,6 +371,8 @@ def test_a_study_without_movement_or_classes_has_every_other_table():
     attention = fields(0)
     rows = [replace(row, budget=budget) for row in regions(0.6, 0.3) for budget in ("own", "equal")]
     evidence = evidence_of(attention + fields(1), fields(2), attention, fields(3), rows)
+    unknown = [None] * IMAGES  # as in the parts of earlier versions
+    evidence = replace(evidence, labels=unknown, new_classes=unknown, confidences=unknown)
     main = VariantResult("main", "network", evidence, dict.fromkeys(NAMES, FOOLED), complete=True)
     quick = replace(INFERENCE, resamples=199)
     found = analyse([main], CLAIM, (0.2,), quick, ("confidence", "class_group"), 0)

@@ -20,7 +20,7 @@ def _variants(summary: Row) -> str:
     control = f"multiplier_{summary['claim']['control']}"
     lines = [
         f"| {variant['name']} | {variant['fooled']} of {variant['correct']} | "
-        + " | ".join(f"{_interval(found)}{'' if found['met'] else ', no'}" for found in variant["criteria"])
+        + " | ".join(_criterion(found) for found in variant["criteria"] if found["name"] != "multiplier")
         + f" | {_multiplier(summary, variant['name'], 'multiplier')}"
         + f" | {_multiplier(summary, variant['name'], control)} |"
         for variant in summary["variants"]
@@ -35,6 +35,10 @@ def _variants(summary: Row) -> str:
         "multiplier of the control",
     ]
     return _table(head, lines)
+
+
+def _criterion(found: Row) -> str:
+    return f"{_interval(found)}{'' if found['met'] else ', no'}"
 
 
 def _multiplier(summary: Row, variant: str, name: str) -> str:

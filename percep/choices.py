@@ -54,8 +54,14 @@ Correlation = Literal["pearson", "spearman", "partial_spearman"]
 
 CORRELATIONS: tuple[Correlation, ...] = get_args(Correlation)
 
+ATTRIBUTION_NAMES = ("gradcam", "integrated_gradients", "occlusion")
+"""Attributions that a study has names for: see `percep.study.ATTRIBUTIONS`. Others have import paths."""
+
 REGIONS = ("top", "outside", "matched", "shifted", "random")
 """Regions a study restricts a perturbation to: the top of Grad-CAM, and those it is compared with."""
+
+STRATA = ("attended_area", "confidence", "class_group")
+"""Splits of photographs whose associations a study compares: see `percep.study.strata`."""
 
 FROM_NAMES = "filename"
 """The value of data.labels for photographs whose names begin with their labels: see `percep.data.labels.NameLabels`."""

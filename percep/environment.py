@@ -84,9 +84,26 @@ def code_digest(network: nn.Module, call: Mapping[str, object] | None = None) ->
             digest.update(module.code.encode())
     roots = {_module_of(type(module)) for module in network.modules()}
     roots |= {_module_of(get_object(target)) for target in _targets(call)}
+    _update(digest, roots)
+    return digest.hexdigest()
+
+
+def import_digest(path: str) -> str:
+    """A digest of the code behind an import path, found before, in the same way as `code_digest`.
+
+    It covers the module that the path leads into, and the one that defines what is there, which may be another.
+    """
+    parts = path.split(".")
+    modules = (sys.modules.get(".".join(parts[:count])) for count in range(len(parts), 0, -1))
+    digest = hashlib.blake2b(path.encode(), digest_size=16)
+    _update(digest, {next((module for module in modules if module), None), _module_of(get_object(path))})
+    return digest.hexdigest()
+
+
+def _update(digest: hashlib.blake2b, roots: Iterable[ModuleType | None]) -> None:
+    """Updates a digest by the code of modules and of the user's own that these import."""
     for code in sorted({_code(module) for module in _with_imports(roots)}):
         digest.update(code)
-    return digest.hexdigest()
 
 
 def _printed(network: nn.Module) -> str:

@@ -12,7 +12,8 @@ returns noise.
 Every constraint on a perturbation d of a reference x is a function of a few moments per window, those of d, of x and of
 `d - k x`. Solvers, recovery, layer and attacks ask a `View` for them and for the adjoint. A view is a linear map of the
 image followed by a window; today that map is the identity. Another one begins there, and has to be brought to what
-averages by a ball's window itself: `WindowQuadratic`, preconditioners, feasibility, patches, tiles and the oracle.
+averages by a ball's window itself: `WindowQuadratic`, preconditioners, patches, tiles and the oracle. Every variance is
+at least 0: it is clamped where it is computed, as rounding may leave a difference of moments below.
 """
 
 from dataclasses import dataclass
@@ -56,8 +57,8 @@ def variance(window: Window, values: Tensor, mean: Tensor | None = None) -> Tens
 
 
 def shifted_variance(variance: Tensor, covariance: Tensor, k: Tensor, reference_variance: Tensor) -> Tensor:
-    """`var(d - k x)` from `var(d)`, `cov(d, x)` and `var(x)`, per window; rounding may leave it below 0."""
-    return variance - 2 * k * covariance + k * k * reference_variance
+    """`var(d - k x)`, clamped at 0, from `var(d)`, `cov(d, x)` and `var(x)`, per window."""
+    return (variance - 2 * k * covariance + k * k * reference_variance).clamp_min_(0)
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,14 @@ class View:
         """The adjoint of `mean`, `(B, C, h, w)` to `(B, C, H, W)`."""
         return self.window.adjoint(values, *self.size)
 
+    def squared_mean(self, values: Tensor) -> Tensor:
+        """The local sum of `(B, C, H, W)` values with squared weights, `(B, C, h, w)`: see `Window.squared_mean`."""
+        return self.window.squared_mean(values)
+
+    def squared_adjoint(self, values: Tensor) -> Tensor:
+        """The adjoint of `squared_mean`, `(B, C, h, w)` to `(B, C, H, W)`."""
+        return self.window.squared_adjoint(values, *self.size)
+
     def moments(self, delta: Tensor) -> "Moments":
         """The local moments of perturbations `(B, C, H, W)`, computed when first asked for."""
         return Moments(self, delta)
@@ -140,8 +149,8 @@ class Moments:
 
     @cached_property
     def variance(self) -> Tensor:
-        """`var(d)`; rounding may leave it below 0."""
-        return self.view.mean(self.delta * self.delta) - self.mean * self.mean
+        """`var(d)`."""
+        return variance(self.view.window, self.delta, self.mean)
 
     @cached_property
     def covariance(self) -> Tensor:
@@ -153,14 +162,12 @@ class Moments:
         return self.mean - k * self.view.reference_mean
 
     def variance_from(self, k: Tensor) -> Tensor:
-        """`var(d - k x)`, k broadcasting to `(B, C, h, w)`; rounding may leave it below 0."""
+        """`var(d - k x)`, k broadcasting to `(B, C, h, w)`."""
         return shifted_variance(self.variance, self.covariance, k, self.view.reference_variance)
 
     def losses(self, denominators: Denominators) -> Losses:
         """`1 - S1` and `1 - S2` between x and y, whose denominators are given."""
-        return Losses(
-            self.mean * self.mean / denominators.luminance, self.variance.clamp_min(0) / denominators.contrast
-        )
+        return Losses(self.mean * self.mean / denominators.luminance, self.variance / denominators.contrast)
 
 
 def ssim_losses(reference: Tensor, images: Tensor, window: Window) -> Losses:

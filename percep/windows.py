@@ -104,7 +104,7 @@ class Window(Geometry):
             raise InputError(
                 f"a {height}x{width} image has {self.grid(height, width)} windows, not {tuple(values.shape[-2:])}"
             )
-        if launch := kernels.launcher_for(values, self):
+        if launch := kernels.launcher_for(values, self, (height, width)):
             return launch.adjoint(values, self, taps, height, width)
         if max(height, width) <= _DENSE_SIDE:
             vertical, horizontal = (self._matrix(taps, side, values) for side in (height, width))

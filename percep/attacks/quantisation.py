@@ -5,7 +5,8 @@ from typing import cast, overload
 import torch
 from torch import Tensor
 
-from percep.ball import SSIMBall, per_image
+from percep.ball import SSIMBall
+from percep.ball.batch import per_image
 from percep.errors import InputError
 from percep.program import FloorMultipliers, Multipliers, paired
 from percep.solvers.lagrangian import window_weights

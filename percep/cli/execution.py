@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from percep.cli.command_line import CONFIGURATION, CommandLine
 from percep.cli.composition import check, explained
-from percep.cli.launchers import check_launcher, job_failures, reason
+from percep.cli.launchers import check_launcher, job_failures, local_jobs_ended, reason
 from percep.cli.printing import is_unread, leave_unread
 from percep.errors import PercepError
 from percep.runs.engine.launch import is_job, report
@@ -31,7 +31,7 @@ def run(line: CommandLine) -> int:
         check_launcher(line.arguments)
         if line.runs and line.checked:
             check(line.settings, sweeps=line.sweeps)
-        with _hydra_command(line.arguments):
+        with _hydra_command(line.arguments), local_jobs_ended():
             _job()
     except _REPORTED as error:
         if is_unread(error):

@@ -39,5 +39,6 @@ def _request(config: Config, composed: DictConfig) -> Request:
         command=shlex.join(["percep", *again]),
         settings=cast(dict[str, Any], OmegaConf.to_container(composed, resolve=True)),
         folder=Path(hydra.runtime.output_dir if swept else config.output),
+        output=config.output,
         names_folder=len(again) < len(overrides),
     )

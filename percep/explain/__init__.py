@@ -11,7 +11,7 @@ from percep.explain.interventions.controls import (
     weight_layers,
     wrong_classes,
 )
-from percep.explain.interventions.curves import Curve, deletion, insertion
+from percep.explain.interventions.curves import Curve, curves, deletion, insertion
 from percep.explain.interventions.regions import (
     MatchedRegion,
     Restricted,
@@ -35,17 +35,14 @@ from percep.explain.maps.confounds import (
 from percep.explain.maps.gradcam import gradcam, last_convolutional_stage
 from percep.explain.maps.ssim_maps import ssim_maps
 from percep.explain.statistics.inference import (
-    ExchangeTest,
     Interval,
     PairedTest,
-    ShiftTest,
     bootstrap_interval,
-    exchange_test,
     holm,
     paired_tests,
     rate_interval,
-    shift_test,
 )
+from percep.explain.statistics.permutation import ExchangeTest, ShiftTest, exchange_test, shift_test
 from percep.explain.statistics.similarity import (
     SHARES,
     Statistic,
@@ -92,6 +89,7 @@ __all__ = [
     "centred_gaussian",
     "confound_maps",
     "contribution_maps",
+    "curves",
     "deletion",
     "derangement",
     "dissimilarity",

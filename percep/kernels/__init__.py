@@ -28,19 +28,21 @@ PROCESS = os.getpid()
 """The process that imported this module; a fork of it has none of its threads."""
 _CHOICES = ("auto", "torch", "triton")
 _MAX_TAPS = 31
-# On a CPU images of at most so many pixels along both sides are left to torch.
-_SMALL = 48
 _TRITON = (3, 4)
 """The first version whose kernels take named tuples as constants."""
 
 
-def launcher_for(values: Tensor, window: Geometry) -> Launcher | None:
+def launcher_for(values: Tensor, window: Geometry, size: tuple[int, int] | None = None) -> Launcher | None:
     """The launcher for a window's means of `values` and their adjoints; None to use torch.
 
     By default kernels are used where Triton (on CUDA devices) or Numba (on a CPU) is installed, for float32 (on CUDA
     devices float64 too), up to 31 taps, and values that need no derivative. On a CPU one side of the image must be
-    longer than 48 pixels: for smaller ones a product with two dense matrices is as fast. Transforms of `torch.func`
-    need "torch".
+    longer than `largest_side_for_torch`. Transforms of `torch.func` need "torch".
+
+    Args:
+        values: `(..., H, W)` images, or `(..., h, w)` values of their windows.
+        window: of the means.
+        size: height and width of the images, where the values are of their windows.
 
     Raises:
         InputError: `PERCEP_KERNELS` is none of "auto", "torch" and "triton", or asks for Triton on a CPU without its
@@ -64,11 +66,24 @@ def launcher_for(values: Tensor, window: Geometry) -> Launcher | None:
 
         return gpu
     supported = values.device.type == "cpu" and values.dtype == torch.float32
-    if not supported or max(values.shape[-2:]) <= _SMALL or not _installed("numba"):
+    if not supported or max(size or values.shape[-2:]) <= largest_side_for_torch(window) or not _installed("numba"):
         return None
     from percep.kernels.cpu import launch as cpu  # noqa: PLC0415  and so does Numba
 
     return cpu
+
+
+def largest_side_for_torch(window: Geometry) -> int:
+    """The longest side, in pixels, of images of which a CPU averages windows in torch, where that is faster.
+
+    For small images torch multiplies by two dense matrices. The kernels for windows that are not their own adjoints
+    need larger ones to gain: with several threads and stride 1, images that torch does not average in cache. The page
+    "Kernels" of the documentation has the measurements. The number of threads has no say, so that results do not
+    depend on it.
+    """
+    if window.is_own_adjoint:
+        return 48
+    return 96 if window.stride > 1 else 512
 
 
 def fused_launcher(values: Tensor, window: Geometry, *others: Tensor) -> Launcher | None:

@@ -26,7 +26,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from percep.ball import SSIMBall, per_image
+from percep.ball import SSIMBall
+from percep.ball.batch import per_image
 from percep.program import Multipliers, Program
 from percep.solvers.conjugate_gradients import conjugate_gradients
 from percep.solvers.constraints import Constraints, NewtonMatrix, squared_radii

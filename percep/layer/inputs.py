@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from percep.ball import Level, SSIMBall
+from percep.ball import SSIMBall
+from percep.ball.levels import Level
 from percep.program import Program
 from percep.windows import Window
 

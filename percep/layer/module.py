@@ -7,7 +7,7 @@ from typing import Literal, NoReturn
 import torch
 from torch import Tensor, nn
 
-from percep.ball import Level
+from percep.ball.levels import Level
 from percep.errors import InputError, UnavailableError
 from percep.layer.adjoint import AdjointReport
 from percep.layer.implicit import Settings, solve_implicitly

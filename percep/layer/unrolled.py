@@ -117,7 +117,7 @@ class _DenseProgram:
         """The multipliers times a power of what d takes of each squared radius."""
         floor, of_mean, pixels = multipliers
         mean = delta @ self.average.mT
-        variance = (delta * delta) @ self.average.mT - mean**2
+        variance = ((delta * delta) @ self.average.mT - mean**2).clamp_min(0)
         pixels = pixels * (4 * (delta - self.centre) ** 2) ** _EXPONENT
         if (pair := paired(self.sets, floor)) is not None:
             sets, floor = pair

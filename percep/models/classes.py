@@ -11,6 +11,11 @@ from percep.errors import InputError
 
 IMAGENET = "imagenet"
 
+IMAGENET_CLASSES = 1000
+IMAGENET_ANIMALS = 398
+"""How many classes ImageNet-1k has, and how many of them, the first, are animals: descendants of animal.n.01 in WordNet
+(Russakovsky et al., IJCV 2015, take the classes from there). Of the others none is one."""
+
 
 @cache
 def imagenet_categories() -> tuple[str, ...]:

@@ -14,8 +14,6 @@ from percep.errors import InputError, one_line
 def build(call: Mapping[str, object]) -> nn.Module:
     """The network that a callable returns, given lists and mappings as Python's own; or an existing module.
 
-    Modules of the working folder are found as `python -m` finds them, whatever started this process.
-
     Args:
         call: `{"_target_": "my_package.build", "width": 1.0}`, nested where an argument is such a call itself; see
             `hydra.utils.instantiate`.
@@ -24,13 +22,10 @@ def build(call: Mapping[str, object]) -> nn.Module:
         InputError: the network cannot be built.
     """
     target = call["_target_"]
-    folder = os.getcwd()
-    if not {"", folder} & set(sys.path):
-        sys.path.insert(0, folder)
     if call.get("_partial_"):
         raise InputError(f"network {target} is not built with _partial_: true: leave _partial_ out")
     try:
-        found = get_object(str(target))
+        found = find(str(target))
         if isinstance(found, nn.Module):
             return _alone(found, call)
         built = instantiate({"_convert_": "all", **call})
@@ -41,6 +36,17 @@ def build(call: Mapping[str, object]) -> nn.Module:
     if not isinstance(built, nn.Module):
         raise InputError(f"network {target} returns a {type(built).__name__}, not a torch.nn.Module")
     return built
+
+
+def find(path: str) -> object:
+    """What an import path leads to. Importing runs code, whose errors are passed on.
+
+    Modules of the working folder are found as `python -m` finds them, whatever started this process.
+    """
+    folder = os.getcwd()
+    if not {"", folder} & set(sys.path):
+        sys.path.insert(0, folder)
+    return get_object(path)
 
 
 def _alone(module: nn.Module, call: Mapping[str, object]) -> nn.Module:

@@ -64,7 +64,7 @@ def load(
         categories: the names of the classes; "imagenet" for ImageNet's thousand, or a file with a name per line. By
             default of a custom network the classes have numbers.
         first_class: index of the logit of the first class: 1 for a network of 1001 outputs with a background class.
-        layer: overrides the dotted name of the last convolutional stage.
+        layer: dotted name of the layer of Grad-CAM, which is found in most networks: see `percep.explain.gradcam`.
         device: `cpu`, `cuda` or `cuda:N`.
 
     Raises:

@@ -4,16 +4,19 @@ Neither torch nor hydra is imported here: a misspelt key is found without them.
 """
 
 import difflib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, get_args
 
 from percep.choices import (
     ATTACK_NAMES,
+    ATTRIBUTION_NAMES,
     CONTROL_NAMES,
     CORRELATIONS,
     DATA_SOURCES,
     FROM_NAMES,
     REGIONS,
+    STRATA,
     Loss,
     Measure,
     Source,
@@ -159,11 +162,8 @@ class CompareConfig:
             raise InputError(f"compare.attacks is empty: choose from {', '.join(ATTACK_NAMES)}")
         for name in self.attacks:
             if name not in ATTACK_NAMES:
-                close = difflib.get_close_matches(name, ATTACK_NAMES, n=1)
-                hint = f"did you mean {close[0]}? " if close else ""
-                raise InputError(f"compare.attacks: unknown {name!r}: {hint}known are {', '.join(ATTACK_NAMES)}")
-            if self.attacks.count(name) > 1:
-                raise InputError(f"compare.attacks names {name} more than once")
+                raise InputError(_unknown("compare.attacks", name, ATTACK_NAMES))
+        _require_distinct("compare.attacks", self.attacks)
         _require_at_least("compare.gradients", self.gradients, 1)
         _require_level("compare.floor", self.floor)
 
@@ -274,7 +274,11 @@ class VariantConfig:
 
 @dataclass
 class StudyConfig:
-    """How much a study measures: see `percep.study.Depth`; `stages` models are randomised, and `sweep` repeats it."""
+    """How much a study measures: see `percep.study.Depth`; `stages` models are randomised, and `sweep` repeats it.
+
+    `attributions` are names, and import paths, which have a dot. `strata` are the splits of photographs whose
+    associations are compared, chosen before the run.
+    """
 
     block: int
     shares: list[float]
@@ -284,8 +288,10 @@ class StudyConfig:
     stages: int
     baselines: list[str]
     gradients: int
+    attributions: list[str]
     resamples: int
     sweep: list[VariantConfig]
+    strata: list[str]
 
     def __post_init__(self) -> None:
         for name in ("block", "draws", "steps", "integration", "stages", "gradients"):
@@ -295,6 +301,12 @@ class StudyConfig:
             raise InputError(f"study.shares must lie in (0, 1/2], got {self.shares}")
         for name in self.baselines:
             _require_choice("study.baselines", name, ATTACK_NAMES)
+        for name in self.strata:
+            _require_choice("study.strata", name, STRATA)
+        for name in self.attributions:
+            if "." not in name and name not in ATTRIBUTION_NAMES:
+                raise InputError(_unknown("study.attributions", name, ATTRIBUTION_NAMES) + ", and import paths")
+        _require_distinct("study.attributions", self.attributions)
 
 
 @dataclass
@@ -315,6 +327,13 @@ class CriteriaConfig:
 
 
 @dataclass
+class StudyReportConfig:
+    """What a study writes beside its page: with `vector` also figures as PDF and tables in LaTeX."""
+
+    vector: bool = False
+
+
+@dataclass
 class ExplainTask(Attacks, BatchTask):
     """task=explain: whether perturbations fall on what the classifier looks at."""
 
@@ -322,6 +341,7 @@ class ExplainTask(Attacks, BatchTask):
     attack: BallAttackConfig
     study: StudyConfig
     criteria: CriteriaConfig
+    report: StudyReportConfig = field(default_factory=StudyReportConfig)  # not in run folders of earlier versions
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -344,6 +364,19 @@ class InfoTask(Config):
 def _require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise InputError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+
+
+def _unknown(key: str, name: str, known: Sequence[str]) -> str:
+    """What to say of a name in a list that is none of those known."""
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    return f"{key}: unknown {name!r}: {hint}known are {', '.join(known)}"
+
+
+def _require_distinct(key: str, names: Sequence[str]) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f"{key} names {name} more than once")
 
 
 def _require_at_least(name: str, value: int, least: int) -> None:

@@ -18,12 +18,14 @@ class Request:
         command: a line for a shell that repeats it.
         settings: the resolved configuration, nested.
         folder: where the outputs go; it need not be there.
+        output: the value of `output` that continues the run: `folder`, or that of a sweep.
         names_folder: whether the command line says which.
     """
 
     command: str
     settings: Mapping[str, Any]
     folder: Path
+    output: str
     names_folder: bool
 
 

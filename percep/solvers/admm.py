@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from percep.ball import per_image
+from percep.ball.batch import per_image
 from percep.program import Program, Solution
 from percep.solvers.iterative import Candidate, Iterate, IterativeSolver
 from percep.solvers.lagrangian import best_uncovered

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from percep.ball import per_image
+from percep.ball.batch import per_image
 
 _TINY = 1e-30
 

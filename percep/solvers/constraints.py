@@ -10,7 +10,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from percep.ball import FloorSets, SSIMBall, per_image
+from percep.ball import SSIMBall
+from percep.ball.batch import per_image
+from percep.ball.floor import FloorSets
 from percep.program import FloorMultipliers, Multipliers, paired
 from percep.solvers.lagrangian import NormalEquations
 from percep.solvers.preconditioner import Multilevel
@@ -129,7 +131,7 @@ class _FloorConstraints:
         shape = self.view.reference_mean.shape
 
         def adjoint(values: Tensor) -> Tensor:
-            return self.view.window.squared_adjoint(values.expand(shape), *self.view.size)
+            return self.view.squared_adjoint(values.expand(shape))
 
         weight, shifted = weights.contrast, self.shifted
         total = shifted * shifted * adjoint(weight) - 2 * shifted * adjoint(weight * self.contrast_mean)
@@ -200,7 +202,7 @@ class Smoother:
         mass = equations.diagonal + view.adjoint(inner) + self.free * matrix.box
         if (pair := paired(constraints.floor, stiffness.floor)) is not None:
             floor, weights = pair
-            share = view.window.squared_mean(torch.ones_like(total[:1, :1]))
+            share = view.squared_mean(torch.ones_like(total[:1, :1]))
             stiff = 4 * weights.contrast * floor.sets.contrast.radius**2 * share
             of_variance = of_variance + view.adjoint(stiff)
             mass = mass + view.adjoint(4 * weights.luminance * floor.luminance_mean**2)

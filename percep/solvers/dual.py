@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from percep import kernels
-from percep.ball import per_image
+from percep.ball.batch import per_image
 from percep.kernels.arguments import Floor, UpdateInputs, clamp_to_share
 from percep.kernels.gpu.graphs import Recorded, any_set
 from percep.kernels.launcher import Launcher
@@ -292,7 +292,7 @@ class _State:
             shift = moments.mean_from(sets.luminance.k)
             floor = FloorMultipliers(_log_ratio(shift * shift, sets.luminance.radius**2), contrast)
         if (ellipsoid := ball.ellipsoid) is not None:
-            squared = ellipsoid.squared_norm(moments.mean, moments.variance.clamp_min(0))
+            squared = ellipsoid.squared_norm(moments.mean, moments.variance)
             mean = _log_ratio(squared, ellipsoid.budget)
         return Multipliers(floor, mean)
 

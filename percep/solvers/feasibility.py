@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from percep.ball import FloorSets, SSIMBall
+from percep.ball import SSIMBall
+from percep.ball.floor import FloorSets
 from percep.ssim import View
 
 _NORM_EVERY = 4
@@ -54,7 +55,7 @@ class _WindowProjections:
 
     def __init__(self, view: View, sets: FloorSets, tightening: float) -> None:
         self.view, self.sets, self.tightening = view, sets, tightening
-        self.weight = view.window.squared_mean(torch.ones_like(view.reference[:1, :1]))
+        self.weight = view.squared_mean(torch.ones_like(view.reference[:1, :1]))
         self.norm = self.weight
         self.rounds = 0
 
@@ -89,8 +90,7 @@ class _WindowProjections:
 
     def _squared_gradient(self, values: Tensor, mean: Tensor) -> Tensor:
         """`4 sum_j w_j^2 (v_j - mean v)^2` per window."""
-        window = self.view.window
-        first, second = window.squared_mean(values), window.squared_mean(values * values)
+        first, second = self.view.squared_mean(values), self.view.squared_mean(values * values)
         return 4 * (second - 2 * mean * first + mean * mean * self.weight).clamp_min_(0)
 
     def _overlap(self, violated: Tensor) -> Tensor:

@@ -10,11 +10,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from percep.ball import FloorSets, SSIMBall, per_image
+from percep.ball import SSIMBall
+from percep.ball.batch import per_image
+from percep.ball.floor import FloorSets
 from percep.kernels.arguments import clamp_to_share
 from percep.program import FloorMultipliers, Multipliers, Program, paired
 from percep.solvers.quadratic import WindowQuadratic
-from percep.ssim import Moments, shifted_variance
+from percep.ssim import Moments
 
 # A residual that points outwards is bounded by the pixel range if its pixel is within this distance of the range's end.
 _AT_END = 1e-4
@@ -135,9 +137,9 @@ def _bound_terms(program: Program, multipliers: Multipliers, delta: Tensor) -> _
     if (pair := paired(ball.floor_sets, multipliers.floor)) is not None:
         floor, floor_with_residual = _floor_costs(*pair, moments, added)
     if (ellipsoid := ball.ellipsoid) is not None:
-        squared = ellipsoid.squared_norm(moments.mean, moments.variance.clamp_min(0)).flatten()
+        squared = ellipsoid.squared_norm(moments.mean, moments.variance).flatten()
         product = per_image(delta * coverage * moved).flatten()
-        squared_residual = ellipsoid.squared_dual_norm(added.mean, added.variance.clamp_min(0)).flatten()
+        squared_residual = ellipsoid.squared_dual_norm(added.mean, added.variance).flatten()
     return _BoundTerms(support, floor, floor_with_residual, squared, product, squared_residual)
 
 
@@ -172,10 +174,10 @@ def _floor_costs(
     mean_x, var_x = view.reference_mean, view.reference_variance
     mean_u = 2 * multipliers.luminance * moments.mean_from(luminance.k)
     weight = 2 * multipliers.contrast
-    variance_v = shifted_variance(moments.variance.clamp_min(0), moments.covariance, k, var_x).clamp_min(0)
+    variance_v = moments.variance_from(k)
     cov_vx = moments.covariance - k * var_x
     cov_vr = view.mean(moments.delta * added.delta) - moments.mean * added.mean - k * added.covariance
-    squared = (weight**2 * variance_v + 2 * weight * cov_vr + added.variance.clamp_min(0)).clamp_min(0)
+    squared = (weight**2 * variance_v + 2 * weight * cov_vr + added.variance).clamp_min(0)
 
     def cost(mean_u: Tensor, deviation_u: Tensor, product: Tensor) -> Tensor:
         of_mean = luminance.radius * mean_u.abs() + luminance.k * mean_x * mean_u
@@ -210,7 +212,7 @@ def feasible_multipliers(program: Program) -> Multipliers:
     """
     ball = program.ball
     moments = ball.view.moments(program.linear_term / ball.view.coverage.clamp_min(1e-3))
-    mean, variance = moments.mean, moments.variance.clamp_min(0)
+    mean, variance = moments.mean, moments.variance
     sets, ellipsoid = ball.floor_sets, ball.ellipsoid
     share = 1.0 if sets is None or ellipsoid is None else 0.5
     of_floor = of_mean = None

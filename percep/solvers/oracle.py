@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from percep.ball import MeanBall, SSIMBall
+from percep.ball import SSIMBall
+from percep.ball.ellipsoid import MeanBall
 from percep.errors import InputError, UnavailableError
 from percep.program import FloorMultipliers, Multipliers, Program, Solution
 from percep.solvers.feasibility import scale_into_ball

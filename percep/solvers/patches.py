@@ -17,7 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from percep.ball import FloorSets, MeanBall, SSIMBall, per_image
+from percep.ball import SSIMBall
+from percep.ball.batch import per_image
+from percep.ball.ellipsoid import MeanBall
+from percep.ball.floor import FloorSets
 from percep.errors import InputError
 from percep.precision import without_autocast
 from percep.program import FloorMultipliers, Multipliers, Program, Solution

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from percep.ball import per_image
+from percep.ball.batch import per_image
 from percep.errors import InputError
 from percep.program import Program, Solution
 from percep.solvers.iterative import Candidate, Iterate, IterativeSolver

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from percep import kernels
-from percep.ball import per_image
+from percep.ball.batch import per_image
 from percep.solvers.preconditioner import Multilevel
 from percep.windows import Window
 

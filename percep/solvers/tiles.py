@@ -7,7 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from percep.ball import MeanBall, SSIMBall
+from percep.ball import SSIMBall
+from percep.ball.ellipsoid import MeanBall
 from percep.errors import InputError
 from percep.program import FloorMultipliers, Multipliers, Program, Solution, paired
 from percep.solvers.feasibility import restore_feasibility, scale_into_ball

@@ -10,9 +10,8 @@ from torch import Tensor
 from percep.attacks.criteria import margin
 from percep.choices import REGIONS
 from percep.explain import (
-    deletion,
+    curves,
     dissimilarity,
-    insertion,
     matched_region,
     random_region,
     restrict,
@@ -149,16 +148,12 @@ def curve_rows(
     steps: int,
 ) -> list[CurveRow]:
     """Insertion and deletion curves of every image in the order of every map; arguments as for `insertion`."""
-    rows = []
-    for kind, curve in (("insertion", insertion), ("deletion", deletion)):
-        for order, maps in orders.items():
-            found = curve(model, reference, delta, maps, labels, targets, side=side, steps=steps)
-            lines = zip(names, found.area, found.area_by_energy, found.progress, strict=True)
-            rows += [
-                CurveRow(name, kind, order, float(area), float(by_energy), tuple(progress.tolist()))
-                for name, area, by_energy, progress in lines
-            ]
-    return rows
+    found = curves(model, reference, delta, orders, labels, targets, side=side, steps=steps)
+    return [
+        CurveRow(name, kind, order, float(area), float(by_energy), tuple(progress.tolist()))
+        for (kind, order), curve in found.items()
+        for name, area, by_energy, progress in zip(names, curve.area, curve.area_by_energy, curve.progress, strict=True)
+    ]
 
 
 def _masks(

@@ -1,16 +1,17 @@
-"""The claim, the three criteria that would support it, fixed before the run, and the verdict in a sentence."""
+"""The claim, the criteria that would support it, fixed before the run, and the verdict in a sentence."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from torch import Tensor
 
 from percep.explain import Interval
-from percep.study.attributions import ATTRIBUTIONS
+from percep.study.attributions import attribution_title, is_attribution
+from percep.study.effects import gains
 from percep.study.evidence import Evidence
-from percep.study.tables import Correlation, Inference, correlate, gains
+from percep.study.tables import Correlation, Inference, correlate
 
 
 @dataclass(frozen=True)
@@ -36,14 +37,14 @@ class Claim:
 
 @dataclass(frozen=True)
 class Criterion:
-    """One of the three conditions.
+    """One of the conditions: three, and a fourth under a floor of SSIM in every window.
 
     They are not independent: a positive association usually exceeds that of a random control, and at the optimum of a
     ball of mean SSIM a region's gain is, to first order, its share of the budget. Under a floor, where every window's
     budget is used up, the third is independent of the first two.
 
     Attributes:
-        name: "association", "control" or "causal".
+        name: "association", "control" or "causal"; under a floor also "multiplier".
         met: whether the interval of the mean lies above 0; None for too few images to reject chance at this level.
         interval: over images.
         first, second: the two means whose difference the interval is of; None for the first condition.
@@ -63,7 +64,11 @@ def evaluate_criteria(
     evidence: Evidence,
     inference: Inference,
 ) -> tuple[Criterion, ...]:
-    """The three criteria over the photographs of the evidence."""
+    """The criteria over the photographs of the evidence.
+
+    Under a floor 1 - SSIM is nearly constant, and a fourth asks of the multiplier of SSIM what the second asks of
+    1 - SSIM: that it agrees with the attention map more than the multiplier of the control does.
+    """
 
     def values(first_name: str, first: Tensor) -> np.ndarray:
         pair = (first_name, claim.attention)
@@ -93,7 +98,7 @@ def evaluate_criteria(
         gains(evidence.regions, evidence.names, claim.share, claim.region, "equal"),
         inference,
     )
-    return associated, controlled, causal
+    return associated, controlled, causal, *_of_multiplier(claim, evidence, values, inference)
 
 
 def verdict(criteria: Sequence[Criterion]) -> str:
@@ -109,11 +114,11 @@ def verdict(criteria: Sequence[Criterion]) -> str:
 
 def display_name(name: str) -> str:
     """The name of a map, region, perturbation or statistic as reports print it."""
+    if is_attribution(name):
+        return attribution_title(name)
     kind, randomised, stage = name.partition("_randomised_")
     if randomised:
         return f"randomised model {stage}" if kind == "model" else f"{display_name(kind)} of randomised model {stage}"
-    if name in ATTRIBUTIONS:
-        return ATTRIBUTIONS[name].title
     return _DISPLAY_NAMES.get(name, name.replace("_", " "))
 
 
@@ -133,13 +138,17 @@ _DISPLAY_NAMES = {
     "dissimilarity": "1 − SSIM",
     "edges": "an edge map",
     "energy": "energy over the allowance",
+    "gain_equal": "share of the gain, equal budget",
+    "gain_own": "share of the gain, own budget",
     "gaussian": "a centred Gaussian",
     "iou": "intersection over union",
+    "iou_distance": "1 − intersection over union",
     "matched": "texture-matched",
     "new_class": "the new class's Grad-CAM",
     "noise": "Grad-CAM under noise of the same SSIM",
     "partial_spearman": "partial Spearman",
     "pearson": "Pearson",
+    "pearson_distance": "1 − Pearson",
     "pgd_l2": "PGD-L2",
     "pgd_linf": "PGD-Linf",
     "phase_shuffled": "phase-shuffled",
@@ -149,6 +158,21 @@ _DISPLAY_NAMES = {
     "spearman": "Spearman",
     "wrong_class": "a wrong class's Grad-CAM",
 }
+
+
+def _of_multiplier(
+    claim: Claim, evidence: Evidence, values: Callable[[str, Tensor], np.ndarray], inference: Inference
+) -> tuple[Criterion, ...]:
+    """The fourth criterion; none where the control has no multipliers, as without a floor."""
+    control = f"multiplier_{claim.control}"
+    if control not in evidence.changes:
+        return ()
+    what = (
+        f"association of the multiplier of SSIM with {display_name(claim.attention)} above that of the multiplier of a "
+        f"{display_name(claim.control)} gradient ({display_name(claim.statistic)})"
+    )
+    first, second = (values(name, evidence.changes[name]) for name in ("multiplier", control))
+    return (_difference("multiplier", what, first, second, inference),)
 
 
 def _difference(name: str, what: str, first: np.ndarray, second: np.ndarray, inference: Inference) -> Criterion:

@@ -6,28 +6,28 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import Tensor
 
-from percep.study.attributions import ATTRIBUTIONS
-from percep.study.causal import BUDGETS, CurveRow, RegionRow
+from percep.study.attributions import is_attribution
+from percep.study.causal import CurveRow, RegionRow
 from percep.study.criteria import Claim, Criterion, capitalised, display_name, evaluate_criteria, verdict
+from percep.study.displacement import MovementRow, movement_comparisons, movement_rows
+from percep.study.effects import CausalRow, causal_comparisons, causal_rows
 from percep.study.evidence import FOOLED, Evidence
+from percep.study.family import Family
+from percep.study.photographs import PhotographRow, photograph_rows
+from percep.study.strata import StratumRow, stratum_rows
 from percep.study.tables import (
     AssociationRow,
-    CausalRow,
     Comparison,
     ComparisonRow,
     Correlation,
     Inference,
-    areas,
     association_rows,
-    causal_rows,
     comparison_rows,
     control_row,
     correlate,
-    gains,
 )
 from percep.summaries import by_status
 
-CURVES = ("insertion", "deletion")
 # Also without confounds: a centred Gaussian and an edge map are confounds themselves, whose residuals are noise.
 _CONTROL_STATISTICS: tuple[Correlation, ...] = ("spearman", "partial_spearman")
 
@@ -89,7 +89,7 @@ class SweepRow:
 
 @dataclass(frozen=True)
 class Findings:
-    """All tables of a study.
+    """All tables of a study; p-values of associations, comparisons and strata are adjusted as one family.
 
     Attributes:
         verdict: the result in a sentence.
@@ -98,9 +98,12 @@ class Findings:
         sweep: every variant, the main one first.
         associations: the attack's maps with attributions, in the main variant and in the others, with tests; then the
             main variant's controls, without tests.
-        comparisons: paired comparisons, corrected as one family.
+        comparisons: paired comparisons.
         causal: the effect of restricting the perturbation to regions, in every variant.
+        movement: how attention moves, and where the perturbation lies, in the main variant.
+        strata: the association in groups of photographs of the main variant.
         regions, curves: per photograph, of the main variant.
+        photographs: a row per photograph and variant, the main variant first.
         zero: how many maps of each kind were zero everywhere.
         statuses: of every photograph.
         labelled, missing: as in `VariantResult`, of the main variant.
@@ -113,8 +116,11 @@ class Findings:
     associations: list[AssociationRow]
     comparisons: list[ComparisonRow]
     causal: list[CausalRow]
+    movement: list[MovementRow]
+    strata: list[StratumRow]
     regions: list[RegionRow]
     curves: list[CurveRow]
+    photographs: list[PhotographRow]
     zero: dict[str, int]
     statuses: dict[str, str]
     labelled: Mapping[str, bool]
@@ -131,7 +137,14 @@ class Findings:
         return sum(status != PENDING and name not in self.missing for name, status in self.statuses.items())
 
 
-def analyse(variants: Iterable[VariantResult], claim: Claim, shares: Sequence[float], inference: Inference) -> Findings:
+def analyse(
+    variants: Iterable[VariantResult],
+    claim: Claim,
+    shares: Sequence[float],
+    inference: Inference,
+    strata: Sequence[str] = (),
+    first_class: int | None = None,
+) -> Findings:
     """The tables and the verdict of a study; at least one photograph of the main variant must have been fooled.
 
     Args:
@@ -139,46 +152,74 @@ def analyse(variants: Iterable[VariantResult], claim: Claim, shares: Sequence[fl
         claim: what is tested.
         shares: of overlaps and causal tests.
         inference: of every interval and test.
+        strata: splits of the main variant's photographs, of `percep.choices.STRATA`.
+        first_class: index of the logit of ImageNet's first class; None where the classes are not its thousand.
     """
     remaining = iter(variants)
     main = next(remaining)
     evidence = main.evidence
     sweep = [_sweep_row(main, claim, inference)]
-    pairs = [
-        (change, values, name, evidence.attention[name])
-        for change, values in evidence.changes.items()
-        for name in ATTRIBUTIONS
-        if name in evidence.attention
-    ]
-    associations = list(association_rows(main.name, pairs, evidence.confounds, shares, inference))
+    associations = _main_associations(main, shares, inference)
     causal = causal_rows(main.name, evidence.regions, inference)
+    photographs = photograph_rows(main.name, main.statuses, evidence, claim)
     for variant in remaining:
         sweep.append(_sweep_row(variant, claim, inference))
         causal += causal_rows(variant.name, variant.evidence.regions, inference)
+        photographs += photograph_rows(variant.name, variant.statuses, variant.evidence, claim)
         if variant.fooled:
             associations += _variant_associations(variant, shares, inference)
         del variant  # frees it before the next one is read
-    comparisons: list[Comparison] = []
-    for statistic in dict.fromkeys((*_CONTROL_STATISTICS, claim.statistic)):
-        rows, compared = _controls(main.name, statistic, evidence, inference)
-        associations += rows
-        comparisons += compared
-    comparisons += _causal_comparisons(evidence, shares)
+    controls, comparisons = _compared(main, claim, shares, inference)
+    tested = Family(
+        associations + controls,
+        comparison_rows(comparisons, inference),
+        stratum_rows(evidence, claim, strata, first_class, inference),
+    ).adjusted()
     return Findings(
         verdict=verdict(sweep[0].criteria),
         claim=claim,
         criteria=sweep[0].criteria,
         sweep=sweep,
-        associations=associations,
-        comparisons=comparison_rows(comparisons, inference),
+        associations=tested.associations,
+        comparisons=tested.comparisons,
         causal=causal,
+        movement=movement_rows(evidence, claim, inference),
+        strata=tested.strata,
         regions=evidence.regions,
         curves=evidence.curves,
+        photographs=photographs,
         zero=evidence.zero,
         statuses=main.statuses,
         labelled=main.labelled,
         missing=main.missing,
     )
+
+
+def _main_associations(main: VariantResult, shares: Sequence[float], inference: Inference) -> list[AssociationRow]:
+    """Every map of the attack's perturbation with every attribution."""
+    evidence = main.evidence
+    pairs = [
+        (change, values, name, evidence.attention[name])
+        for change, values in evidence.changes.items()
+        for name in evidence.attention
+        if is_attribution(name)
+    ]
+    return list(association_rows(main.name, pairs, evidence.confounds, shares, inference))
+
+
+def _compared(
+    main: VariantResult, claim: Claim, shares: Sequence[float], inference: Inference
+) -> tuple[list[AssociationRow], list[Comparison]]:
+    """The associations of controls, and every paired comparison of the main variant."""
+    evidence = main.evidence
+    associations: list[AssociationRow] = []
+    comparisons: list[Comparison] = []
+    for statistic in dict.fromkeys((*_CONTROL_STATISTICS, claim.statistic)):
+        rows, compared = _controls(main.name, statistic, evidence, inference)
+        associations += rows
+        comparisons += compared
+    comparisons += causal_comparisons(evidence, shares)
+    return associations, comparisons + movement_comparisons(evidence, claim)
 
 
 def _sweep_row(variant: VariantResult, claim: Claim, inference: Inference) -> SweepRow:
@@ -220,7 +261,7 @@ def _controls(
         measure(name, maps, "gradcam")
     change = evidence.changes["dissimilarity"]
     for name in attention:
-        if name not in ATTRIBUTIONS:
+        if not is_attribution(name):
             measure("dissimilarity", change, name)
         else:  # its row is in the table already, with tests
             names = ("dissimilarity", name)
@@ -249,35 +290,3 @@ def _controls(
         if name != "gradcam"
     ]
     return rows, compared
-
-
-def _causal_comparisons(evidence: Evidence, shares: Sequence[float]) -> list[Comparison]:
-    found = []
-    regions = [region for region in dict.fromkeys(row.region for row in evidence.regions) if region != "top"]
-    for budget in BUDGETS:
-        for share in shares:
-            for region in regions:
-                found.append(
-                    Comparison(
-                        f"share of the gain, {share:.0%} of the image, {budget} budget",
-                        "top",
-                        region,
-                        gains(evidence.regions, evidence.names, share, "top", budget),
-                        gains(evidence.regions, evidence.names, share, region, budget),
-                    )
-                )
-    for kind in CURVES:
-        for by_energy in (False, True):
-            orders = dict.fromkeys(row.order for row in evidence.curves)
-            for order in orders:
-                if order != "gradcam":
-                    found.append(
-                        Comparison(
-                            f"{kind} area over {'energy' if by_energy else 'blocks'}, by order",
-                            "gradcam",
-                            order,
-                            areas(evidence.curves, evidence.names, kind, "gradcam", by_energy),
-                            areas(evidence.curves, evidence.names, kind, order, by_energy),
-                        )
-                    )
-    return found

@@ -1,7 +1,7 @@
 """What is measured on a batch of photographs: perturbations, maps of change and of attention, causal tests."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ from percep.explain import (
 )
 from percep.explain.statistics.similarity import upsampled_blocks
 from percep.models import Classifier
-from percep.study.attributions import ATTRIBUTIONS
+from percep.study.attributions import ATTRIBUTIONS, AttributionFunction, chosen_attributions, seventh_of
 from percep.study.causal import CurveRow, RegionRow, curve_rows, region_rows
 from percep.study.movement import APPEARING, movement_maps, new_classes_of
 from percep.study.perturbations import (
@@ -51,6 +51,8 @@ class Depth:
         integration: gradients per image of attributions that average gradients.
         baselines: other attacks, by their names in `percep.choices.ATTACK_NAMES`.
         gradients: of each baseline, per image.
+        attributions: names in `percep.study.ATTRIBUTIONS`, import paths, or functions: see `AttributionFunction`.
+            Grad-CAM is measured in any case.
     """
 
     block: int
@@ -62,6 +64,7 @@ class Depth:
     integration: int
     baselines: tuple[str, ...]
     gradients: int
+    attributions: tuple[str | AttributionFunction, ...] = field(default_factory=lambda: tuple(ATTRIBUTIONS))
 
 
 @dataclass(frozen=True)
@@ -232,7 +235,9 @@ def _further_changes(batch: _Batch) -> dict[str, Tensor]:
     return {
         "energy": energy_maps(batch.images, batch.delta),
         "contribution": contribution_maps(batch.gradient, batch.delta),
-        "ablation": ablation_maps(batch.model, batch.images, batch.delta, batch.labels, batch.targets),
+        "ablation": ablation_maps(
+            batch.model, batch.images, batch.delta, batch.labels, batch.targets, stride=seventh_of(batch.images)
+        ),
     }
 
 
@@ -249,7 +254,7 @@ def _further_attention(
     wrong = wrong_classes(labels, classes, generator)
     maps = {
         name: attribution.maps(model, images, labels, depth.integration)
-        for name, attribution in ATTRIBUTIONS.items()
+        for name, attribution in chosen_attributions(depth.attributions).items()
         if name != "gradcam"
     }
     maps |= {
@@ -267,9 +272,7 @@ def _movement(batch: _Batch, attention: Tensor, random: Tensor) -> dict[str, Ten
     """How Grad-CAM moves, beside a random perturbation of the same SSIM."""
     noise = equal_size(batch.images, random, dissimilarity(batch.images, batch.delta))
     noisy = (batch.images + noise).clamp(0, 1)
-    return movement_maps(
-        batch.model, batch.images, batch.saved, noisy, batch.labels, batch.new_classes, attention
-    )
+    return movement_maps(batch.model, batch.images, batch.saved, noisy, batch.labels, batch.new_classes, attention)
 
 
 def _further_perturbations(
@@ -287,7 +290,7 @@ def _further_perturbations(
     deltas[UNIFORM] = in_uniform_ball(setting, images, batch.gradient, budget)
     for name in depth.baselines:
         deltas[name] = baseline_perturbation(
-            name, batch.model, images, batch.labels, batch.targets, depth.gradients, budget
+            name, batch.model, images, batch.delta, batch.labels, batch.targets, depth.gradients, budget
         )
     return deltas
 

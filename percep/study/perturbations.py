@@ -7,13 +7,16 @@ import torch
 from torch import Tensor
 
 from percep.attacks import FrankWolfe
+from percep.attacks.baselines.library_attack import load_library
 from percep.attacks.comparison import attack_by_name
 from percep.attacks.criteria import Loss, loss
 from percep.attacks.quantisation import quantised_optimum
 from percep.ball import SSIMBall
+from percep.errors import BASELINES_REMEDY
 from percep.explain import phase_shuffled, random_gradient, restrict, sign_flipped
 from percep.program import Multipliers, Program
 from percep.solvers import solve
+from percep.study.same_size import SAME_SIZE, pgd_of_the_size_of
 from percep.windows import Window
 
 CONTROLS: Mapping[str, Callable[[Tensor, torch.Generator], Tensor]] = {
@@ -111,10 +114,24 @@ def in_uniform_ball(setting: Setting, images: Tensor, gradient: Tensor, budget: 
     return equal_size(images, delta.clamp(-images, 1 - images), budget)
 
 
+def require_baseline(name: str, model: Callable[[Tensor], Tensor], gradients: int) -> None:
+    """Refuses an attack that `baseline_perturbation` cannot run.
+
+    Raises:
+        InputError: an unknown name, or too few gradients.
+        UnavailableError: the attack's library is not installed.
+    """
+    if name in SAME_SIZE:
+        load_library("foolbox", BASELINES_REMEDY)
+    else:
+        attack_by_name(name, model, gradients)
+
+
 def baseline_perturbation(
     name: str,
     model: Callable[[Tensor], Tensor],
     images: Tensor,
+    delta: Tensor,
     labels: Tensor,
     targets: Tensor | None,
     gradients: int,
@@ -122,10 +139,13 @@ def baseline_perturbation(
 ) -> Tensor:
     """The perturbation of another attack, rescaled to a size: `(B, C, H, W)`, not rounded; 0 where it found none.
 
+    PGD is run once, at the norm that `delta` has; other attacks search for their own smallest perturbation.
+
     Args:
-        name: one of `percep.attacks.comparison.ATTACK_NAMES`.
+        name: one of `percep.choices.ATTACK_NAMES`.
         model: maps `(B, C, H, W)` images in [0, 1] to `(B, K)` logits.
         images: `(B, C, H, W)` in [0, 1].
+        delta: `(B, C, H, W)`, the perturbation it is compared with.
         labels, targets: `(B,)` class indices.
         gradients: the attack may take per image.
         budget: `(B,)`, 1 - mean SSIM to be spent.
@@ -134,8 +154,12 @@ def baseline_perturbation(
         InputError: an unknown name, or targets for an attack that takes none.
         UnavailableError: the attack's library is not installed.
     """
-    attack, _ = attack_by_name(name, model, gradients)
-    return equal_size(images, attack(images, labels, targets).images - images, budget)
+    if name in SAME_SIZE:
+        found = pgd_of_the_size_of(name, model, images, delta, labels, targets, gradients)
+    else:
+        attack, _ = attack_by_name(name, model, gradients)
+        found = attack(images, labels, targets).images - images
+    return equal_size(images, found, budget)
 
 
 def equal_size(images: Tensor, delta: Tensor, budget: Tensor) -> Tensor:

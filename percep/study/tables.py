@@ -1,4 +1,4 @@
-"""The tables over all photographs: associations with their tests, paired comparisons, and effects by region."""
+"""The tables over all photographs: associations with their tests, and paired comparisons."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -13,7 +13,6 @@ from percep.explain import (
     Interval,
     Statistic,
     bootstrap_interval,
-    exchange_test,
     iou,
     iou_shifts,
     paired_tests,
@@ -23,13 +22,12 @@ from percep.explain import (
     pearson_shifts,
     pointing_game,
     pointing_game_shifts,
-    rate_interval,
     relevance_mass,
     relevance_mass_shifts,
-    shift_test,
     spearman,
     spearman_shifts,
 )
+from percep.explain.statistics.permutation import exchange_tests, shift_tests
 from percep.explain.statistics.similarity import (
     flattened,
     masses,
@@ -39,7 +37,6 @@ from percep.explain.statistics.similarity import (
     standardised,
     top_membership,
 )
-from percep.study.causal import BUDGETS, CurveRow, RegionRow
 
 Overlap = Literal["iou", "pointing_game", "relevance_mass"]
 
@@ -47,6 +44,7 @@ OVERLAPS: tuple[Overlap, ...] = get_args(Overlap)
 
 _EXCHANGED = 200
 """Images whose maps are exchanged; all pairs of them are compared."""
+_REFINED = 20
 
 _OVERLAP: dict[Overlap, Callable[..., Statistic]] = {
     "iou": iou,
@@ -62,11 +60,26 @@ _OVERLAP_SHIFTS: dict[Overlap, Callable[[Tensor, Tensor, float], np.ndarray]] = 
 
 @dataclass(frozen=True)
 class Inference:
-    """The seed of every resampling, the confidence level of intervals, and the number of resamples."""
+    """How intervals and tests are computed.
+
+    Attributes:
+        seed: of every resampling.
+        level: of confidence, of intervals.
+        resamples: of the photographs of an interval, and draws of a permutation test.
+    """
 
     seed: int
     level: float
     resamples: int
+
+    @property
+    def refined(self) -> int:
+        """Draws of a permutation test whose p-value is small: 20 times as many as resamples.
+
+        Holm's correction over T tests compares the least p-value with (1 - level) / T. With the 9,999 resamples of
+        study=full these are the 20 T / (1 - level) draws that p-values of that size need, for 500 tests at 0.95.
+        """
+        return _REFINED * self.resamples
 
     def interval(self, values: np.ndarray) -> Interval:
         """The bootstrap interval of a mean over images."""
@@ -89,6 +102,8 @@ class AssociationRow:
             controls.
         other, exchange_p: mean with other images' maps in place of the second, and the one-sided permutation p-value of
             the pairing, over the first 200 images, since every pair is computed; None for controls.
+        shift_adjusted, exchange_adjusted: both p-values adjusted by Holm's method over all tests of the study, by
+            `percep.study.family`; None before.
     """
 
     variant: str
@@ -106,6 +121,8 @@ class AssociationRow:
     shift_p: float | None = None
     other: float | None = None
     exchange_p: float | None = None
+    shift_adjusted: float | None = None
+    exchange_adjusted: float | None = None
 
 
 def correlate(
@@ -127,21 +144,72 @@ def association_rows(
     """Every statistic of every pair `(name, maps, name, maps)`, with both tests; maps are `(N, h, w)` block means."""
     for first_name, first, second_name, second in pairs:
         names = (first_name, second_name)
-        for statistic in CORRELATIONS:
-            found = correlate(statistic, first, second, confounds, names)
-            table = _correlations_across(statistic, first, second, confounds)
-            if statistic == "partial_spearman":
-                shifts = partial_spearman_shifts(first, second, confounds)
-            else:
-                shifts = (pearson_shifts if statistic == "pearson" else spearman_shifts)(first, second)
-            yield _association_row(variant, names, statistic, None, 0.0, found, shifts, table, inference)
-        for overlap in OVERLAPS:
-            for share in shares:
-                found = _OVERLAP[overlap](first, second, share, names)
-                table = _overlaps_across(overlap, share, first, second)
-                shifts = _OVERLAP_SHIFTS[overlap](first, second, share)
-                chance = share / (2 - share) if overlap == "iou" else share
-                yield _association_row(variant, names, overlap, share, chance, found, shifts, table, inference)
+        measured = [*_correlated(first, second, confounds, names), *_overlapping(first, second, shares, names)]
+        shifted = shift_tests(
+            [one.shifts for one in measured], inference.seed, "two-sided", inference.resamples, inference.refined
+        )
+        exchanged = exchange_tests(
+            [one.table for one in measured], inference.seed, "greater", inference.resamples, inference.refined
+        )
+        for one, by_shifts, by_pairs in zip(measured, shifted, exchanged, strict=True):
+            found = inference.interval(one.values.values)
+            yield AssociationRow(
+                variant,
+                *names,
+                one.statistic,
+                one.share,
+                found.estimate,
+                found.low,
+                found.high,
+                found.images,
+                found.undefined,
+                one.chance,
+                by_shifts.score,
+                by_shifts.p_value,
+                by_pairs.other,
+                by_pairs.p_value,
+            )
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """A statistic of a pair of maps: per image, under all shifts `(N, h, w)`, and of all pairs of images."""
+
+    statistic: str
+    share: float | None
+    chance: float
+    values: Statistic
+    shifts: np.ndarray
+    across: np.ndarray
+
+    @property
+    def table(self) -> np.ndarray:
+        """What `exchange_test` takes, of the first images."""
+        known = self.values.defined[: len(self.across)]
+        return np.where(known[:, None] & known[None], self.across, np.nan)
+
+
+def _correlated(
+    first: Tensor, second: Tensor, confounds: Mapping[str, Tensor], names: tuple[str, str]
+) -> Iterator[_Measured]:
+    for statistic in CORRELATIONS:
+        found = correlate(statistic, first, second, confounds, names)
+        table = _correlations_across(statistic, first, second, confounds)
+        if statistic == "partial_spearman":
+            shifts = partial_spearman_shifts(first, second, confounds)
+        else:
+            shifts = (pearson_shifts if statistic == "pearson" else spearman_shifts)(first, second)
+        yield _Measured(statistic, None, 0.0, found, shifts, table)
+
+
+def _overlapping(first: Tensor, second: Tensor, shares: Sequence[float], names: tuple[str, str]) -> Iterator[_Measured]:
+    for overlap in OVERLAPS:
+        for share in shares:
+            found = _OVERLAP[overlap](first, second, share, names)
+            table = _overlaps_across(overlap, share, first, second)
+            shifts = _OVERLAP_SHIFTS[overlap](first, second, share)
+            chance = share / (2 - share) if overlap == "iou" else share
+            yield _Measured(overlap, share, chance, found, shifts, table)
 
 
 def control_row(
@@ -175,8 +243,8 @@ class ComparisonRow:
         first_mean, second_mean: over the images for which both are defined.
         difference, low, high: mean of first minus second, and its bootstrap interval.
         effect: effect size, the matched-pairs rank-biserial correlation.
-        p_value, adjusted: of Wilcoxon's signed-rank test, two-sided, and the same adjusted by Holm's method over all
-            comparisons.
+        p_value, adjusted: of Wilcoxon's signed-rank test, two-sided, and the same adjusted by Holm's method: over all
+            tests of the study in its `Findings`, over the comparisons alone in `comparison_rows`.
         images, undefined: how many images have both values, and lack one.
     """
 
@@ -229,81 +297,6 @@ def comparison_rows(comparisons: Sequence[Comparison], inference: Inference) -> 
     return rows
 
 
-@dataclass(frozen=True)
-class CausalRow:
-    """The effect of the perturbation restricted to one kind of region, over all images.
-
-    Attributes:
-        variant: of the study.
-        share, region, budget: as in `RegionRow`.
-        mass: mean share of the full perturbation's 1 - SSIM.
-        gain, low, high: mean share of the full perturbation's gain in margin, and its interval.
-        flipped, flipped_low, flipped_high: rate of images still adversarial, with Wilson's interval.
-        out_of_reach: images whose equal budget could not be spent in the region.
-        distance: mean distance of matched regions' texture from the top's.
-    """
-
-    variant: str
-    share: float
-    region: str
-    budget: str
-    mass: float
-    gain: float
-    low: float
-    high: float
-    flipped: float
-    flipped_low: float
-    flipped_high: float
-    out_of_reach: int
-    distance: float | None
-
-
-def causal_rows(variant: str, rows: Sequence[RegionRow], inference: Inference) -> list[CausalRow]:
-    """One row per share, region and budget."""
-    found = []
-    for share in dict.fromkeys(row.share for row in rows):
-        for region in dict.fromkeys(row.region for row in rows):
-            for budget in BUDGETS:
-                own = [row for row in rows if (row.share, row.region, row.budget) == (share, region, budget)]
-                gain = inference.interval(np.array([row.gain for row in own]))
-                rate = rate_interval([float(row.flipped) for row in own], inference.level)
-                distances = [row.distance for row in own if row.distance is not None]
-                found.append(
-                    CausalRow(
-                        variant,
-                        share,
-                        region,
-                        budget,
-                        float(np.mean([row.mass for row in own])),
-                        gain.estimate,
-                        gain.low,
-                        gain.high,
-                        rate.estimate,
-                        rate.low,
-                        rate.high,
-                        sum(not row.reached for row in own),
-                        float(np.mean(distances)) if distances else None,
-                    )
-                )
-    return found
-
-
-def gains(rows: Sequence[RegionRow], names: Sequence[str], share: float, region: str, budget: str) -> np.ndarray:
-    """`(N,)` shares of the full perturbation's gain in margin, in the order of the names."""
-    found = {row.name: row.gain for row in rows if (row.share, row.region, row.budget) == (share, region, budget)}
-    return np.array([found[name] for name in names])
-
-
-def areas(rows: Sequence[CurveRow], names: Sequence[str], kind: str, order: str, by_energy: bool) -> np.ndarray:
-    """`(N,)` areas under curves, in the order of the names."""
-    found = {
-        row.name: row.area_by_energy if by_energy else row.area
-        for row in rows
-        if (row.kind, row.order) == (kind, order)
-    }
-    return np.array([found[name] for name in names])
-
-
 def _correlations_across(
     statistic: Correlation, first: Tensor, second: Tensor, confounds: Mapping[str, Tensor]
 ) -> np.ndarray:
@@ -328,37 +321,3 @@ def _overlaps_across(overlap: Overlap, share: float, first: Tensor, second: Tens
         own = top_membership(a, share)
         return np.stack([np.minimum(row, top).sum(1) / np.maximum(row, top).sum(1) for row in own])
     return (peaks(a) if overlap == "pointing_game" else masses(a)) @ top.T
-
-
-def _association_row(
-    variant: str,
-    names: tuple[str, str],
-    statistic: str,
-    share: float | None,
-    chance: float,
-    values: Statistic,
-    shifts: np.ndarray,
-    table: np.ndarray,
-    inference: Inference,
-) -> AssociationRow:
-    found = inference.interval(values.values)
-    shifted = shift_test(shifts, inference.seed, draws=inference.resamples)
-    known = values.defined[: len(table)]
-    table = np.where(known[:, None] & known[None], table, np.nan)
-    exchanged = exchange_test(table, inference.seed, "greater", draws=inference.resamples)
-    return AssociationRow(
-        variant,
-        *names,
-        statistic,
-        share,
-        found.estimate,
-        found.low,
-        found.high,
-        found.images,
-        found.undefined,
-        chance,
-        shifted.score,
-        shifted.p_value,
-        exchanged.other,
-        exchanged.p_value,
-    )

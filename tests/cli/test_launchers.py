@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -15,16 +16,18 @@ import percep.cli.composition
 from percep.cli.main import main
 from percep.runs.config import AttackTask, Config
 from tests.support.command import complaint
+from tests.support.processes import command_line
 
 ROOT = Path(percep.__file__).parents[1]
 COMMAND = [sys.executable, "-m", "percep", "-m", "hydra/launcher=submitit_local", "data=samples", "data.limit=2"]
+SMALL = ("batch_size=1", "pictures=0")
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
 
 
 def _launch(*arguments: str) -> "subprocess.CompletedProcess[str]":
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [*COMMAND, "batch_size=1", "pictures=0", "attack.steps=1", *arguments]
+    command = [*COMMAND, *SMALL, "attack.steps=1", *arguments]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
 
 
@@ -39,6 +42,23 @@ def test_a_job_whose_two_tasks_share_its_run_and_a_job_that_fails() -> None:
     logs = [path.read_text() for path in Path("sweep/.submitit").rglob("*_log.out")]
     assert sum("Outputs are in" in log for log in logs) == 1
     assert not Path("sweep/1/results.csv").exists()
+
+
+@pytest.mark.multiprocess
+@pytest.mark.slow("submitit starts and awaits processes, which import torch")
+def test_jobs_of_this_machine_end_with_what_waits_for_them() -> None:
+    """submitit lets them go on, and has them ignore SIGTERM."""
+    with command_line([*COMMAND, *SMALL, "seed=0", "output=sweep"]) as (launcher, left):
+        while not list(Path("sweep").rglob("*_log.out")) and launcher.poll() is None:
+            time.sleep(0.02)
+        time.sleep(0.3)
+        assert len(left()) >= 3  # with submitit's own for the job
+        launcher.terminate()
+        _, said = launcher.communicate(timeout=60)
+        assert launcher.returncode == 143
+        time.sleep(0.3)
+        assert left() == []
+    assert said.splitlines()[-1] == "percep: ended by SIGTERM"
 
 
 @pytest.mark.parametrize("launcher", [[], ["hydra/launcher=submitit_local"]])

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import timm
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -205,6 +206,30 @@ class TestTransformer:
         line = complaint(capsys, "task=explain", "study=quick", *ATTACK)
         assert "task=explain needs Grad-CAM: the network has no convolutional stage" in line
         assert not Path("out/parts").exists()
+
+    @pytest.mark.slow("runs a study")
+    def test_one_of_timm_is_studied(self, use) -> None:
+        small = {"img_size": SIDE, "patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2}
+        network = timm.create_model("vit_tiny_patch16_224", num_classes=len(CLASSES), **small)
+        generator = torch.Generator().manual_seed(1)
+        for parameter in network.parameters():
+            if parameter.ndim > 1:
+                parameter.data.normal_(0, 0.4, generator=generator)
+        use(classifier(network, 3, SIDE))
+        assert main([*ATTACK]) == 0
+        assert results().drop(index="c").zero_gradcam.notna().all()
+        arguments = (
+            "task=explain",
+            "study=quick",
+            "study.block=8",
+            "study.sweep=[]",
+            "study.baselines=[]",
+            *ATTACK[:-1],
+        )
+        assert main([*arguments, "ball.mean=0.7", "output=study"]) == 0
+        rows = pd.read_csv("study/associations.csv")
+        seen = rows[(rows["first"] == "dissimilarity") & (rows.statistic == "spearman")].set_index("second").images
+        assert seen["gradcam"] > 0 and seen["occlusion"] > 0 and "gradcam_randomised_1" in seen.index
 
     def test_a_layer_that_is_named_and_not_there_is_refused(self, use, capsys) -> None:
         model = classifier(Transformer(), 3, SIDE)

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sys
 import time
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -10,11 +11,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+import percep
 from percep.cli.main import main
 from percep.cli.signals import in_order
 from percep.runs.engine.readers import left_to_the_parent
 from tests.support.command import photograph
-from tests.support.processes import FORK, finish, start
+from tests.support.processes import FORK, PATIENCE, command_line, finish, start
+
+ROOT = Path(percep.__file__).parents[1]
 
 pytestmark = [
     pytest.mark.usefixtures("one_thread", "elsewhere", "small_model"),
@@ -124,6 +128,89 @@ def test_several_processes_end_in_order_and_one_says_so(capfd: pytest.CaptureFix
     assert line.startswith("percep: ended by SIGTERM")
     assert main([*ATTACK]) == 0
     assert len(pd.read_csv("out/results.csv")) == 11
+
+
+def test_one_of_several_processes_is_ended_and_the_others_say_so(capfd: pytest.CaptureFixture[str]) -> None:
+    processes = start(2, *ATTACK, "data.workers=1", before=slowly)
+    begun(processes)
+    children = [pid for process in processes for pid in readers(process)]
+    os.kill(processes[1].pid, signal.SIGTERM)
+    assert finish(processes) == [2, 143]
+    assert alive(children) == []
+    assert lines(capfd) == ["percep: another process has died: run the same command again, which continues"]
+    assert len(list(Path("out").rglob("*.parquet"))) > 0
+
+
+def test_a_process_that_waits_for_the_others_ends_in_order(capfd: pytest.CaptureFixture[str]) -> None:
+    def one_for_ever(rank: int) -> None:
+        from percep.runs.engine.checkpoints import Checkpoints  # noqa: PLC0415
+        from percep.runs.engine.distributed import Processes  # noqa: PLC0415
+
+        gather = Processes.gather
+
+        def waits(*arguments: object) -> object:
+            Path("begun").touch()
+            return gather(*arguments)
+
+        if rank:
+            Checkpoints.write = lambda *_, **named: time.sleep(600)
+        else:
+            Processes.gather = waits
+
+    processes = start(2, *ATTACK, "data.workers=0", before=one_for_ever)
+    begun(processes)
+    time.sleep(0.3)
+    os.kill(processes[0].pid, signal.SIGTERM)
+    assert finish(processes[:1]) == [143]
+    assert processes[1].is_alive()
+    os.kill(processes[1].pid, signal.SIGTERM)
+    assert finish(processes[1:]) == [143]
+    (line,) = lines(capfd)
+    assert line.startswith("percep: ended by SIGTERM; what is finished is in out")
+
+
+def test_a_sweep_ends_with_its_run(capfd: pytest.CaptureFixture[str]) -> None:
+    sweep = ("-m", *ATTACK[:-1], "data.limit=4", "seed=0,1", "output=sweep", "data.workers=1")
+    (process,) = start(1, *sweep, before=slowly)
+    begun([process])
+    children = readers(process)
+    os.kill(process.pid, signal.SIGTERM)
+    assert finish([process]) == [143]
+    assert alive(children) == []
+    (line,) = lines(capfd)
+    assert "sweep/0, and the same command with output=sweep continues" in line
+    assert 0 < len(pd.read_csv("sweep/0/results.csv")) < 4 and not Path("sweep/1").exists()
+    assert main([*sweep]) == 0
+    assert [len(pd.read_csv(f"sweep/{number}/results.csv")) for number in range(2)] == [4, 4]
+
+
+SCRIPT = """
+import runpy, sys
+sys.path.insert(0, {root!r})
+from percep import models
+from tests.cli.test_signals import slowly
+from tests.support.command import small_classifier
+
+models.load = lambda name, **_: small_classifier()
+slowly(0)
+sys.argv = ["percep", *sys.argv[1:]]
+runpy.run_module("percep", run_name="__main__")
+"""
+
+
+def test_torchrun_that_is_ended_leaves_no_process() -> None:
+    Path("script.py").write_text(SCRIPT.format(root=str(ROOT)))
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "script.py"]
+    with command_line([*launch, *ATTACK, "data.workers=1"]) as (torchrun, left):
+        while not Path("begun").exists() and torchrun.poll() is None:
+            time.sleep(0.02)
+        assert len(left()) > 4
+        torchrun.terminate()
+        _, said = torchrun.communicate(timeout=PATIENCE)
+        assert alive(left()) == []
+    assert said.count("percep: ended by SIGTERM; what is finished is in out") == 1
+    assert "forcefully" not in said
+    assert 0 < len(list(Path("out").rglob("*.parquet"))) < 11
 
 
 def while_merging(rank: int) -> None:

@@ -13,7 +13,7 @@ from percep.attacks.cost import check_measure
 from percep.attacks.criteria import loss
 from percep.models.recipes import RECIPES
 from percep.runs.inputs import SOURCES
-from percep.study import CONTROLS
+from percep.study import ATTRIBUTIONS, CONTROLS
 
 
 def test_every_baseline_has_its_attack() -> None:
@@ -22,6 +22,10 @@ def test_every_baseline_has_its_attack() -> None:
 
 def test_every_control_has_its_gradient() -> None:
     assert tuple(CONTROLS) == choices.CONTROL_NAMES
+
+
+def test_every_attribution_has_its_maps() -> None:
+    assert tuple(ATTRIBUTIONS) == choices.ATTRIBUTION_NAMES
 
 
 def test_every_source_has_its_recipe() -> None:

@@ -12,7 +12,8 @@ from torch import nn
 
 from percep import models
 from percep.cli.main import main
-from percep.environment import code_digest
+from percep.environment import code_digest, import_digest
+from percep.models.custom import find
 from tests.support.command import complaint
 
 BUILD = """from torch import nn
@@ -146,3 +147,29 @@ def test_a_run_of_a_changed_network_is_not_continued(
     capsys.readouterr()
     line = complaint(capsys, *command)
     assert "holds a run that differs: code of the network was " in line and "weights" not in line
+
+
+PATH = "own_build.build"
+
+
+@pytest.mark.parametrize("name", ["forward", "imported", "imported by what is imported"])
+def test_the_code_behind_an_import_path_counts(name: str, own: Callable[[], None]) -> None:
+    find(PATH)
+    before = import_digest(PATH)
+    own()
+    find(PATH)
+    assert import_digest(PATH) == before != import_digest("own_build.Act")
+    changed(name)
+    own()
+    find(PATH)
+    assert import_digest(PATH) != before
+
+
+def test_a_path_to_what_another_module_defines_covers_both(own: Callable[[], None]) -> None:
+    Path("own_build.py").write_text("import functools\n\nown = functools.partial(print, 1)\n")
+    find("own_build.own")
+    before = import_digest("own_build.own")
+    Path("own_build.py").write_text("import functools\n\nown = functools.partial(print, 2)\n")
+    own()
+    find("own_build.own")
+    assert import_digest("own_build.own") != before

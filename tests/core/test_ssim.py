@@ -97,6 +97,7 @@ def test_a_view_s_adjoint_and_coverage_are_those_of_its_mean():
     view = View.of(Window.uniform(8, stride=5, padding="valid"), x)
     d, u = random_like(x, 1), random_like(view.reference_mean, 2)
     torch.testing.assert_close((view.adjoint(u) * d).sum(), (u * view.mean(d)).sum())
+    torch.testing.assert_close((view.squared_adjoint(u) * d).sum(), (u * view.squared_mean(d)).sum())
     torch.testing.assert_close((view.coverage * d).sum(), view.mean(d).sum())
     # Windows of 8 at 0, 5 and 10 end before the last three of 21 pixels.
     assert bool((view.coverage[..., 18:, :] == 0).all() & (view.coverage[..., :18, :18] > 0).all())
@@ -109,3 +110,16 @@ def test_a_view_of_some_images_is_the_view_selected():
     found, alone = View.of(window, x).select(images), View.of(window, x[images])
     for mine, other in zip(found.losses(y[images]), alone.losses(y[images]), strict=True):
         torch.testing.assert_close(mine, other, rtol=0, atol=1e-14)
+
+
+def test_variances_are_never_negative():
+    """Where rounding leaves a difference of moments below 0: of what is constant in every window."""
+    window, k = Window.gaussian(), torch.tensor(0.3).reshape(1, 1, 1, 1)
+    x = reference("photograph", 24, channels=3).float()
+    view, constant = View.of(window, x), torch.full_like(x, 0.3)
+    assert bool((window.mean(constant * constant) - window.mean(constant) ** 2 < 0).any())
+    assert bool((view.moments(constant).variance >= 0).all())
+    assert bool((View.of(window, constant).reference_variance >= 0).all())
+    moments = view.moments(k * x)
+    difference = moments.variance - 2 * k * moments.covariance + k * k * view.reference_variance
+    assert bool((difference < 0).any()) and bool((moments.variance_from(k) >= 0).all())

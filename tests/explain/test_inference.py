@@ -19,7 +19,7 @@ from percep.explain import (
     shift_test,
 )
 from percep.explain import spearman as spearman_of
-from percep.explain.statistics import inference
+from percep.explain.statistics import inference, permutation
 from tests.support.smooth_fields import smooth_fields
 
 
@@ -53,6 +53,7 @@ def test_what_is_held_at_a_time_changes_no_result(monkeypatch):
     values, shifted = random.standard_normal(30), random.standard_normal((30, 4, 5))
     interval, score = bootstrap_interval(values, 0), shift_test(shifted, 0)
     monkeypatch.setattr(inference, "_HELD", 700)
+    monkeypatch.setattr(permutation, "_HELD", 700)
     assert bootstrap_interval(values, 0) == interval
     assert shift_test(shifted, 0).p_value == score.p_value
 

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
-from numba import njit
+from numba import njit, typeof
 from torch import Tensor
 from torch.autograd import forward_ad
 
 from percep import InputError, Program, SSIMBall, Window, kernels
-from percep.ball import per_image
+from percep.ball.batch import per_image
 from percep.kernels.arguments import (
     ConstraintArguments,
     EllipsoidArguments,
@@ -52,7 +52,7 @@ def many_threads(monkeypatch):
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     monkeypatch.setattr(cpu, "_PIXELS_A_THREAD", 1)
-    monkeypatch.setattr(kernels, "_SMALL", 0)
+    monkeypatch.setattr(kernels, "largest_side_for_torch", lambda window: 0)
     yield
     torch.set_num_threads(before)
 
@@ -244,6 +244,34 @@ def test_strided_and_expanded_tensors_are_read_as_they_are():
     close(window.mean(values), defined(window.mean, values))
     close(product, 2 * values + defined(window.adjoint, inner * defined(window.mean, values), 41, 30))
     torch.testing.assert_close(curvature, per_image(values * product))
+
+
+def test_a_planned_kernel_finds_its_types_at_the_first_call_only(monkeypatch):
+    typed = []
+    monkeypatch.setattr(plans, "typeof", lambda value: typed.append(value) or typeof(value))
+    for function in (plans.symmetric_kernel, plans.strided_mean, plans.strided_adjoint):
+        function.cache_clear()
+    x = photograph(2, 47).float()
+    for window in (Window.gaussian(), Window.uniform(8, stride=3)):
+        typed.clear()
+        maps = window.mean(x)
+        adjoint = window.adjoint(maps, 47, 47)
+        assert typed
+        typed.clear()
+        assert torch.equal(window.mean(x), maps) and torch.equal(window.adjoint(maps, 47, 47), adjoint)
+        assert not typed
+        window.mean(x[..., :40])
+        assert typed
+
+
+def test_planned_kernels_are_those_that_numba_finds_itself():
+    window, x = Window.gaussian(), photograph(2, 47).float()
+    passes = plans.both(window, window.taps, 47, 47)
+    planned, dispatched = (torch.empty_like(x) for _ in range(2))
+    for _ in range(2):
+        cpu._run(plans.symmetric_kernel(symmetric.mean, window, window.taps, 47, 47), x, x, planned)
+    cpu._run(symmetric.mean, x, x, dispatched, passes)
+    assert torch.equal(planned, dispatched)
 
 
 def test_empty_batches_are_empty():

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from percep import Program, SSIMBall, Window, kernels, solve
-from percep.ball import per_image
+from percep.ball.batch import per_image
 from percep.solvers import Dual, dual
 from percep.solvers.lagrangian import feasible_multipliers
 from tests.support.references import photograph, random_like

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from benchmarks.traffic import product_bytes
 from percep import InputError, Program, SSIMBall, Window, kernels
-from percep.ball import per_image
+from percep.ball.batch import per_image
 from percep.kernels.arguments import SystemArguments
 from percep.kernels.gpu import graphs
 from percep.kernels.gpu.tiling import of_moments, of_pixels, of_products, of_windows, pixels_seen, windows_seen

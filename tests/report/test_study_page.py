@@ -16,8 +16,9 @@ from percep.report.study.gallery import study_exhibits
 from percep.report.study.page import save_study_report
 from percep.study import Claim, Evidence, Findings, Inference, Measurements, VariantResult, analyse, photograph_evidence
 from percep.study.causal import BUDGETS, REGIONS, CurveRow, RegionRow
+from percep.study.effects import CURVES
+from percep.study.findings import PENDING
 from percep.study.movement import MOVEMENT
-from percep.study.findings import CURVES, PENDING
 from tests.report.test_attack_page import CLASS, HOSTILE, SIDE, shown
 from tests.support.chromium import show
 from tests.support.smooth_fields import smooth_fields
@@ -91,7 +92,7 @@ def findings() -> Findings:
         )
     absent = VariantResult("absent", "absent", problem="no weights <script>window.harmed = 1</script>")
     claim = Claim("dissimilarity", "gradcam", "spearman", "random", "matched", 0.2)
-    return analyse([*variants, absent], claim, (0.2,), Inference(0, 0.95, 199))
+    return analyse([*variants, absent], claim, (0.2,), Inference(0, 0.95, 199), ("attended_area",))
 
 
 @pytest.fixture(scope="module")
@@ -127,8 +128,10 @@ def test_the_verdict_and_a_sentence_per_criterion_come_first(page, findings):
 
 def test_every_variant_is_in_the_table_with_what_came_of_it(page, findings):
     assert cells(page, "criteria-heading", "Variant") == ["efficientnet_lite0, mean 0.999", CLASS, "absent"]
-    own = findings.criteria[0].interval.estimate
-    assert cells(page, "criteria-heading", "Association") == [f"{own:.3f}", f"{own:.3f}", "–"]
+    own = findings.criteria[0].interval
+    assert cells(page, "criteria-heading", "Association") == [
+        f"{own.estimate:.2f} [{own.low:.2f}, {own.high:.2f}]"
+    ] * 2 + ["–"]
     assert cells(page, "criteria-heading", "Problem")[2] == "no weights <script>window.harmed = 1</script>"
 
 
@@ -136,7 +139,7 @@ def test_plots_say_in_words_what_they_show(page, findings):
     texts = [image.get_attribute("alt") for image in page.find_elements(By.CSS_SELECTOR, ".plot img")]
     assert len(texts) == 9
     top = next(row for row in findings.causal if (row.region, row.budget) == ("top", "equal"))
-    assert f"top of Grad-CAM, 20% {top.gain:.2f} from {top.low:.2f} to {top.high:.2f}" in texts[2]
+    assert f"top of Grad-CAM, 20% {top.gain:.0%} from {top.low:.0%} to {top.high:.0%}" in texts[2]
     assert any("random" in text and "the attack" in text for text in texts)
     drawn = page.execute_script("return [...document.querySelectorAll('.plot img')].map(i => i.naturalWidth)")
     assert all(width > 100 for width in drawn)
@@ -148,11 +151,29 @@ def test_maps_of_every_photograph_are_there(page):
     captions = [
         caption.get_attribute("textContent") for caption in articles[0].find_elements(By.TAG_NAME, "figcaption")
     ]
-    assert len(captions) == 2 + 2 + 4 + 3  # cuttings, difference and SSIM, of the perturbation, of the classifier
-    assert any("multiplier" in caption and "the same everywhere" in caption for caption in captions)
+    assert (
+        len(captions) == 2 + 2 + 4 + 3 + 3
+    )  # cuttings, difference and SSIM, of the perturbation, of the classifier, after
+    absent = [
+        figure.get_attribute("textContent")
+        for figure in articles[0].find_elements(By.CSS_SELECTOR, "figure:has(.absent)")
+    ]
+    assert len(absent) == 2 and all("the same everywhere" in text for text in absent)
+    assert any("multiplier" in text for text in absent) and any("ablation" in text for text in absent)
+    assert [caption for caption in captions if caption.startswith(("Grad-CAM after", "Appearing"))] == captions[-3:]
     assert any("occlusion" in caption.lower() and "zero everywhere" in caption for caption in captions)
     heading = articles[0].find_element(By.TAG_NAME, "h3").text
     assert "goldfinch" in heading and CLASS in heading
+
+
+def test_photographs_have_what_the_criteria_are_means_of(page, findings):
+    values = [float(value) for value in cells(page, "statuses-heading", "Association") if value != "–"]
+    assert len(values) == len(NAMES) and np.mean(values) == pytest.approx(
+        findings.criteria[0].interval.estimate, abs=1e-3
+    )
+    page.find_element(By.CSS_SELECTOR, "[aria-labelledby='statuses-heading'] th:nth-child(4) button").click()
+    ordered = cells(page, "statuses-heading", "Association")
+    assert ordered[: len(NAMES)] == [f"{value:.3f}" for value in sorted(values)] and ordered[-1] == "–"
 
 
 def test_tables_sort_each_on_its_own(page):
@@ -162,6 +183,14 @@ def test_tables_sort_each_on_its_own(page):
     gains = [float(value) for value in cells(page, "causal-heading", "Share of the gain")]
     assert gains == sorted(gains) and gains[0] < 0.25 and gains[-1] > 0.65
     assert cells(page, "associations-heading", "Mean") == before
+
+
+def test_how_attention_moves_is_a_table(page, findings):
+    means = [f"{row.estimate:.3f}" for row in findings.movement]
+    assert means and cells(page, "movement-heading", "Mean") == means
+    assert {"1 − Pearson", "share of the gain, own budget"} <= set(cells(page, "movement-heading", "Statistic"))
+    groups = [row.group for row in findings.strata]
+    assert cells(page, "strata-heading", "Group") == groups and len(groups) == 2
 
 
 def test_undefined_statistics_are_counted(page, findings):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from percep.choices import ATTRIBUTION_NAMES
 from percep.errors import InputError
 from percep.runs.engine.manifest import Manifest, claim, read_manifest
 
@@ -34,12 +35,31 @@ def test_what_is_no_manifest_is_no_run(tmp_path: Path, content: str) -> None:
 
 
 def test_a_study_of_an_earlier_version_is_read_and_continued(tmp_path: Path) -> None:
-    present = replace(MANIFEST, settings={"seed": 0, "study": {"baselines": ["ddn"], "block": 4}})
+    present = replace(
+        MANIFEST,
+        settings={
+            "seed": 0,
+            "study": {"attributions": [*ATTRIBUTION_NAMES], "strata": [], "baselines": ["ddn"], "block": 4},
+        },
+    )
     former = replace(MANIFEST, settings={"seed": 0, "study": {"rivals": ["ddn"], "block": 4}})
     claim(tmp_path, former)
     assert read_manifest(tmp_path) == present
     (tmp_path / "000000.parquet").touch()  # it was begun
     claim(tmp_path, present)
-    other = replace(present, settings={"seed": 0, "study": {"baselines": ["pgd_l2"], "block": 4}})
+    study = present.settings["study"]
+    other = replace(present, settings={"seed": 0, "study": {**study, "baselines": ["pgd_l2"]}})
     with pytest.raises(InputError, match=r"differs: study.baselines was \['ddn'\] and is \['pgd_l2'\]: give"):
         claim(tmp_path, other)
+    fewer = replace(present, settings={"seed": 0, "study": {**study, "attributions": ["gradcam"]}})
+    with pytest.raises(InputError, match=r"study.attributions was \[.*\] and is \['gradcam'\]: give"):
+        claim(tmp_path, fewer)
+
+
+def test_what_is_written_beside_the_report_may_be_asked_for_later(tmp_path: Path) -> None:
+    before, after = (replace(MANIFEST, settings={"seed": 0, "report": {"vector": vector}}) for vector in (False, True))
+    claim(tmp_path, before)
+    (tmp_path / "000000.parquet").touch()  # it was begun
+    claim(tmp_path, after)
+    assert read_manifest(tmp_path) == after
+    claim(tmp_path, replace(MANIFEST, settings={"seed": 0}))  # of a version that cannot write it

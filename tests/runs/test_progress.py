@@ -1,10 +1,15 @@
-"""The display of a run: what it says of the counters that all processes share."""
+"""The display of a run on a terminal: what it says of the counters that all processes share."""
 
 import pytest
 import torch.distributed as dist
 
 from percep.runs.engine.distributed import Processes
 from percep.runs.engine.progress import Tally
+
+
+@pytest.fixture(autouse=True)
+def terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("percep.runs.engine.progress._is_terminal", lambda: True)
 
 
 def _shown(tally: Tally, capfd: pytest.CaptureFixture[str]) -> str:

@@ -127,6 +127,7 @@ def test_any_number_of_processes_gives_the_same_files(
     same(case, undisturbed)
     told = capfd.readouterr()
     assert f" {case.parts}/{case.parts} " in told.err
+    assert all(line.isprintable() for line in told.err.splitlines())
     assert told.out.count("Outputs are in out") == 1
     rows = pd.read_csv(Path("out", case.files[0])).set_index("name")
     assert set(rows.index) == set("abcde")

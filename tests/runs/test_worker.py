@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
 from types import SimpleNamespace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 import torch.distributed as dist
@@ -63,18 +63,22 @@ class FirstOfTwo(Processes):
         return [value, value]
 
 
+@pytest.mark.parametrize("terminal", [True, False])
 def test_the_display_follows_the_others_while_this_process_waits(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    terminal: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     processes = FirstOfTwo(0, 2, dist.HashStore())
-    update = Tally._update
+    read = Tally._reading
 
-    def watched(tally: Tally, *arguments: object) -> None:
-        update(tally, *arguments)
-        if processes.count("done") == 2:
+    def watched(tally: Tally, *arguments: Any) -> object:
+        reading = read(tally, *arguments)
+        if reading.done == 2:
             processes.seen.set()
+        return reading
 
-    monkeypatch.setattr(Tally, "_update", watched)
+    monkeypatch.setattr(Tally, "_reading", watched)
+    monkeypatch.setattr("percep.runs.engine.progress._is_terminal", lambda: terminal)
+    monkeypatch.setattr("percep.runs.engine.progress_log._FIRST", 0.0)
     monkeypatch.setattr("percep.runs.engine.progress._EVERY", 0.01)
     checkpoints = Checkpoints(tmp_path, (Row,))
     checkpoints.write(0, 0, [(Row("a"),)], last=False)  # this process's: the other is left with b

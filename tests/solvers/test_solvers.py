@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 
 from percep import InputError, Multipliers, Program, SSIMBall, Status, Window, solve
-from percep.ball import per_image
+from percep.ball.batch import per_image
 from percep.solvers import SOLVERS, Dual, Oracle, Tiles
 from percep.solvers.lagrangian import NormalEquations, dual_bound, feasible_multipliers
 from tests.support.references import KINDS, LEVELS, photograph, random_like, reference

@@ -31,15 +31,18 @@ from percep.study import (
     PhotographEvidence,
     RegionRow,
     Setting,
+    VariantResult,
+    analyse,
     evaluate_criteria,
     optimum,
     tables,
     verdict,
 )
 from percep.study.causal import REGIONS, curve_rows, region_rows
+from percep.study.effects import causal_rows
 from percep.study.evidence import FOOLED, is_fooled, with_current_names
 from percep.study.perturbations import baseline_perturbation, equal_size, gradient_at, in_uniform_ball
-from percep.study.tables import OVERLAPS, Comparison, association_rows, causal_rows, comparison_rows
+from percep.study.tables import OVERLAPS, Comparison, association_rows, comparison_rows
 from tests.support.smooth_fields import smooth_fields
 
 INFERENCE = Inference(seed=0, level=0.95, resamples=999)
@@ -207,7 +210,9 @@ def test_regions_keep_the_share_of_the_gain_that_lies_inside(photographs):
     labels = torch.zeros(2, dtype=torch.int64)
     model = _Linear(slope, 0.0)
     texture = photographs.mean(1).double()
-    rows = region_rows(["a", "b"], model, photographs, delta, labels, None, attention, {}, texture, (0.25,), 2, generator)
+    rows = region_rows(
+        ["a", "b"], model, photographs, delta, labels, None, attention, {}, texture, (0.25,), 2, generator
+    )
     assert len(rows) == 2 * len(REGIONS) * 2
     gains = {(row.name, row.region): row.gain for row in rows if row.budget == "own"}
     for i, name in enumerate("ab"):
@@ -307,7 +312,7 @@ def test_baselines_and_the_uniform_ball_spend_the_same_as_the_attack(photographs
     assert ((directions[0] * directions[1]).sum(1) > 0.99).all()
 
     offset = float((photographs * slope).flatten(1).sum(1).max()) + 0.5
-    attacked = baseline_perturbation("pgd_l2", _Linear(slope, offset), photographs, labels, None, 20, budget)
+    attacked = baseline_perturbation("pgd_l2", _Linear(slope, offset), photographs, uniform, labels, None, 10, budget)
     torch.testing.assert_close(dissimilarity(photographs, attacked), budget, rtol=1e-5, atol=0.0)
     assert ((attacked * slope).flatten(1).sum(1) > 0).all()
     zero = equal_size(photographs, torch.zeros_like(photographs), budget)
@@ -333,3 +338,49 @@ def test_records_of_former_names_are_read_under_the_present_ones():
     assert with_current_names(present) == present
     evidence = Evidence.of([present, PhotographEvidence("b", "not_found")])
     assert evidence.names == ["a"] and evidence.zero == {"multiplier": 1, "multiplier_random": 0, "gradcam": 1}
+
+
+def under_a_floor(multiplier: Tensor, control: Tensor, attention: Tensor) -> Evidence:
+    evidence = evidence_of(fields(5), fields(6), attention, fields(7), regions(0.3, 0.3))
+    return replace(evidence, changes=evidence.changes | {"multiplier": multiplier, "multiplier_random": control})
+
+
+def test_under_a_floor_the_multiplier_is_a_fourth_criterion():
+    attention, texture = fields(0), fields(7)
+    criteria = evaluate_criteria(CLAIM, under_a_floor(attention + fields(1), fields(2), attention), INFERENCE)
+    assert [criterion.name for criterion in criteria] == ["association", "control", "causal", "multiplier"]
+    assert [criterion.met for criterion in criteria] == [False, False, False, True]
+    assert verdict(criteria).endswith("falls in part on what the classifier looks at: 1 of 4 criteria are met")
+    fourth = criteria[3]
+    assert fourth.first > 0.5 and abs(fourth.second) < 0.1
+    assert "the multiplier of SSIM with Grad-CAM above" in fourth.sentence
+    confounded = under_a_floor(texture + fields(1), texture + fields(2), texture + fields(3))
+    assert evaluate_criteria(CLAIM, confounded, INFERENCE)[3].met is False
+
+
+def test_a_multiplier_that_says_no_more_than_its_control_meets_the_criterion_at_the_nominal_rate():
+    met, quick = 0, Inference(seed=0, level=0.95, resamples=99)
+    for trial in range(100):
+        attention = fields(2000 + 3 * trial)
+        found = under_a_floor(fields(2001 + 3 * trial), fields(2002 + 3 * trial), attention)
+        met += bool(evaluate_criteria(replace(CLAIM, statistic="spearman"), found, quick)[3].met)
+    assert met <= 9  # 2.5% of 100, and more in one of 1,000
+
+
+def test_a_study_without_movement_or_classes_has_every_other_table():
+    attention = fields(0)
+    rows = [replace(row, budget=budget) for row in regions(0.6, 0.3) for budget in ("own", "equal")]
+    evidence = evidence_of(attention + fields(1), fields(2), attention, fields(3), rows)
+    main = VariantResult("main", "network", evidence, dict.fromkeys(NAMES, FOOLED), complete=True)
+    quick = replace(INFERENCE, resamples=199)
+    found = analyse([main], CLAIM, (0.2,), quick, ("confidence", "class_group"), 0)
+    assert found.movement == [] and found.strata == []
+    tested = [row for row in found.associations if row.shift_p is not None and np.isfinite(row.shift_p)]
+    assert tested and all(row.shift_adjusted >= row.shift_p for row in tested)
+    assert all(row.exchange_adjusted >= row.exchange_p for row in tested)
+    count = 2 * len(tested) + len(found.comparisons)  # relevance mass is undefined where a map is negative
+    least = min(row.p_value for row in found.comparisons)
+    assert min(row.adjusted for row in found.comparisons) == pytest.approx(count * least, rel=0.3)
+    assert {row.question for row in found.comparisons} >= {"gain per unit of 1 − SSIM, 20% of the image"}
+    split = analyse([main], CLAIM, (0.2,), quick, ("attended_area",)).strata
+    assert sum(row.images for row in split) == IMAGES and all(row.adjusted >= row.p_value for row in split)

@@ -4,15 +4,18 @@ import multiprocessing
 import os
 import signal
 import socket
-from collections.abc import Callable
-from contextlib import suppress
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import import_module
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from uuid import uuid4
 
 from hydra.core.plugins import Plugins
 
+import percep
 from percep.cli.main import main
 
 FORK = multiprocessing.get_context("fork")
@@ -56,6 +59,36 @@ def finish(processes: list[BaseProcess]) -> list[int | None]:
 def run(world: int, *arguments: str) -> None:
     """Runs the command in so many processes, successfully."""
     assert finish(start(world, *arguments)) == [0] * world
+
+
+@contextmanager
+def command_line(command: Sequence[str]) -> Iterator[tuple["subprocess.Popen[str]", Callable[[], list[int]]]]:
+    """A command of a shell, whose standard streams are read, and what gives the numbers of those processes that have
+    not ended of all that it starts. They are killed at the end.
+    """
+    mark = uuid4().hex
+    root = str(Path(percep.__file__).parents[1])
+    environment = {"PERCEP_STARTED_BY": mark, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+    process = subprocess.Popen(command, env=os.environ | environment, **pipes)
+    signal.signal(signal.SIGINT, before)
+
+    def left() -> list[int]:
+        found = []
+        for path in Path("/proc").glob("[0-9]*/environ"):
+            with suppress(OSError):  # of another user, or one that has ended
+                if mark.encode() in path.read_bytes():
+                    found.append(int(path.parent.name))
+        return found
+
+    try:
+        yield process, left
+    finally:
+        for pid in left():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.communicate()
 
 
 def die_while_writing(part: int) -> Callable[[int], None]:

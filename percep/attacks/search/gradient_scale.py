@@ -6,7 +6,7 @@ from torch import Tensor
 from percep.attacks.search.bisection import IsAdversarial, first_crossing
 from percep.attacks.search.state import RunState
 from percep.attacks.search.step import ray
-from percep.ball import per_image
+from percep.ball.batch import per_image
 from percep.solvers.quadratic import WindowQuadratic
 
 # 1 - SSIM of the first length that is tried along a caller's gradient.

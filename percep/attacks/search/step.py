@@ -7,7 +7,7 @@ from torch import Tensor
 
 from percep.attacks.quantisation import descend, quantise_perturbation
 from percep.attacks.search.state import RunState
-from percep.ball import per_image
+from percep.ball.batch import per_image
 from percep.solvers.conjugate_gradients import conjugate_gradients
 from percep.solvers.quadratic import WindowQuadratic
 

@@ -1,6 +1,8 @@
 """Insertion and deletion of a perturbation, block by block, in the order of a map."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -12,6 +14,9 @@ from percep.explain.logits import Model, logits_function
 from percep.explain.statistics.similarity import block_means, upsampled_blocks
 from percep.validation.class_indices import ClassIndices, as_class_indices
 from percep.validation.images import require_images
+
+Kind = Literal["insertion", "deletion"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 @dataclass(frozen=True)
@@ -112,6 +117,37 @@ def deletion(
 
 
 @torch.no_grad()
+def curves(
+    model: Model,
+    reference: Tensor,
+    delta: Tensor,
+    orders: Mapping[str, Tensor],
+    labels: ClassIndices,
+    targets: ClassIndices | None = None,
+    *,
+    side: int = 8,
+    steps: int = 16,
+) -> dict[tuple[Kind, str], Curve]:
+    """`insertion` and `deletion` in several orders, whose first and last images are evaluated once for all.
+
+    Args:
+        orders: by name, `(B, H, W)` each; all else as for `insertion`.
+
+    Returns:
+        By "insertion" or "deletion" and the order's name.
+
+    Raises:
+        InputError: as for `insertion`.
+    """
+    path = _Path.of(model, reference, delta, labels, targets)
+    return {
+        (kind, name): path.curve(order, side, steps, add=kind == "insertion")
+        for kind in KINDS
+        for name, order in orders.items()
+    }
+
+
+@torch.no_grad()
 def _curve(
     model: Model,
     reference: Tensor,
@@ -124,33 +160,71 @@ def _curve(
     *,
     add: bool,
 ) -> Curve:
-    require_images(reference, "reference")
-    logits_of = logits_function(model)
-    if reference.shape != delta.shape or order.shape != (len(delta), *delta.shape[-2:]):
-        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in (reference, delta, order))
-        raise InputError(f"reference, delta and order must be (B, C, H, W), (B, C, H, W) and (B, H, W), got {shapes}")
-    values = block_means(order, side)
-    if not bool(torch.isfinite(values).all()):
-        raise InputError("the order of a curve must be finite")
-    count = values.shape[1:].numel()
-    if not 1 <= steps <= count:
-        raise InputError(f"a curve over {count} blocks has 1 to {count} steps, got {steps}")
-    own = as_class_indices("labels", labels, len(reference), reference.device)
-    goals = None if targets is None else as_class_indices("targets", targets, len(reference), reference.device)
+    return _Path.of(model, reference, delta, labels, targets).curve(order, side, steps, add=add)
+
+
+@dataclass(frozen=True)
+class _Path:
+    """What all curves of a perturbation share: the margin's function, and its values without and with all of it."""
+
+    margins: Callable[[Tensor], Tensor]
+    reference: Tensor
+    delta: Tensor
+    without: Tensor
+    full: Tensor
+
+    @classmethod
+    def of(
+        cls, model: Model, reference: Tensor, delta: Tensor, labels: ClassIndices, targets: ClassIndices | None
+    ) -> "_Path":
+        require_images(reference, "reference")
+        logits_of = logits_function(model)
+        if reference.shape != delta.shape:
+            raise _shapes(reference, delta)
+        own = as_class_indices("labels", labels, len(reference), reference.device)
+        goals = None if targets is None else as_class_indices("targets", targets, len(reference), reference.device)
+
+        def margins(images: Tensor) -> Tensor:
+            logits = logits_of(images)
+            check_logits(logits, len(reference), own, goals)
+            return margin(logits, own, goals).double()
+
+        return cls(margins, reference, delta, margins(reference), margins(reference + delta))
+
+    def curve(self, order: Tensor, side: int, steps: int, *, add: bool) -> Curve:
+        reference, delta = self.reference, self.delta
+        if order.shape != (len(delta), *delta.shape[-2:]):
+            raise _shapes(reference, delta, order)
+        values = block_means(order, side)
+        if not bool(torch.isfinite(values).all()):
+            raise InputError("the order of a curve must be finite")
+        count = values.shape[1:].numel()
+        if not 1 <= steps <= count:
+            raise InputError(f"a curve over {count} blocks has 1 to {count} steps, got {steps}")
+        rank = _ranks(values, side, (int(delta.shape[-2]), int(delta.shape[-1])))
+        squared = delta.double().square().sum(1)
+        total = squared.flatten(1).sum(1)
+        energy, margins, shares = [], [], []
+        for step in range(steps + 1):
+            treated = rank < round(step * count / steps)
+            if step in (0, steps):
+                margins.append(self.full if (step == steps) == add else self.without)
+            else:
+                margins.append(self.margins(reference + delta * (treated if add else ~treated)[:, None]))
+            energy.append((squared * treated).flatten(1).sum(1) / total)
+            shares.append(round(step * count / steps) / count)
+        blocks = torch.tensor(shares, dtype=torch.float64, device=delta.device)
+        return Curve(blocks, torch.stack(energy, 1), torch.stack(margins, 1))
+
+
+def _shapes(*tensors: Tensor) -> InputError:
+    shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors)
+    return InputError(f"reference, delta and order must be (B, C, H, W), (B, C, H, W) and (B, H, W), got {shapes}")
+
+
+def _ranks(values: Tensor, side: int, size: tuple[int, int]) -> Tensor:
+    """`(B, *size)`, the place of each pixel's block in the order of `(B, h, w)` values, 0 for the greatest."""
     ranked = values.flatten(1).argsort(dim=1, descending=True, stable=True)
-    places = torch.arange(count, device=ranked.device).expand_as(ranked)
+    places = torch.arange(ranked.shape[1], device=ranked.device).expand_as(ranked)
     rank = torch.empty_like(ranked).scatter(1, ranked, places).reshape(values.shape)
-    height, width = (int(length) for length in delta.shape[-2:])
-    rank = upsampled_blocks(rank, side, (height, width))
-    squared = delta.double().square().sum(1)
-    total = squared.flatten(1).sum(1)
-    energy, margins, shares = [], [], []
-    for step in range(steps + 1):
-        treated = rank < round(step * count / steps)
-        logits = logits_of(reference + delta * (treated if add else ~treated)[:, None])
-        check_logits(logits, len(reference), own, goals)
-        margins.append(margin(logits, own, goals).double())
-        energy.append((squared * treated).flatten(1).sum(1) / total)
-        shares.append(round(step * count / steps) / count)
-    blocks = torch.tensor(shares, dtype=torch.float64, device=delta.device)
-    return Curve(blocks, torch.stack(energy, 1), torch.stack(margins, 1))
+    return upsampled_blocks(rank, side, size)

@@ -6,15 +6,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from percep.attacks.cost import Cost
 from percep.errors import InputError
 from percep.explain.interventions.controls import phase_shuffled
+from percep.ssim import C1, C2, Losses, View
 from percep.validation.images import require_images
 from percep.validation.scalars import require_level
 from percep.windows import Window
 
 _MAX_FACTOR, _MAX_STEPS = 2.0**12, 60
-_TOLERANCE, _TINY = 1e-7, 1e-300
+# Averages of float32 losses are good to some 1e-6 of themselves.
+_TOLERANCE, _REACHED, _TINY = 1e-5, 1e-4, 1e-300
 
 
 def top_region(maps: Tensor, share: float, generator: torch.Generator) -> Tensor:
@@ -176,8 +177,8 @@ def _distances(values: Tensor, own: Tensor, others: Tensor) -> Tensor:
     ends[:-1] = values[ranked][1:] != values[ranked][:-1]
 
     def distribution(masks: Tensor) -> Tensor:
-        below = masks.flatten(1)[:, ranked].double().cumsum(1)
-        return below[:, ends] / below[:, -1:]
+        below = masks.flatten(1)[:, ranked].cumsum(1, dtype=torch.int32)
+        return (below if bool(ends.all()) else below[:, ends]) / below[:, -1:].double()
 
     return (distribution(own[None]) - distribution(others)).abs().amax(1)
 
@@ -190,7 +191,7 @@ class Restricted:
         delta: `(B, C, H, W)`, 0 outside the regions, with `reference + delta` in [0, 1].
         factor: `(B,)` float64, by which the perturbation inside was multiplied.
         spent: `(B,)` float64, 1 - mean SSIM of `reference + delta`.
-        reached: `(B,)` bool: whether the budget is spent to within a millionth of it; True without a budget.
+        reached: `(B,)` bool: whether the budget is spent to within a ten-thousandth of it; True without a budget.
     """
 
     delta: Tensor
@@ -223,27 +224,47 @@ def restrict(
     if reference.shape != delta.shape or mask.shape != (len(delta), *delta.shape[-2:]):
         shapes = ", ".join(str(tuple(tensor.shape)) for tensor in (reference, delta, mask))
         raise InputError(f"reference, delta and mask must be (B, C, H, W), (B, C, H, W) and (B, H, W), got {shapes}")
-    inside, lower, upper = (delta * mask[:, None]).double(), -reference.double(), 1 - reference.double()
-    cost = Cost.of_reference(reference.double(), Window.gaussian() if window is None else window, "mean")
+    inside, lower, upper = (delta * mask[:, None]).to(reference.dtype), -reference, 1 - reference
+    view = View.of(Window.gaussian() if window is None else window, reference.detach())
 
     def scaled(factor: Tensor) -> Tensor:
-        return torch.minimum(torch.maximum(inside * factor[:, None, None, None], lower), upper)
+        return torch.minimum(torch.maximum(inside * _per_image(factor, inside), lower), upper)
 
-    def spent(perturbation: Tensor) -> Tensor:
-        return cost.of(cost.losses(cost.reference + perturbation))
+    def spent(factor: Tensor) -> Tensor:
+        return _dissimilarity(view, scaled(factor))
 
     factor = torch.ones(len(delta), dtype=torch.float64, device=delta.device)
-    reached = torch.ones_like(factor, dtype=torch.bool)
-    if budget is not None:
-        goal = budget.to(factor)
-        if goal.shape != factor.shape or not bool((goal >= 0).all()):
-            raise InputError("budget must be one number of at least 0 per image")
-        factor = _factor(lambda tried: spent(scaled(tried)), factor, goal)
-    final = scaled(factor)
-    final_spent = spent(final)
-    if budget is not None:
-        reached = (final_spent - goal).abs() <= 1e-6 * goal
-    return Restricted(final.to(delta.dtype), factor, final_spent, reached)
+    if budget is None:
+        return Restricted(
+            scaled(factor).to(delta.dtype), factor, spent(factor), torch.ones_like(factor, dtype=torch.bool)
+        )
+    goal = budget.to(factor)
+    if goal.shape != factor.shape or not bool((goal >= 0).all()):
+        raise InputError("budget must be one number of at least 0 per image")
+    # Close to the factor along the ray without clipping, whose averages are taken once.
+    factor, _ = _factor(_along_ray(view, inside), factor, goal)
+    factor, final_spent = _factor(spent, factor, goal)
+    reached = (final_spent - goal).abs() <= _REACHED * goal
+    return Restricted(scaled(factor).to(delta.dtype), factor, final_spent, reached)
+
+
+def _along_ray(view: View, delta: Tensor) -> Callable[[Tensor], Tensor]:
+    """1 - mean SSIM of `reference + factor * delta`, `(B,)` from `(B,)`, without the pixel range."""
+    moments = view.moments(delta)
+    mean, variance, covariance = moments.mean, moments.variance.clamp_min(0), moments.covariance
+    squared_mean, product = mean.square(), view.reference_mean * mean
+    luminance, contrast = 2 * view.reference_mean.square() + C1, 2 * view.reference_variance + C2
+
+    def spent(factor: Tensor) -> Tensor:
+        f = _per_image(factor, mean)
+        moved, spread = f * f * squared_mean, f * f * variance
+        losses = Losses(
+            moved / (luminance + 2 * f * product + moved),
+            spread / (contrast + 2 * f * covariance + spread).clamp_min(C2),
+        )
+        return losses.total().flatten(1).mean(1, dtype=torch.float64)
+
+    return spent
 
 
 def dissimilarity(reference: Tensor, delta: Tensor, window: Window | None = None) -> Tensor:
@@ -255,24 +276,34 @@ def dissimilarity(reference: Tensor, delta: Tensor, window: Window | None = None
     if reference.shape != delta.shape:
         shapes = f"{tuple(reference.shape)} and {tuple(delta.shape)}"
         raise InputError(f"reference and delta must be of one shape (B, C, H, W), got {shapes}")
-    cost = Cost.of_reference(reference.double(), Window.gaussian() if window is None else window, "mean")
-    return cost.of(cost.losses(cost.reference + delta.double()))
+    view = View.of(Window.gaussian() if window is None else window, reference.double())
+    return _dissimilarity(view, delta.double())
 
 
-def _factor(spent: Callable[[Tensor], Tensor], ones: Tensor, goal: Tensor) -> Tensor:
-    """The factor at which `spent` is the goal, or the largest one tried where no factor reaches it.
+def _dissimilarity(view: View, delta: Tensor) -> Tensor:
+    moments = view.moments(delta)
+    denominators = view.denominators(view.reference + delta, view.reference_mean + moments.mean)
+    return moments.losses(denominators).total().flatten(1).mean(1, dtype=torch.float64)
+
+
+def _per_image(values: Tensor, like: Tensor) -> Tensor:
+    return values.to(like.dtype)[:, None, None, None]
+
+
+def _factor(spent: Callable[[Tensor], Tensor], start: Tensor, goal: Tensor) -> tuple[Tensor, Tensor]:
+    """The factor at which `spent` is the goal, or the largest one tried where no factor reaches it; and what is spent.
 
     1 - SSIM grows about as the square of the factor, and more slowly where values are clipped. The next guess is
     that of the secant method in logarithms; outside the bracket, the bracket is bisected instead.
     """
-    factor, low, high = ones, torch.zeros_like(ones), torch.full_like(ones, torch.inf)
-    power = torch.full_like(ones, 2.0)
+    factor, low, high = start, torch.zeros_like(start), torch.full_like(start, torch.inf)
+    power = torch.full_like(start, 2.0)
     before: tuple[Tensor, Tensor] | None = None
-    for _ in range(_MAX_STEPS):
+    for step in range(1, _MAX_STEPS + 1):
         value = spent(factor)
         short = value < goal
         done = ((value - goal).abs() <= _TOLERANCE * goal) | (short & (factor >= _MAX_FACTOR))
-        if bool(done.all()):
+        if step == _MAX_STEPS or bool(done.all()):
             break
         low, high = torch.where(short, factor, low), torch.where(short, high, factor)
         if before is not None:
@@ -281,9 +312,9 @@ def _factor(spent: Callable[[Tensor], Tensor], ones: Tensor, goal: Tensor) -> Te
         before = factor, value
         guess = factor * (goal / value.clamp_min(_TINY)) ** (1 / power)
         middle = torch.where(torch.isinf(high), 2 * factor, (low + high) / 2)
-        step = torch.where((guess >= low) & (guess < high), guess, middle).clamp_max(_MAX_FACTOR)
-        factor = torch.where(done, factor, step)
-    return factor
+        moved = torch.where((guess >= low) & (guess < high), guess, middle).clamp_max(_MAX_FACTOR)
+        factor = torch.where(done, factor, moved)
+    return factor, value
 
 
 def _counts(inside: Tensor, bin_of: Tensor, bins: int) -> list[int]:

@@ -1,6 +1,7 @@
 """Grad-CAM, and the choice of its layer."""
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from percep.errors import InputError, one_line
 from percep.explain.logits import check_targets, logits_function, with_gradients
+from percep.explain.maps.transformers import Tokens, tokens_of
 from percep.models import Classifier
 from percep.validation.class_indices import ClassIndices
 from percep.validation.images import require_eval, require_images
@@ -35,6 +37,7 @@ def gradcam(model: nn.Module, images: Tensor, targets: ClassIndices, layer: str 
     The activations of a layer, weighted by the spatial mean of the class logit's gradient, summed over
     channels, with negative values set to 0 and resampled bilinearly to the image's size. The scale is the logit's:
     divide by the maximum to draw a map. A map may be zero everywhere: at this layer nothing is evidence for the class.
+    Of timm's transformers the activations are those of the patches, without class and other prefix tokens.
 
     Args:
         model: maps `(B, C, H, W)` images in `[0, 1]` to `(B, classes)` logits, in eval mode; its parameters may be
@@ -42,14 +45,15 @@ def gradcam(model: nn.Module, images: Tensor, targets: ClassIndices, layer: str 
         images: `(B, C, H, W)`, floating point in `[0, 1]`.
         targets: `(B,)` class indices: a tensor, an array or a list of integers.
         layer: dotted name of a module inside `model` (inside `model.network` for a `Classifier`). By default
-            the classifier's own `layer`, and without one the `last_convolutional_stage`.
+            the classifier's own `layer`, and without one the first normalisation of the last block of timm's vision
+            and Swin transformers, and the `last_convolutional_stage` of other networks.
 
     Returns:
         `(B, H, W)`, at least 0, in the images' dtype, detached.
 
     Raises:
         InputError: tensors that are not images, a model in train mode or without logits, no such layer, a layer
-            without a spatial output, a target that is not a class, or a network without a convolutional stage, that
+            without a spatial output, a target that is not a class, or a network without such a layer, that
             takes no hooks, as TorchScript's do not, or whose gradients do not reach the layer.
     """
     require_images(images)
@@ -61,9 +65,13 @@ def gradcam(model: nn.Module, images: Tensor, targets: ClassIndices, layer: str 
         network, layer = model.network, layer or model.layer
     classes = check_targets(logits, images, targets)
     calls = _trace(network, images[:1])
-    name = _last_stage(calls) if layer is None else _named_stage(network, calls, layer)
+    name, tokens = _chosen(network, calls, layer)
+    module = network.get_submodule(name)
     with _reported(), with_gradients(images) as apart:
-        maps = LayerGradCam(logits, network.get_submodule(name)).attribute(apart, classes, relu_attributions=True)
+        if tokens is None:
+            maps = LayerGradCam(logits, module).attribute(apart, classes, relu_attributions=True)
+        else:
+            maps = _token_maps(logits, module, tokens, apart, classes)
     # Under autocast the maps have 16 bits; interpolation in them would show steps.
     maps = maps.detach().to(images.dtype)
     return LayerGradCam.interpolate(maps, tuple(images.shape[-2:]), "bilinear")[:, 0]
@@ -150,10 +158,38 @@ def _leaves_layout(call: _Call) -> bool:
     return learned and (len(call.shape) == 3 or call.spatial)
 
 
-def _named_stage(network: nn.Module, calls: list[_Call], layer: str) -> str:
+def _chosen(network: nn.Module, calls: list[_Call], layer: str | None) -> tuple[str, Tokens | None]:
+    """The name of a layer, and how it lays out patches; None where its outputs are `(B, C, H, W)`."""
+    uses = Counter(call.name for call in calls)
+    tokens = tokens_of(network, {call.name: call.shape for call in calls if uses[call.name] == 1})
+    if layer is None:
+        return (_last_stage(calls), None) if tokens is None else (tokens.layer, tokens)
     if layer not in dict(network.named_modules()):
         parts = ", ".join(name for name, _ in network.named_children())
         raise InputError(f"the network has no layer {layer!r}; its parts are {parts}")
-    if not any(call.name == layer and len(call.shape) == 4 for call in calls):
+    own = [call for call in calls if call.name == layer]
+    if tokens is not None and any(tokens.has_map(one.shape) and not isinstance(one.module, nn.Conv2d) for one in own):
+        return layer, tokens
+    if not any(len(call.shape) == 4 for call in own):
         raise InputError(f"layer {layer!r} has no (B, C, H, W) output in a forward pass, so no Grad-CAM")
-    return layer
+    return layer, None
+
+
+def _token_maps(
+    logits: Callable[[Tensor], Tensor], layer: nn.Module, tokens: Tokens, images: Tensor, classes: Tensor
+) -> Tensor:
+    """What captum's `LayerGradCam` gives of `(B, C, H, W)` outputs, of those that are tokens: `(B, 1, h, w)`."""
+    held: list[Tensor] = []
+
+    def hold(_module: nn.Module, _inputs: object, outputs: Tensor) -> None:
+        held.append(outputs)
+
+    handle = layer.register_forward_hook(hold)
+    try:
+        chosen = logits(images.requires_grad_()).gather(1, classes[:, None])
+    finally:
+        handle.remove()
+    activations = held[0]
+    (gradient,) = torch.autograd.grad(chosen.sum(), activations)
+    weights = tokens.as_map(gradient).mean((2, 3), keepdim=True)
+    return (weights * tokens.as_map(activations)).sum(1, keepdim=True).relu()

@@ -18,7 +18,7 @@ def square_and_stride(
         InputError: a side, stride or number at once out of range.
     """
     shortest = min(size)
-    side = max(1, round(shortest / 7)) if side is None else side
+    side = seventh(size) if side is None else side
     stride = max(1, side // 2) if stride is None else stride
     if not 1 <= stride <= side <= shortest or at_once < 1:
         raise InputError(
@@ -26,3 +26,8 @@ def square_and_stride(
             f"got {stride}, {side} and {at_once}"
         )
     return side, stride
+
+
+def seventh(size: tuple[int, int]) -> int:
+    """A seventh of the shorter side in pixels, which is 32 at 224 and the step of Grad-CAM's 7x7 map."""
+    return max(1, round(min(size) / 7))

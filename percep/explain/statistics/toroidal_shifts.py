@@ -9,7 +9,7 @@ periodic the error is small, and smaller for finer maps: at a nominal 5%, crops 
 (white noise smoothed by a Gaussian of deviation s) were rejected 5 to 7% of the time for s = 1.5 blocks and 5 to 10%
 for s = 3. Many maps are greater in the centre: two such maps agree more than shifted ones whatever the images. Use the
 distance from the centre as a confound (`partial_spearman_shifts`), or compare with other images' maps
-(`percep.explain.statistics.inference.exchange_test`), which does not assume stationary maps.
+(`percep.explain.statistics.permutation.exchange_test`), which does not assume stationary maps.
 """
 
 from collections.abc import Mapping

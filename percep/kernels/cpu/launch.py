@@ -25,7 +25,7 @@ from percep.kernels.arguments import (
     system_arguments,
     update_arguments,
 )
-from percep.kernels.cpu import plans, strided, symmetric, update
+from percep.kernels.cpu import plans, symmetric, update
 from percep.kernels.cpu.openmp import Team
 from percep.kernels.cpu.simd import LANES
 from percep.kernels.geometry import Geometry
@@ -39,10 +39,9 @@ def mean(values: Tensor, window: Geometry, taps: tuple[float, ...]) -> Tensor:
     result = values.new_empty(*values.shape[:-2], *window.grid(height, width))
     of_window = (window, taps, height, width)
     if fuses(values, window):
-        _run(symmetric.mean, values, contiguous(values), result, plans.both(*of_window))
+        _run(plans.symmetric_kernel(symmetric.mean, *of_window), values, contiguous(values), result)
     else:
-        across, down = plans.across(window, taps, width), plans.down(*of_window)
-        _run(strided.mean, values, *_flat(values, result), height, down, across)
+        _run(plans.strided_mean(*of_window), values, *_flat(values, result), height)
     return result
 
 
@@ -51,10 +50,9 @@ def adjoint(maps: Tensor, window: Geometry, taps: tuple[float, ...], height: int
     result = maps.new_empty(*maps.shape[:-2], height, width)
     of_window = (window, taps, height, width)
     if fuses(result, window):
-        _run(symmetric.adjoint, result, contiguous(maps), result, plans.both(*of_window))
+        _run(plans.symmetric_kernel(symmetric.adjoint, *of_window), result, contiguous(maps), result)
     else:
-        across, back = plans.across(window, taps, width), plans.back(*of_window)
-        _run(strided.adjoint, result, *_flat(maps, result), maps.shape[-2], back, across)
+        _run(plans.strided_adjoint(*of_window), result, *_flat(maps, result), maps.shape[-2])
     return result
 
 
@@ -66,8 +64,8 @@ def product(
     chosen = None if active is None or bool(active.all()) else torch.nonzero(active.flatten()).flatten()
     system = SystemArguments(*(contiguous(each if chosen is None else each[chosen]) for each in given))
     result, curvature = empty_like(system.vector), vector.new_zeros(len(system.vector), 1, 1, 1)
-    passes = plans.both(window, window.taps, *sides(vector))
-    _run(symmetric.product, system.vector, _addresses(system), vector.shape[1], result, curvature, passes)
+    kernel = plans.symmetric_kernel(symmetric.product, window, window.taps, *sides(vector))
+    _run(kernel, system.vector, _addresses(system), vector.shape[1], result, curvature)
     if chosen is not None:
         result = empty_like(vector).zero_().index_copy_(0, chosen, result)
         curvature = vector.new_zeros(len(vector), 1, 1, 1).index_copy_(0, chosen, curvature)
@@ -81,8 +79,8 @@ def update_multipliers(given: UpdateInputs, window: Geometry) -> Updated:
     arguments = update_arguments(given)
     squared_norms = delta.new_zeros(len(delta), 1, 1, 1)
     parts = update.Parts(floor is not None, 0.0 if floor is None else floor.min_share, given.weights is not None)
-    passes = plans.both(window, window.taps, *sides(delta))
-    _run(update.update, delta, _addresses(arguments), squared_norms, delta.shape[1], parts, passes)
+    kernel = plans.symmetric_kernel(update.update, window, window.taps, *sides(delta))
+    _run(kernel, delta, _addresses(arguments), squared_norms, delta.shape[1], parts)
     return Updated(*arguments.updated, squared_norms)
 
 
@@ -106,11 +104,13 @@ def _run(kernel: Callable[..., None], images: Tensor, *arguments: Any) -> None:
     kernel(*given, images.shape[:-2].numel(), Team(parts, threads, *openmp))
 
 
-def _addresses(argument: Any) -> Any:
+def _addresses(arguments: tuple[Any, ...]) -> Any:
     """A kernel's named tuples with addresses in place of contiguous tensors, which have to outlive the call."""
-    if isinstance(argument, tuple):
-        return tuple.__new__(type(argument), map(_addresses, argument))
-    return _address(argument) if isinstance(argument, Tensor) else argument
+    made = [
+        _address(each) if isinstance(each, Tensor) else _addresses(each) if isinstance(each, tuple) else each
+        for each in arguments
+    ]
+    return tuple.__new__(type(arguments), made)
 
 
 def _address(values: Tensor) -> int:

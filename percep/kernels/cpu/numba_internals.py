@@ -24,7 +24,7 @@ NAMES: dict[str, tuple[str, ...]] = {
     "numba.core.codegen": ("CodeLibrary.add_linking_library", "CPUCodegen.magic_tuple"),
     "numba.core.cpu": ("CPUContext.active_code_library", "CPUContext.call_conv", "CPUContext.codegen"),
     "numba.core.datamodel.models": ("PrimitiveModel",),
-    "numba.core.dispatcher": ("Dispatcher.get_compile_result",),
+    "numba.core.dispatcher": ("Dispatcher.compile", "Dispatcher.get_compile_result"),
     "numba.core.registry": ("cpu_target.target_context",),
     "numba.core.types": ("Integer", "Type", "UniTuple", "float32", "int64", "intp", "void"),
     "numba.core.typing": ("signature",),

@@ -1,13 +1,17 @@
-"""The passes of a window as tables, for kernels that go row by row."""
+"""The passes of a window as tables, computed once for a size, and the kernels that are called with them."""
 
+from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
+from numba import typeof
 from numpy.typing import NDArray
 
-from percep.kernels.cpu import symmetric
+from percep.kernels.cpu import strided, symmetric
 from percep.kernels.cpu.simd import ROWS
 from percep.kernels.cpu.strided import GROUP, Across, Down
+from percep.kernels.cpu.symmetric import Passes
 from percep.kernels.geometry import Geometry
 
 
@@ -46,7 +50,7 @@ def back(window: Geometry, taps: tuple[float, ...], height: int, width: int) -> 
 
 
 @lru_cache(maxsize=64)
-def both(window: Geometry, taps: tuple[float, ...], height: int, width: int) -> symmetric.Passes:
+def both(window: Geometry, taps: tuple[float, ...], height: int, width: int) -> Passes:
     """Both passes of a symmetric window."""
     half = window.size // 2
     blocks = -(-height // ROWS)
@@ -57,7 +61,50 @@ def both(window: Geometry, taps: tuple[float, ...], height: int, width: int) -> 
     cache_lines = -(-(width + 2 * symmetric.EDGE) // symmetric.CACHE_LINE) | 1
     pitch = cache_lines * symmetric.CACHE_LINE
     weights = tuple(np.asarray(taps[half:], np.float32))
-    return symmetric.Passes(weights, rows % ring_rows * pitch, height, width, ring_rows, pitch, blocks)
+    return Passes(weights, rows % ring_rows * pitch, height, width, ring_rows, pitch, blocks)
+
+
+class Planned:
+    """A kernel for planes of one size, with the tables of its passes.
+
+    Its machine code is looked up at the first call, by the types of that call's arguments, and called directly from
+    then on: Numba would find the type of every field of every named tuple at each call. So all calls must have
+    arguments of the same types, as numbers, addresses and flat arrays of float32 have.
+
+    Args:
+        kernel: of `symmetric`, `update` or `strided`.
+        tables: its last arguments before the number of planes and the team.
+    """
+
+    def __init__(self, kernel: Any, *tables: Passes | Down | Across) -> None:
+        self._kernel, self._tables = kernel, tables
+        self._machine_code: Callable[..., None] | None = None
+
+    def __call__(self, *arguments: Any) -> None:
+        """Runs the kernel; arguments are as in the kernel, without the tables."""
+        *given, planes, team = arguments
+        arguments = (*given, *self._tables, planes, team)
+        if self._machine_code is None:
+            self._machine_code = self._kernel.compile(tuple(typeof(each) for each in arguments))
+        self._machine_code(*arguments)
+
+
+@lru_cache(maxsize=256)
+def symmetric_kernel(kernel: Any, window: Geometry, taps: tuple[float, ...], height: int, width: int) -> Planned:
+    """A kernel of `symmetric` or `update`, with both passes of a symmetric window."""
+    return Planned(kernel, both(window, taps, height, width))
+
+
+@lru_cache(maxsize=64)
+def strided_mean(window: Geometry, taps: tuple[float, ...], height: int, width: int) -> Planned:
+    """`strided.mean` for planes of so many pixels."""
+    return Planned(strided.mean, down(window, taps, height, width), across(window, taps, width))
+
+
+@lru_cache(maxsize=64)
+def strided_adjoint(window: Geometry, taps: tuple[float, ...], height: int, width: int) -> Planned:
+    """`strided.adjoint`, to planes of so many pixels."""
+    return Planned(strided.adjoint, back(window, taps, height, width), across(window, taps, width))
 
 
 def _table(

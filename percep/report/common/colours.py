@@ -14,7 +14,7 @@ _LEAST_DISSIMILARITY = 1e-7
 _DECADES = 3
 
 ATTENTION_SCALE = ColourScale(Normalize(0, 1), "inferno", {0.0: "0", 0.5: "0.5", 1.0: "1"})
-"""Of Grad-CAM, relative to its maximum."""
+"""Of Grad-CAM, relative to the largest value told apart."""
 
 
 def photograph(image: Tensor) -> np.ndarray:
@@ -62,10 +62,11 @@ def ssim_colours(ssim: Tensor) -> tuple[np.ndarray, ColourScale]:
     return scale.colours(values), scale
 
 
-def gradcam_colours(image: Tensor, gradcam: Tensor) -> tuple[np.ndarray, ColourScale]:
-    """Grad-CAM `(H, W)`, scaled to its maximum, over the `(C, H, W)` image in grey."""
+def gradcam_colours(image: Tensor, gradcam: Tensor, top: float = 0.0) -> tuple[np.ndarray, ColourScale]:
+    """Grad-CAM `(H, W)`, scaled to `top`, or to its maximum if that is 0, over the `(C, H, W)` image in grey."""
     values = gradcam.detach().double().cpu().numpy()
-    values = values / values.max() if values.max() > 0 else values
+    top = top or float(values.max())
+    values = (values / top).clip(max=1) if top > 0 else values
     opacity = 0.7 * values[..., None]
     grey = photograph(image).mean(-1, keepdims=True)
     return opacity * ATTENTION_SCALE.colours(values)[..., :3] + (1 - opacity) * grey, ATTENTION_SCALE

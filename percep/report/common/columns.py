@@ -19,12 +19,14 @@ class Column:
         value: of a row; None where it is unknown.
         write: formats a known value.
         numeric: whether it is sorted as a number, and set to the right.
+        order: of a row, what it is sorted by where that is not its value; None where it is unknown.
     """
 
     title: str
     value: Callable[[Any], object]
     write: Callable[..., str] = str
     numeric: bool = False
+    order: Callable[[Any], object] | None = None
 
     def text(self, row: object) -> str:
         """The value of the row in words."""
@@ -33,7 +35,7 @@ class Column:
 
     def key(self, row: object) -> str:
         """What the row is sorted by; empty where it is unknown."""
-        value = self.value(row)
+        value = (self.order or self.value)(row)
         unknown = value is None or (isinstance(value, float) and not math.isfinite(value))
         return "" if unknown else str(value)
 

@@ -1,15 +1,22 @@
 """The report of a study: the verdict by its criteria, the plots behind it, photographs with their maps, and tables."""
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from percep.report.common.columns import UNKNOWN, Column, number, words, yes_or_no
+from percep.report.common.columns import words
 from percep.report.common.embedded import Legend, budget_legend, gradcam_legend, ssim_legend
 from percep.report.common.page import Facts, save_page
 from percep.report.common.verdict import remarks, warnings
+from percep.report.study.columns import (
+    ASSOCIATIONS,
+    CAUSAL,
+    COMPARISONS,
+    MOVEMENT,
+    STRATA,
+    VARIANTS,
+    photograph_columns,
+)
 from percep.report.study.gallery import StudyExhibit
 from percep.report.study.plots import study_plots
 from percep.report.study.tables import study_accuracy
@@ -46,19 +53,23 @@ def save_study_report(
         figures=_figures(findings),
         criteria=findings.criteria,
         variants=findings.sweep,
-        variant_columns=_VARIANTS,
+        variant_columns=VARIANTS,
         plots=study_plots(findings),
         exhibits=exhibits,
         omitted=fooled - len(exhibits),
         legends=_legends(),
         associations=findings.associations,
-        association_columns=_ASSOCIATIONS,
+        association_columns=ASSOCIATIONS,
         comparisons=findings.comparisons,
-        comparison_columns=_COMPARISONS,
+        comparison_columns=COMPARISONS,
         causal=findings.causal,
-        causal_columns=_CAUSAL,
-        statuses=list(findings.statuses.items()),
-        status_columns=_STATUSES,
+        causal_columns=CAUSAL,
+        movement=findings.movement,
+        movement_columns=MOVEMENT,
+        strata=findings.strata,
+        strata_columns=STRATA,
+        photographs=[row for row in findings.photographs if row.variant == findings.sweep[0].name],
+        photograph_columns=photograph_columns(findings.claim),
         anchors={name: f"photograph-{place}" for place, name in enumerate(exhibits, start=1)},
         zero={display_name(name): count for name, count in findings.zero.items() if count},
         done=findings.done,
@@ -67,10 +78,11 @@ def save_study_report(
 
 def _legends() -> list[Legend]:
     perturbation = "positive part in multiples of the uniform share, logarithmic"
+    classifier = "relative to the 99th percentile of each map, or of the map on whose scale it is"
     return [
         ssim_legend(),
         replace(budget_legend(), title="Of the perturbation", note=perturbation),
-        replace(gradcam_legend(), title="Of the classifier", note="relative to the 99th percentile of each map"),
+        replace(gradcam_legend(), title="Of the classifier", note=classifier),
     ]
 
 
@@ -88,82 +100,5 @@ _FIGURES = {
     "association": "Association",
     "control": "Above the control",
     "causal": "Effect above the other region",
+    "multiplier": "Multiplier above the control",
 }
-
-
-def _signed(value: float | None) -> str:
-    return UNKNOWN if value is None or math.isnan(value) else f"{value:.3f}"
-
-
-def _criterion(title: str, name: str) -> tuple[Column, Column]:
-    def of(row: Any) -> Any:
-        return next((criterion for criterion in row.criteria if criterion.name == name), None)
-
-    return (
-        Column(title, lambda row: None if of(row) is None else of(row).interval.estimate, _signed, numeric=True),
-        Column("Met", lambda row: None if of(row) is None else of(row).met, yes_or_no),
-    )
-
-
-def _column(title: str, name: str, write: Callable[..., str] = _signed) -> Column:
-    return Column(title, lambda row: getattr(row, name), write, numeric=True)
-
-
-_VARIANTS = (
-    Column("Variant", lambda row: row.name),
-    Column("Fooled", lambda row: row.fooled, number, numeric=True),
-    Column("Of", lambda row: row.correct, number, numeric=True),
-    *_criterion("Association", "association"),
-    *_criterion("Above the control", "control"),
-    *_criterion("Above the other region", "causal"),
-    Column("Problem", lambda row: row.problem),
-)
-_ASSOCIATIONS = (
-    Column("Variant", lambda row: row.variant),
-    Column("First", lambda row: row.first, display_name),
-    Column("Second", lambda row: row.second, display_name),
-    Column("Statistic", lambda row: row.statistic, display_name),
-    _column("Area", "share"),
-    _column("Mean", "estimate"),
-    _column("Low", "low"),
-    _column("High", "high"),
-    _column("Chance", "chance"),
-    _column("Toroidal shift p", "shift_p", number),
-    _column("Other images", "other"),
-    _column("Permutation p", "exchange_p", number),
-    _column("Images", "images", number),
-    _column("Undefined", "undefined", number),
-)
-_COMPARISONS = (
-    Column("Question", lambda row: row.question),
-    Column("First", lambda row: row.first, display_name),
-    Column("Second", lambda row: row.second, display_name),
-    _column("First mean", "first_mean"),
-    _column("Second mean", "second_mean"),
-    _column("Difference", "difference"),
-    _column("Low", "low"),
-    _column("High", "high"),
-    _column("Effect size", "effect"),
-    _column("p", "p_value", number),
-    _column("p, Holm", "adjusted", number),
-    _column("Undefined", "undefined", number),
-)
-_CAUSAL = (
-    Column("Variant", lambda row: row.variant),
-    Column("Region", lambda row: row.region, display_name),
-    _column("Area of the top", "share"),
-    Column("Budget", lambda row: row.budget),
-    _column("Share of 1 − SSIM", "mass"),
-    _column("Share of the gain", "gain"),
-    _column("Low", "low"),
-    _column("High", "high"),
-    _column("Still adversarial", "flipped"),
-    _column("Low", "flipped_low"),
-    _column("High", "flipped_high"),
-    _column("Out of reach", "out_of_reach", number),
-    _column("Texture distance", "distance"),
-)
-_STATUSES = (
-    Column("Photograph", lambda row: row[0]),
-    Column("Status", lambda row: row[1], words),
-)

@@ -67,7 +67,8 @@ class ComparisonCampaign(Campaign[CompareTask]):
     def work(self, worker: Worker) -> None:
         """See `Campaign.work`."""
         checkpoints = checkpoints_of(self.folder)
-        worker.do(Stage(self.photographs, checkpoints, 1, lambda: self._attack, ("outcome",), fooled))
+        unit = "attacks on a photograph"
+        worker.do(Stage(self.photographs, checkpoints, 1, lambda: self._attack, ("outcome",), fooled, unit=unit))
 
     @classmethod
     def merge(cls, folder: Path) -> str:

@@ -48,6 +48,10 @@ class Campaign(ABC, Generic[C]):
             InputError: why.
         """
 
+    def depends_on(self) -> dict[str, str]:
+        """What results depend on beside settings, model and photographs, by name, for the manifest."""
+        return {}
+
     @abstractmethod
     def work(self, worker: Worker) -> None:
         """Does what is left, `worker.do` of one stage after the other."""

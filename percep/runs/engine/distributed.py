@@ -2,6 +2,7 @@
 
 import atexit
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ T = TypeVar("T")
 
 # A process waits at the end for the slowest; torchrun ends it if another has died.
 _PATIENCE = timedelta(days=30)
+_WAITING, _EVERY = "waits for the other processes", 0.1
 _runs = count()
 
 
@@ -63,7 +65,7 @@ class Processes:
         if self.rank:
             received: list[_Value[T] | None] = [None]
             with _together():
-                dist.broadcast_object_list(received, src=0)
+                _await(lambda: dist.broadcast_object_list(received, src=0))
             if received[0] is None:
                 raise ElsewhereError("the first process has failed")
             return received[0].value
@@ -91,7 +93,7 @@ class Processes:
             return [value]
         found = [value] * self.world
         with _together():
-            dist.all_gather_object(found, value)
+            _await(lambda: dist.all_gather_object(found, value))
         return found
 
 
@@ -102,7 +104,7 @@ def join(device: str) -> Processes:
     """
     if not several() or "RANK" not in os.environ:
         return Processes(0, 1, dist.HashStore())
-    store, rank, world = _group("cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo")
+    store, rank, world = _await(lambda: _group("cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo"))
     return Processes(rank, world, dist.PrefixStore(f"run{next(_runs)}", store))
 
 
@@ -112,6 +114,29 @@ def _together() -> Iterator[None]:
         yield
     except RuntimeError as error:  # of gloo, when the other side of a connection is gone
         raise UnavailableError("another process has died: run the same command again, which continues") from error
+
+
+def _await(meeting: Callable[[], T]) -> T:
+    """Meets the other processes, however late they come, in a thread: a signal ends this one while it waits.
+
+    Python handles signals between two steps of its own, and gloo waits outside of Python.
+    """
+    returned: list[T] = []
+    raised: list[Exception] = []
+
+    def meet() -> None:
+        try:
+            returned.append(meeting())
+        except Exception as error:
+            raised.append(error)
+
+    waiting = threading.Thread(target=meet, name=_WAITING, daemon=True)
+    waiting.start()
+    while waiting.is_alive():
+        waiting.join(_EVERY)
+    if raised:
+        raise raised[0]
+    return returned[0]
 
 
 @cache
@@ -126,5 +151,7 @@ def _group(backend: str) -> tuple[dist.Store, int, int]:
 
 
 def _leave() -> None:
+    if any(thread.name == _WAITING for thread in threading.enumerate()):  # it would be waited for
+        return
     with suppress(Exception):  # the process ends either way
         dist.destroy_process_group()

@@ -6,16 +6,19 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from percep.choices import ATTRIBUTION_NAMES
 from percep.errors import InputError
 from percep.runs.engine.atomic import atomic, is_remains, remove_remains
 from percep.runs.engine.checkpoints import begun
 
 _FILE = "run.json"
-# Where results are written to and who reads ahead changes no result.
-_FREE = ("output", "data.workers")
+# Where results are written to, who reads ahead and what is written beside the report changes no result.
+_FREE = ("output", "data.workers", "report.vector")
 _FORMER = {"basis": "provenance"}
 _FORMER_SETTINGS = {"study": {"rivals": "baselines"}}
 """What keys were called in runs of earlier versions, and settings, by their group."""
+_ADDED_SETTINGS: Mapping[str, Mapping[str, Any]] = {"study": {"attributions": [*ATTRIBUTION_NAMES], "strata": []}}
+"""Settings that runs of earlier versions lack, by their group, with values that do what these versions did."""
 
 
 @dataclass(frozen=True)
@@ -45,22 +48,24 @@ def is_free(folder: Path) -> bool:
 
 
 def claim(folder: Path, manifest: Manifest) -> None:
-    """Writes the manifest into the folder, or finds there that it is the same run.
+    """Writes the manifest into the folder, or finds there that it is the same run, with the settings it has now.
 
-    A run's parts are in its folder, at any depth.
+    A run's parts are in its folder, at any depth. Settings that change no result may differ.
 
     Raises:
         InputError: parts are finished of a run that differs.
     """
     remove_remains(folder)
     if (folder / _FILE).is_file() and begun(folder):
-        differences = "; ".join(_differences(read_manifest(folder), manifest))
+        former = read_manifest(folder)
+        differences = "; ".join(_differences(former, manifest))
         if differences:
             raise InputError(
                 f"output folder {folder} holds a run that differs: {differences}: "
                 "give the settings it was begun with to continue it, or choose another folder with output=FOLDER"
             )
-        return
+        if former.settings == manifest.settings:
+            return
     with atomic(folder / _FILE) as path:
         path.write_text(json.dumps(asdict(manifest), indent=2) + "\n", encoding="utf-8")
 
@@ -74,11 +79,15 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         content = json.loads((folder / _FILE).read_text(encoding="utf-8"))
         manifest = Manifest(**_renamed(content, _FORMER))
-        groups = _FORMER_SETTINGS.keys() & manifest.settings.keys()
-        present = {group: _renamed(manifest.settings[group], _FORMER_SETTINGS[group]) for group in groups}
+        groups = (_FORMER_SETTINGS.keys() | _ADDED_SETTINGS.keys()) & manifest.settings.keys()
+        present = {group: _present(group, manifest.settings[group]) for group in groups}
         return replace(manifest, settings={**manifest.settings, **present})
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise InputError(f"output folder {folder} holds no run: give that of a run with output=FOLDER") from error
+
+
+def _present(group: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {**_ADDED_SETTINGS.get(group, {}), **_renamed(settings, _FORMER_SETTINGS.get(group, {}))}
 
 
 def _renamed(values: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:

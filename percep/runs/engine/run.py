@@ -40,7 +40,7 @@ def run(kind: type[Campaign[C]], config: C, request: Request) -> Sequence[str]:
     own = replace(config, device=processes.device(config.device))
     campaign = processes.in_turn(lambda: kind(own, folder))
     num_rows = processes.first(lambda: _begin(campaign, request))
-    tally = Tally(processes, config.task, campaign.passes * len(campaign.photographs.shards))
+    tally = Tally(processes, config.task, campaign.passes * len(campaign.photographs.shards), campaign.passes)
     tally.count = None if num_rows is None else campaign.passes * num_rows
     if processes.rank == 0:
         _save_settings(folder, request)
@@ -48,7 +48,8 @@ def run(kind: type[Campaign[C]], config: C, request: Request) -> Sequence[str]:
         _work(campaign, Worker(processes, tally, config.data.workers))
         sentences = processes.first(lambda: kind.merge(folder))
     except KeyboardInterrupt as error:
-        error.add_note(f"what is finished is in {folder}, and the same command with output={folder} continues")
+        again = f"the same command with output={request.output} continues"
+        error.add_note(f"what is finished is in {folder}, and {again}")
         raise
     return closing_lines(sentences, folder) if processes.rank == 0 else ()
 
@@ -58,7 +59,8 @@ def _begin(campaign: Campaign[C], request: Request) -> int | None:
     if not begun(campaign.folder):
         campaign.check()
     known = campaign.photographs.inventory()
-    depends_on = provenance(campaign.model, known.digest, campaign.config.device, campaign.config.model.network)
+    network = campaign.config.model.network
+    depends_on = provenance(campaign.model, known.digest, campaign.config.device, network) | campaign.depends_on()
     shards, classes = len(campaign.photographs.shards), number_of_logits(campaign.model)
     claim(campaign.folder, Manifest(request.command, request.settings, depends_on, shards, known.count, classes))
     return known.entries
@@ -71,9 +73,9 @@ def _work(campaign: Campaign[C], worker: Worker) -> None:
             campaign.work(worker)
         except BaseException:
             with suppress(UnavailableError):  # the counters are gone: what ended the run is the error to report
-                worker.show_last()
+                worker.tally.end()
             raise
-        worker.show_last()
+        worker.tally.end()
     except UnreadableError:  # raised in all processes
         worker.processes.first(lambda: _merge_if_possible(campaign))
         raise

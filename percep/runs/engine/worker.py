@@ -34,8 +34,6 @@ class Worker:
 
     def __init__(self, processes: Processes, tally: Tally, readers: int) -> None:
         self.processes, self.tally, self.readers = processes, tally, readers
-        self._task = tally.title
-        tally.lasting = False
 
     def do(self, stage: Stage) -> None:
         """Does this process's unfinished batches of a stage, and waits for the other processes.
@@ -49,7 +47,6 @@ class Worker:
         finished = self.processes.first(lambda: self._count_finished(stage))
         if len(finished.shards) == len(stage.photographs.shards):
             return
-        self.tally.title = self._task if stage.title is None else f"{self._task}: {stage.title}"
         with ExitStack() as display:  # until all processes are through: the first shows what the others do
             gathered = self.processes.gather(self._work(stage, finished, display))
         failure = min((failure for _, failure in gathered if failure is not None), default=None)
@@ -59,14 +56,9 @@ class Worker:
         if problems:
             raise UnreadableError(problems)
 
-    def show_last(self) -> None:
-        """Shows the totals of all stages, and leaves them on the terminal."""
-        self.tally.title, self.tally.lasting = self._task, True
-        with self.tally.shown():
-            pass
-
     def _count_finished(self, stage: Stage) -> Finished:
         """Counts the batches that are finished, and returns them; removes incomplete parts of processes that died."""
+        self.tally.begin(stage)
         stage.checkpoints.clean()
         finished = stage.checkpoints.finished()
         sizes: Counter[int] = Counter()

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import cast
@@ -9,10 +10,12 @@ from typing import cast
 from omegaconf import OmegaConf
 
 from percep.errors import InputError
-from percep.report import Facts, save_summary
+from percep.report import Facts, read_image, save_summary
 from percep.report.common.verdict import lines_of, progress, remarks, warnings
 from percep.report.study.gallery import StudyExhibit
 from percep.report.study.page import save_study_report
+from percep.report.study.panels import PanelRow, chosen_photographs, rule, save_panels, stored_row
+from percep.report.study.paper import PAPER_TABLES, write_paper_table
 from percep.report.study.plots import save_study_plots
 from percep.report.study.tables import STUDY_TABLES, study_accuracy, summarise_study, write_study_table
 from percep.runs.config import ExplainTask
@@ -21,9 +24,11 @@ from percep.runs.engine.checkpoints import Checkpoints
 from percep.runs.engine.manifest import Manifest, read_manifest
 from percep.runs.settings import validated
 from percep.runs.study.passes import ScreenedPhotograph
-from percep.runs.study.variants import Variant, claim_of, inference_of, variants_of
-from percep.study import Evidence, Findings, PhotographEvidence, VariantResult, analyse
+from percep.runs.study.variants import Variant, claim_of, imagenet_first_class, inference_of, variants_of
+from percep.study import Claim, Evidence, Findings, Inference, PhotographEvidence, VariantResult, analyse
 from percep.study.evidence import with_current_names
+
+Writer = Callable[[Path], None]
 
 
 @dataclass(frozen=True)
@@ -64,8 +69,25 @@ def checkpoints_of(folder: Path, variant: Variant) -> VariantCheckpoints:
     return VariantCheckpoints(folder / "parts" / f"{variant.number:02d}")
 
 
+def main_variant(folder: Path) -> tuple[VariantResult, Claim, Inference]:
+    """The main variant of a study as far as it was run, and by what it is tested.
+
+    Raises:
+        InputError: no study, or a damaged part.
+    """
+    manifest = read_manifest(folder)
+    config = _config_of(manifest)
+    return _variant(folder, variants_of(config)[0], manifest, {}), claim_of(config), inference_of(config)
+
+
+def _config_of(manifest: Manifest) -> ExplainTask:
+    return cast(ExplainTask, validated(OmegaConf.create(dict(manifest.settings))))
+
+
 def merge_study(folder: Path) -> str:
-    """Writes the tables, `plots.png`, `summary.json` and `report.html` of all that a study has finished.
+    """Writes the tables, `plots.png`, `panels.png`, `summary.json` and `report.html` of all that a study has finished.
+
+    On request there are also `plots.pdf`, `panels.pdf` and, in `tables`, those over photographs in LaTeX.
 
     The block means of the main variant's photographs are held, and those of one other variant at a time. Each file is
     written whole or stays as it was.
@@ -81,15 +103,27 @@ def merge_study(folder: Path) -> str:
         OSError: a file cannot be written.
     """
     manifest = read_manifest(folder)
-    config = cast(ExplainTask, validated(OmegaConf.create(dict(manifest.settings))))
+    config = _config_of(manifest)
     first, *others = variants_of(config)
     exhibits: dict[str, StudyExhibit] = {}
     main = _variant(folder, first, manifest, exhibits)
     if not main.fooled:
         raise InputError("no photograph was fooled, so there is nothing to explain: allow more with ball.mean")
     variants = chain([main], (_variant(folder, variant, manifest, exhibits) for variant in others))
-    findings = analyse(variants, claim_of(config), config.study.shares, inference_of(config))
-    for path, write in _outputs(folder, manifest, findings, exhibits).items():
+    findings = analyse(
+        variants,
+        claim_of(config),
+        config.study.shares,
+        inference_of(config),
+        config.study.strata,
+        imagenet_first_class(config.model, manifest.classes),
+    )
+    figures = _figures(folder, findings, main.evidence, exhibits)
+    outputs = _outputs(folder, manifest, findings, exhibits) | figures
+    if config.report.vector:
+        outputs |= _for_a_paper(folder, findings, figures)
+    for path, write in outputs.items():
+        path.parent.mkdir(exist_ok=True)
         with atomic(path) as temporary:
             write(temporary)
     known = study_accuracy(findings, manifest.classes)
@@ -108,7 +142,7 @@ def _planned(findings: Findings) -> int:
 
 def _outputs(
     folder: Path, manifest: Manifest, findings: Findings, exhibits: Mapping[str, StudyExhibit]
-) -> dict[Path, Callable[[Path], None]]:
+) -> dict[Path, Writer]:
     planned = _planned(findings) if manifest.photographs is None else manifest.photographs
     facts = Facts(manifest.command, manifest.settings, planned)
     tables = {
@@ -119,9 +153,36 @@ def _outputs(
         folder / "summary.json": lambda path: save_summary(
             path, summarise_study(findings, manifest.classes), manifest.settings["seed"]
         ),
-        folder / "plots.png": lambda path: save_study_plots(path, findings),
         folder / "report.html": lambda path: save_study_report(path, facts, findings, exhibits, manifest.classes),
     }
+
+
+def _figures(
+    folder: Path, findings: Findings, evidence: Evidence, exhibits: Mapping[str, StudyExhibit]
+) -> dict[Path, Writer]:
+    rows = list(_panel_rows(folder, findings, evidence, exhibits))
+    figures: dict[Path, Writer] = {folder / "plots.png": lambda path: save_study_plots(path, findings)}
+    if rows:
+        figures[folder / "panels.png"] = lambda path: save_panels(path, rows, rule(findings))
+    return figures
+
+
+def _panel_rows(
+    folder: Path, findings: Findings, evidence: Evidence, exhibits: Mapping[str, StudyExhibit]
+) -> Iterator[PanelRow]:
+    for choice in chosen_photographs(findings):
+        path = folder / "adversarial" / f"{choice.name}.png"
+        if path.is_file():  # it may have been removed since
+            yield stored_row(choice, evidence, exhibits.get(choice.name), read_image(path))
+
+
+def _for_a_paper(folder: Path, findings: Findings, figures: Mapping[Path, Writer]) -> dict[Path, Writer]:
+    """The figures as vectors, and the tables in LaTeX."""
+    tables: dict[Path, Writer] = {
+        folder / "tables" / f"{name}.tex": partial(write_paper_table, name=name, findings=findings)
+        for name in PAPER_TABLES
+    }
+    return {path.with_suffix(".pdf"): write for path, write in figures.items()} | tables
 
 
 def _variant(folder: Path, variant: Variant, manifest: Manifest, exhibits: dict[str, StudyExhibit]) -> VariantResult:

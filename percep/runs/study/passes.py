@@ -11,9 +11,12 @@ from percep.data.photographs import Photograph
 from percep.errors import InputError
 from percep.explain import another_images, block_means, cascade, gradcam
 from percep.models import Classifier
+from percep.models.inference import for_inference
 from percep.runs.config import ExplainTask
-from percep.runs.inputs import screen, stable_seed
+from percep.runs.failures import network_failures
+from percep.runs.inputs import predict, screen, stable_seed
 from percep.runs.study.variants import Variant
+from percep.study.attributions import ATTRIBUTIONS, chosen_attributions
 from percep.study.evidence import BlockMap, PhotographEvidence, photograph_evidence
 from percep.study.findings import PENDING
 from percep.study.measurement import Measurements, measure
@@ -55,6 +58,28 @@ def require_gradcam(model: Classifier, device: str) -> None:
         gradcam(model, blank, torch.zeros(1, dtype=torch.int64, device=device))
     except InputError as error:
         raise InputError(f"task=explain needs Grad-CAM: {error}") from error
+
+
+def require_attributions(model: Classifier, config: ExplainTask) -> None:
+    """Tries attributions of one's own on noise: on two images, or on one where that is a batch.
+
+    Raises:
+        InputError: a function that raises an error, or returns no finite maps of the images' size.
+    """
+    own = {
+        name: one for name, one in chosen_attributions(config.study.attributions).items() if name not in ATTRIBUTIONS
+    }
+    if not own:
+        return
+    assert model.preprocessing is not None  # a loaded model has one
+    side = model.preprocessing.crop
+    count = min(2, config.batch_size)
+    noise = torch.rand(count, model.mean.shape[1], side, side, generator=torch.Generator().manual_seed(config.seed))
+    images = noise.to(config.device)
+    with network_failures(model):
+        labels = predict(model, images).classes.clamp_min(0)
+    for attribution in own.values():
+        attribution.maps(model, images, labels, config.study.integration)
 
 
 def screen_photographs(
@@ -103,7 +128,7 @@ class MeasurementPass:
         model: Classifier,
         screened: Iterable[tuple[int, int, Sequence[ScreenedPhotograph]]],
     ) -> None:
-        self.config, self.variant, self.model = config, variant, model
+        self.config, self.variant, self.model = config, variant, for_inference(model)
         self.screened: dict[tuple[int, int], tuple[int, list[ScreenedPhotograph]]] = {}
         blocks: list[Tensor] = []
         count = 0
@@ -119,7 +144,7 @@ class MeasurementPass:
         generator = torch.Generator().manual_seed(config.seed)
         self.another = another_images(torch.stack(blocks), generator)
         stages = cascade(model, generator, config.study.stages) if variant.depth.full else ()
-        self.randomised = [cast(Classifier, twin) for _, twin in stages]
+        self.randomised = [for_inference(cast(Classifier, twin)) for _, twin in stages]
 
     def __call__(
         self, shard: int, number: int, photographs: Sequence[Photograph]

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from percep import models
-from percep.attacks.comparison import attack_by_name
 from percep.data.photographs import Source
 from percep.data.shards import share
-from percep.environment import code_digest, weights_digest
+from percep.environment import code_digest, import_digest, weights_digest
 from percep.errors import InputError, UnavailableError
 from percep.models import Classifier
+from percep.models.inference import for_inference
 from percep.report import save_image
 from percep.report.study.gallery import GALLERY_LIMIT, study_exhibits
 from percep.runs.config import ExplainTask
@@ -26,10 +26,18 @@ from percep.runs.engine.worker import Worker
 from percep.runs.failures import network_failures
 from percep.runs.inputs import photographs_of
 from percep.runs.study.outputs import Pictured, VariantCheckpoints, checkpoints_of, merge_study
-from percep.runs.study.passes import MeasurementPass, ScreenedPhotograph, require_gradcam, screen_photographs
+from percep.runs.study.passes import (
+    MeasurementPass,
+    ScreenedPhotograph,
+    require_attributions,
+    require_gradcam,
+    screen_photographs,
+)
 from percep.runs.study.variants import Variant, variants_of
 from percep.study import Measurements, PhotographEvidence
+from percep.study.attributions import ATTRIBUTIONS, chosen_attributions
 from percep.study.evidence import is_fooled
+from percep.study.perturbations import require_baseline
 
 
 class StudyCampaign(Campaign[ExplainTask]):
@@ -47,9 +55,23 @@ class StudyCampaign(Campaign[ExplainTask]):
         super().__init__(config, folder)
         require_gradcam(self.model, config.device)
         for name in config.study.baselines:  # an attack that is not installed, or is given too few gradients
-            attack_by_name(name, self.model, config.study.gradients)
+            require_baseline(name, self.model, config.study.gradients)
+        chosen_attributions(config.study.attributions)  # a path that leads nowhere
         self.variants = variants_of(config)
         self.passes = 2 * len(self.variants)
+
+    def check(self) -> None:
+        """Refuses attributions that fail.
+
+        Raises:
+            InputError: a function that raises an error, or returns no finite maps of the images' size.
+        """
+        require_attributions(self.model, self.config)
+
+    def depends_on(self) -> dict[str, str]:
+        """The code of attributions by import path."""
+        own = (name for name in self.config.study.attributions if name not in ATTRIBUTIONS)
+        return {f"code of attribution {path}": import_digest(path) for path in own}
 
     def work(self, worker: Worker) -> None:
         """Does what is left of every variant.
@@ -125,12 +147,25 @@ class StudyCampaign(Campaign[ExplainTask]):
     def _screening(
         self, variant: Variant, checkpoints: VariantCheckpoints, model: Classifier, photographs: Source
     ) -> Stage:
-        def work(batch: Batch) -> list[tuple[ScreenedPhotograph]]:
-            read = batch.read()
-            with network_failures(model):
-                return [(one,) for one in screen_photographs(read, model, self.config)]
+        def begin() -> Work:
+            fast = for_inference(model)
 
-        return Stage(photographs, checkpoints.screening, self.config.batch_size, lambda: work, title=variant.name)
+            def work(batch: Batch) -> list[tuple[ScreenedPhotograph]]:
+                read = batch.read()
+                with network_failures(model):
+                    return [(one,) for one in screen_photographs(read, fast, self.config)]
+
+            return work
+
+        return Stage(
+            photographs,
+            checkpoints.screening,
+            self.config.batch_size,
+            begin,
+            title=variant.name,
+            unit="photographs screened",
+            number=2 * variant.number + 1,
+        )
 
     def _measurement(
         self, variant: Variant, checkpoints: VariantCheckpoints, model: Classifier, photographs: Source
@@ -147,8 +182,17 @@ class StudyCampaign(Campaign[ExplainTask]):
 
             return work
 
-        size = self.config.batch_size
-        return Stage(photographs, checkpoints.measurement, size, begin, ("status",), _fooled, variant.name)
+        return Stage(
+            photographs,
+            checkpoints.measurement,
+            self.config.batch_size,
+            begin,
+            ("status",),
+            _fooled,
+            title=variant.name,
+            unit="photographs measured",
+            number=2 * variant.number + 2,
+        )
 
     def _measured(
         self, variant: Variant, checkpoints: VariantCheckpoints, model: Classifier, shards: int

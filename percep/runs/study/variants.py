@@ -6,7 +6,8 @@ from typing import cast
 from percep.attacks.criteria import Loss
 from percep.errors import InputError
 from percep.models import Source
-from percep.runs.config import ExplainTask, VariantConfig
+from percep.models.classes import IMAGENET, IMAGENET_CLASSES
+from percep.runs.config import ExplainTask, ModelConfig, VariantConfig
 from percep.study.criteria import Claim
 from percep.study.measurement import Depth
 from percep.study.perturbations import Setting
@@ -67,6 +68,18 @@ def inference_of(config: ExplainTask) -> Inference:
     return Inference(config.seed, config.criteria.level, config.study.resamples)
 
 
+def imagenet_first_class(model: ModelConfig, logits: int | None) -> int | None:
+    """Index of the logit of ImageNet's first class; None of a network whose classes are not known to be its thousand.
+
+    Args:
+        model: of the configuration.
+        logits: how many the network has, where known.
+    """
+    known = model.categories == IMAGENET if model.categories is not None else model.source != "custom"
+    first_class = model.first_class or 0
+    return first_class if known and logits == first_class + IMAGENET_CLASSES else None
+
+
 def _variant_of(config: ExplainTask, number: int, variant: VariantConfig) -> Variant:
     setting = _setting(config, variant)
     return Variant(
@@ -116,4 +129,5 @@ def _depth(config: ExplainTask, *, full: bool) -> Depth:
         integration=study.integration,
         baselines=tuple(study.baselines),
         gradients=study.gradients,
+        attributions=tuple(study.attributions),
     )

@@ -1,4 +1,4 @@
-"""The SSIM ball of a batch of references: its constraints, membership and exact scaling along rays."""
+"""The SSIM ball of a batch of references: its levels, its constraints, and what is derived from it."""
 
 import math
 from collections.abc import Iterator
@@ -9,80 +9,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from percep.ball.batch import of_images
+from percep.ball.ellipsoid import MeanBall, denominators
+from percep.ball.floor import FloorSets, LocalBall
+from percep.ball.levels import Level, checked_level, four_dimensional
+from percep.ball.membership import inside
+from percep.ball.rays import boundary, scale
 from percep.errors import InputError
-from percep.ssim import C1, C2, Denominators, Moments, View, ssim_map
+from percep.ssim import C1, C2, View, ssim_map
 from percep.summaries import range_of, shape_of
 from percep.validation.images import require_perturbed, require_precise_images
-from percep.validation.scalars import require_level, shown
+from percep.validation.scalars import require_level
 from percep.windows import Window
 
-Level = float | Tensor
-
-_TINY = 1e-300
-# A window's moments cancel against each other: in float64 their error is about 1e-16 of the squared pixel range,
-# and the smallest squared radius is about 1e-6 of it, so membership is decided to about 1e-10.
-_TOLERANCE = 1e-10
 # Batches with more values than this are certified channel by channel.
 _MAX_VALUES_AT_ONCE = 2**20
-
-
-@dataclass(frozen=True)
-class LocalBall:
-    """`|statistic(d - k x)| <= radius` per window, with mean (luminance) or deviation (contrast) as statistic.
-
-    The exact sublevel set `S >= 1 - e` of one SSIM factor: `k = e / (1 - e)` and
-    `radius^2 = k (2 s(x) + C) + k^2 s(x)`, `s` the squared statistic of the reference. Shapes: `k` broadcasts to
-    `(B, C, h, w)`, `radius` is `(B, C, h, w)`.
-    """
-
-    k: Tensor
-    radius: Tensor
-
-    @property
-    def uniform(self) -> bool:
-        """Whether k is the same in all windows of an image."""
-        return self.k.shape[1:] == (1, 1, 1)
-
-    def select(self, images: Tensor) -> "LocalBall":
-        """The balls of some of the images."""
-        return LocalBall(_of_images(self.k, images), self.radius[images])
-
-
-@dataclass(frozen=True)
-class FloorSets:
-    """The two sets that keep a floor t in every window: `S1 >= t1` and `S2 >= t2`, with t1 t2 = t."""
-
-    luminance: LocalBall
-    contrast: LocalBall
-
-    def select(self, images: Tensor) -> "FloorSets":
-        """The sets of some of the images."""
-        return FloorSets(self.luminance.select(images), self.contrast.select(images))
-
-
-@dataclass(frozen=True)
-class MeanBall:
-    """The ellipsoid `sum_i luminance_i mean_i(d)^2 + contrast_i var_i(d) <= budget`, one per image.
-
-    `luminance` and `contrast` are `(B, C, h, w)`: one over the number of windows and over the (bounded or
-    expanded) denominators of `1 - S1` and `1 - S2`. `budget` is `(B or 1, 1, 1, 1)`: 1 - mean.
-    """
-
-    luminance: Tensor
-    contrast: Tensor
-    budget: Tensor
-
-    def squared_norm(self, mean: Tensor, variance: Tensor) -> Tensor:
-        """`sum_i luminance_i mean_i^2 + contrast_i variance_i` of local moments `(B, C, h, w)`: `(B, 1, 1, 1)`."""
-        return per_image(self.luminance * mean**2 + self.contrast * variance)
-
-    def squared_dual_norm(self, mean: Tensor, variance: Tensor) -> Tensor:
-        """`sum_i mean_i^2 / luminance_i + variance_i / contrast_i`, likewise."""
-        return per_image(mean**2 / self.luminance + variance / self.contrast)
-
-    def select(self, images: Tensor) -> "MeanBall":
-        """The ellipsoids of some of the images."""
-        return MeanBall(self.luminance[images], self.contrast[images], _of_images(self.budget, images))
 
 
 @dataclass
@@ -172,8 +113,8 @@ class SSIMBall(_Fields):
         shape = (*reference.shape[:2], *window.grid(*reference.shape[-2:]))
         super().__init__(
             reference,
-            _level(floor, "floor", shape, reference.device),
-            _level(mean, "mean", (reference.shape[0], 1, 1, 1), reference.device),
+            checked_level(floor, "floor", shape, reference.device),
+            checked_level(mean, "mean", (reference.shape[0], 1, 1, 1), reference.device),
             window,
             luminance_share,
             finite,
@@ -254,17 +195,12 @@ class SSIMBall(_Fields):
         """The exact balls `S1 >= t1` and `S2 >= t2` of every window, or None without a floor."""
         if self.floor is not None and self._cache.floor_sets is None:
             mean, variance = self.reference_moments
+            share, dtype = self.luminance_share, self.reference.dtype
             self._cache.floor_sets = FloorSets(
-                self._local(self.floor**self.luminance_share, mean**2, C1),
-                self._local(self.floor ** (1 - self.luminance_share), variance, C2),
+                LocalBall.of_level(self.floor**share, mean**2, C1, dtype),
+                LocalBall.of_level(self.floor ** (1 - share), variance, C2, dtype),
             )
         return self._cache.floor_sets
-
-    def _local(self, level: Tensor, squared: Tensor, constant: float) -> LocalBall:
-        k = (1 - level) / level
-        radius = (k * (2 * squared + constant) + k * k * squared).sqrt()
-        dtype = self.reference.dtype
-        return LocalBall(k.to(dtype), radius.to(dtype))
 
     @property
     def ellipsoid(self) -> MeanBall | None:
@@ -274,23 +210,11 @@ class SSIMBall(_Fields):
         in the floor's balls (0 without a floor), or the value at the perturbation given to `expand`.
         """
         if self.mean is not None and self._cache.ellipsoid is None:
-            dtype = self.reference.dtype
-            luminance, contrast = ((1 / (self.num_windows * each)).to(dtype) for each in self._denominators())
+            dtype, exact = self.reference.dtype, self.double
+            of_windows = denominators(exact, exact._expansion)
+            luminance, contrast = ((1 / (self.num_windows * each)).to(dtype) for each in of_windows)
             self._cache.ellipsoid = MeanBall(luminance, contrast, (1 - self.mean).to(dtype))
         return self._cache.ellipsoid
-
-    def _denominators(self) -> Denominators:
-        """The denominators of 1 - S1 and 1 - S2 in the ellipsoid, `(B, C, h, w)` float64."""
-        ball = self.double
-        if ball._expansion is not None:
-            return ball.view.denominators(ball.reference + ball._expansion)
-        mean_x, var_x = ball.reference_moments
-        squared_y = var_y = torch.zeros_like(mean_x)
-        if (sets := ball.floor_sets) is not None:
-            squared_y = _least_square(sets.luminance, mean_x)
-            # Away from 0, where the square root has no derivative.
-            var_y = _least_square(sets.contrast, var_x.clamp_min(_TINY).sqrt())
-        return Denominators(mean_x**2 + squared_y + C1, var_x + var_y + C2)
 
     def expand(self, delta: Tensor) -> "SSIMBall":
         """This ball with the mean's denominators taken at `delta`, `(B, C, H, W)`.
@@ -313,7 +237,7 @@ class SSIMBall(_Fields):
         moments are not computed again.
         """
         levels = {
-            name: _four_dimensional(level.to(self.reference.device, torch.float64))
+            name: four_dimensional(level.to(self.reference.device, torch.float64))
             for name, level in (("floor", floor), ("mean", mean))
             if isinstance(level, Tensor)
         }
@@ -328,8 +252,8 @@ class SSIMBall(_Fields):
             self._cache.select(images),
             reference=self.reference[images],
             finite=self.finite[images],
-            floor=None if self.floor is None else _of_images(self.floor, images),
-            mean=None if self.mean is None else _of_images(self.mean, images),
+            floor=None if self.floor is None else of_images(self.floor, images),
+            mean=None if self.mean is None else of_images(self.mean, images),
             _expansion=None if self._expansion is None else self._expansion[images],
         )
 
@@ -376,22 +300,7 @@ class SSIMBall(_Fields):
         """
         require_perturbed(images, self.reference)
         self._require_like(images, "images")
-        return self._inside(images.double() - self.reference.double())
-
-    def _inside(self, delta: Tensor) -> Tensor:
-        """`contains` for float64 perturbations."""
-        ball = self.double
-        delta, finite = _finite(delta)
-        inside = finite & self.finite
-        inside &= ((delta >= ball.lowest) & (delta <= ball.highest)).flatten(1).all(1)
-        losses = ball.view.losses(ball.reference + delta)
-        if self.floor is not None:
-            share = self.luminance_share
-            inside &= (losses.luminance <= 1 - self.floor**share).flatten(1).all(1)
-            inside &= (losses.contrast <= 1 - self.floor ** (1 - share)).flatten(1).all(1)
-        if self.mean is not None:
-            inside &= losses.ssim().flatten(1).mean(1) >= self.mean.flatten()
-        return inside
+        return inside(self, images.double() - self.reference.double())
 
     def scale(self, delta: Tensor) -> Tensor:
         """`(B,)` float64: the largest s in [0, 1] with `s * delta` in the convex set, in closed form.
@@ -400,21 +309,7 @@ class SSIMBall(_Fields):
         perturbation that is not finite. Raises `InputError` for another shape than the reference's.
         """
         self._require_like(delta, "delta")
-        result = torch.full((self.batch,), torch.inf, dtype=torch.float64, device=self.reference.device)
-        squared_norm, finite = torch.zeros_like(result), self.finite
-        for channels, ball in self.exact:
-            values, finite_part = _finite(delta[:, channels].double())
-            finite = finite & finite_part
-            limit = torch.where(values > 0, ball.highest, ball.reference) / values.abs().clamp_min(_TINY)
-            result = torch.minimum(result, torch.where(values == 0, torch.inf, limit).flatten(1).amin(1))
-            moments = ball.view.moments(values)
-            if (sets := ball.floor_sets) is not None:
-                result = torch.minimum(result, _along_ray(sets, moments).flatten(1).amin(1))
-            if ball.ellipsoid is not None:
-                squared_norm += ball.ellipsoid.squared_norm(moments.mean, moments.variance.clamp_min(0)).flatten()
-        if self.mean is not None:
-            result = torch.minimum(result, ((1 - self.mean.flatten()) / squared_norm.clamp_min(_TINY)).sqrt())
-        return torch.where(finite, (result * (1 - _TOLERANCE)).clamp_max(1.0), 0.0)
+        return scale(self, delta)
 
     def boundary(self, delta: Tensor) -> Tensor:
         """`(B,)` float64: how far the ray of `delta` runs inside the true set (`contains`), by bisection.
@@ -424,76 +319,9 @@ class SSIMBall(_Fields):
         not finite. Raises `InputError` for another shape than the reference's.
         """
         self._require_like(delta, "delta")
-        delta, finite = _finite(delta.double())
-        inside = torch.zeros(self.batch, dtype=torch.float64, device=delta.device)
-        outside = torch.full_like(inside, 4.0)
-        for _ in range(42):
-            middle = (inside + outside) / 2
-            within = self._inside(middle[:, None, None, None] * delta)
-            inside, outside = torch.where(within, middle, inside), torch.where(within, outside, middle)
-        return torch.where(finite & self.finite, inside, 0.0)
+        return boundary(self, delta)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class _DerivedBall(SSIMBall):
     """A ball made from the values of another one, field by field."""
-
-
-def _along_ray(sets: FloorSets, moments: Moments) -> Tensor:
-    """The largest s with `s d` in both sets of a window, `(B, C, h, w)`.
-
-    The positive root of `s^2 <d, d> - 2 s k <d, x> = k (2 <x, x> + C)`, with the product of the local means for
-    luminance and the local covariance for contrast as `<., .>`.
-    """
-    mean_x, var_x, limits = moments.view.reference_mean, moments.view.reference_variance, []
-    for k, quadratic, linear, squared, constant in (
-        (sets.luminance.k, moments.mean**2, moments.mean * mean_x, mean_x**2, C1),
-        (sets.contrast.k, moments.variance.clamp_min(0), moments.covariance, var_x, C2),
-    ):
-        half, slack = k * linear, k * (2 * squared + constant)
-        limits.append(slack / ((half * half + quadratic * slack).sqrt() - half).clamp_min(_TINY))
-    return torch.minimum(*limits)
-
-
-def per_image(values: Tensor) -> Tensor:
-    """Sum over everything but the batch, `(B, 1, 1, 1)`."""
-    return values.flatten(1).sum(1).reshape(-1, 1, 1, 1)
-
-
-def _of_images(values: Tensor, images: Tensor) -> Tensor:
-    """The values of some of the images; unchanged if all images share one value."""
-    return values[images] if values.shape[0] > 1 else values
-
-
-def _finite(values: Tensor) -> tuple[Tensor, Tensor]:
-    finite = torch.isfinite(values).flatten(1).all(1)
-    return torch.where(finite[:, None, None, None], values, 0.0), finite
-
-
-def _least_square(local: LocalBall, statistic: Tensor) -> Tensor:
-    """The least squared statistic of `x + d` over a local ball, whose centre is `(1 + k) x`."""
-    return ((1 + local.k) * statistic - local.radius).clamp_min(0) ** 2
-
-
-def _level(value: Level | None, name: str, shape: tuple[int, int, int, int], device: torch.device) -> Tensor | None:
-    if value is None:
-        return None
-    try:
-        level = torch.as_tensor(value, dtype=torch.float64, device=device).detach()
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"{name} must lie in (0, 1), got {shown(value)}") from error
-    if not bool(((level > 0) & (level < 1)).all()):
-        raise InputError(f"{name} must lie in (0, 1), got {value if level.ndim == 0 else 'a tensor outside it'}")
-    level = _four_dimensional(level)
-    try:
-        level.expand(shape)
-    except RuntimeError:
-        raise InputError(f"{name} of shape {tuple(level.shape)} does not broadcast to {shape}") from None
-    return level
-
-
-def _four_dimensional(level: Tensor) -> Tensor:
-    """A number or one per image as `(B or 1, 1, 1, 1)`; maps as `(B or 1, C or 1, h or 1, w or 1)`."""
-    if level.ndim <= 1:
-        return level.reshape(-1, 1, 1, 1)
-    return level.reshape((1,) * (4 - level.ndim) + tuple(level.shape))

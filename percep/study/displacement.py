@@ -94,7 +94,8 @@ class _Key:
 
 def _values(evidence: Evidence, claim: Claim) -> dict[_Key, np.ndarray]:
     """One number per image of every row, in order."""
-    if not evidence.movement:
+    # A study that was begun by an earlier version has these maps of some photographs only.
+    if any(len(maps) < len(evidence.names) for maps in evidence.movement.values()) or not evidence.movement:
         return {}
     maps = {"gradcam": evidence.attention["gradcam"]} | evidence.movement
     return _distances(maps, claim) | _places(maps, evidence, claim) | _parts(maps, evidence, claim)

@@ -158,6 +158,6 @@ def _by_name(
     key: tuple[float, str, str],
     value: Callable[[RegionRow], float],
 ) -> np.ndarray:
-    """`(N,)` values of the rows of one share, region and budget, in the order of the names."""
+    """`(N,)` values of the rows of one share, region and budget, in the order of the names; NaN where there is none."""
     found = {row.name: value(row) for row in rows if (row.share, row.region, row.budget) == key}
-    return np.array([found[name] for name in names])
+    return np.array([found.get(name, np.nan) for name in names])

@@ -100,8 +100,9 @@ def test_maps_that_are_zero_are_undefined_and_counted() -> None:
 
 
 def test_a_study_without_these_maps_has_no_such_table() -> None:
-    found = evidence(fields(7), fields(0), fields(9))
-    assert movement_rows(found, CLAIM, FAST) == [] and movement_comparisons(found, CLAIM) == []
+    some = {name: maps[:5] for name, maps in moved(0, 1.0, 1.0).items()}  # begun by a version without, and continued
+    for found in (evidence(fields(7), fields(0), fields(9)), evidence(fields(7), fields(0), fields(9), some)):
+        assert movement_rows(found, CLAIM, FAST) == [] and movement_comparisons(found, CLAIM) == []
 
 
 def test_noise_that_moves_attention_as_far_is_told_apart_at_the_nominal_rate() -> None:

@@ -59,6 +59,7 @@ def soft(count: int = 1) -> Tensor:
     return torch.cat([0.3 + 0.4 * photograph(3 + i, SIZE, dtype=torch.float32) for i in range(count)])
 
 
+@pytest.mark.slow("every attack of the other libraries is run")
 @pytest.mark.parametrize("name", MINIMAL_L2)
 def test_l2_attacks_reach_the_plane_that_separates_two_classes(name):
     x = soft()
@@ -77,6 +78,7 @@ def test_linf_attacks_find_the_least_epsilon(name):
     assert 0.999 < float((result.images - x).abs().max()) / model.distance(1) < 1.03
 
 
+@pytest.mark.slow("every attack of the other libraries is run")
 @pytest.mark.parametrize("name", BASELINES)
 def test_counts_are_the_models_own_and_the_budget_is_used_up(name):
     x = soft(2)
@@ -89,6 +91,7 @@ def test_counts_are_the_models_own_and_the_budget_is_used_up(name):
     assert model.weight.grad is None and not model.part.training
 
 
+@pytest.mark.slow("every attack of the other libraries is run")
 @pytest.mark.parametrize("name", BASELINES)
 def test_the_result_is_what_the_model_and_the_certificate_say(name):
     x = soft(2)
@@ -104,6 +107,7 @@ def test_the_result_is_what_the_model_and_the_certificate_say(name):
     assert result.spending.shape == x.shape and bool((result.spending.flatten(1).mean(1) > 0).all())
 
 
+@pytest.mark.slow("every attack of the other libraries is run")
 @pytest.mark.parametrize("name", BASELINES)
 def test_images_do_not_depend_on_batch_mates_and_repeat_under_a_seed(name):
     x = soft(3)
@@ -139,6 +143,7 @@ def test_the_callers_generator_moves_on_alike_after_any_attack():
     assert len(set(after)) == 1
 
 
+@pytest.mark.slow("every attack of the other libraries is run")
 @pytest.mark.parametrize("name", [name for name in BASELINES if name not in UNTARGETED_ONLY])
 def test_targets_are_reached(name):
     x = soft()

@@ -58,6 +58,7 @@ def test_pulled_back_depends_on_the_floor():
     assert found[0] and not found[-1] and found == sorted(found, reverse=True)
 
 
+@pytest.mark.slow("compares whole attacks")
 def test_outcomes_are_those_of_the_attacks():
     x = saved(2)
     model = Linear(x[:1], 4, lead=0.5)
@@ -91,6 +92,7 @@ def test_an_attempt_without_success_keeps_the_answer_rounded():
     assert found.outcome.resaved_cost == math.inf and torch.equal(found.image, quantise(answer))
 
 
+@pytest.mark.slow("compares whole attacks")
 def test_percep_beats_every_library_on_a_linear_model_as_saved():
     x = saved()
     model = Linear(x, 4, lead=1.0)

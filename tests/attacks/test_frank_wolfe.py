@@ -52,6 +52,7 @@ def scaled(model: Linear) -> nn.Module:
     return Scaled().eval()
 
 
+@pytest.mark.slow("whole attacks, each step of which solves a program")
 @pytest.mark.parametrize("level", [{"floor": 0.95}, {"mean": 0.98}, {"floor": 0.8, "mean": 0.98}])
 @pytest.mark.parametrize("name", ["margin", "cross_entropy", "dlr"])
 def test_linear_model_is_fooled_just_within_reach_of_the_program(level, name):
@@ -72,6 +73,7 @@ def test_linear_model_is_fooled_just_within_reach_of_the_program(level, name):
     assert far.certified.tolist() == [True]
 
 
+@pytest.mark.slow("whole attacks, each step of which solves a program")
 def test_targeted_reaches_the_target_and_untargeted_the_nearest():
     x = saved()
     model = Linear(x, 4, lead=0.5)
@@ -213,6 +215,7 @@ def test_losses_against_their_formulas():
         loss("dlr", logits[:, :3], labels, targets)
 
 
+@pytest.mark.slow("whole attacks, each step of which solves a program")
 @settings(max_examples=40, deadline=None)
 @given(
     st.sampled_from(KINDS),
@@ -277,6 +280,7 @@ def test_no_certified_image_of_a_thousand_violates_its_ball(size):
                 assert float(maps.mean()) >= 0.999 - 1e-9
 
 
+@pytest.mark.slow("whole attacks, each step of which solves a program")
 @settings(max_examples=60, deadline=None)
 @given(
     st.sampled_from(KINDS),
@@ -336,6 +340,7 @@ def test_every_number_of_levels_is_kept_inside_the_ball(levels, level):
         assert not torch.equal(result.images, quantise(result.images))
 
 
+@pytest.mark.slow("whole attacks, each step of which solves a program")
 @pytest.mark.parametrize("level", [{"floor": 0.9}, {"mean": 0.98}])
 def test_in_floating_point_a_linear_model_is_moved_as_far_as_the_program_says(level):
     x = saved()
@@ -352,6 +357,7 @@ def test_in_floating_point_a_linear_model_is_moved_as_far_as_the_program_says(le
     assert gains[0] >= 0.97 * reach and gains[1] >= 0.97 * gains[0] and gains[0] >= 0.97 * gains[2]
 
 
+@pytest.mark.slow("whole attacks, each step of which solves a program")
 def test_probabilities_are_attacked_like_logits():
     x = saved()
     model = Linear(x, 4, lead=30.0)  # whose probability is 1 in float32, without a gradient

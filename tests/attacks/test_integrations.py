@@ -77,6 +77,7 @@ def wrapped(model: nn.Module = MODEL, bounds: tuple[float, float] = (0, 1)) -> f
     return foolbox.PyTorchModel(model, bounds=bounds, device="cpu")
 
 
+@pytest.mark.slow("whole attacks, by percep and by another library")
 @pytest.mark.parametrize("measure", ["mean", "floor"])
 def test_foolbox_epsilons_are_budgets(measure):
     epsilons = [0.0, 1e-4, 1e-2]
@@ -110,6 +111,7 @@ def test_foolbox_targets_and_eagerpy():
     assert (MODEL(images.raw).argmax(1) == TARGETS).tolist() == native.success.tolist()
 
 
+@pytest.mark.slow("whole attacks, by percep and by another library")
 @pytest.mark.parametrize("measure", ["mean", "floor"])
 def test_foolbox_minimal_perturbation(measure):
     native = MinimalPerturbation(MODEL, measure, gradients=20)(X, LABELS)
@@ -195,6 +197,7 @@ def test_foolbox_refusals():
 LEVELS = [{}, {"floor": 0.95}, {"floor": 0.95, "mean": None}]
 
 
+@pytest.mark.slow("whole attacks, by percep and by another library")
 @pytest.mark.parametrize("levels", LEVELS)
 def test_torchattacks_images_are_the_native_ones(levels):
     images = TorchattacksFrankWolfe(MODEL, **levels)(X, LABELS)
@@ -203,6 +206,7 @@ def test_torchattacks_images_are_the_native_ones(levels):
     assert certify(X, images, **levels).within.tolist() == [True] * 3
 
 
+@pytest.mark.slow("whole attacks, by percep and by another library")
 def test_torchattacks_minimal_perturbation():
     attack = TorchattacksMinimalPerturbation(MODEL, "floor", gradients=20)
     same(attack(X, LABELS), MinimalPerturbation(MODEL, "floor", gradients=20)(X, LABELS))
@@ -272,6 +276,7 @@ def estimator(model: nn.Module = MODEL, **settings) -> PyTorchClassifier:
     return PyTorchClassifier(model, nn.CrossEntropyLoss(), tuple(X.shape[1:]), CLASSES, **settings)
 
 
+@pytest.mark.slow("whole attacks, by percep and by another library")
 @pytest.mark.parametrize("levels", LEVELS)
 def test_art_images_are_the_native_ones(levels):
     images = ARTFrankWolfe(estimator(), **levels, batch_size=2).generate(X.numpy(), LABELS.numpy())
@@ -307,6 +312,7 @@ def test_art_targets():
     same(torch.from_numpy(attack.generate(X.numpy())), FrankWolfe(MODEL, mean=0.95)(X, LABELS))
 
 
+@pytest.mark.slow("whole attacks, by percep and by another library")
 def test_art_minimal_perturbation():
     attack = ARTMinimalPerturbation(estimator(), "floor", gradients=20, batch_size=2)
     images = torch.from_numpy(attack.generate(X.numpy(), LABELS.numpy()))

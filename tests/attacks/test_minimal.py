@@ -56,6 +56,7 @@ def test_the_floor_of_the_exact_program(floor):
     assert float(wide.bound) >= reach
 
 
+@pytest.mark.slow("whole searches, over many gradients")
 def test_eight_bits_cost_little_where_a_perturbation_is_dense_and_are_what_files_hold():
     x = saved(3)
     lead = 60.0
@@ -71,6 +72,7 @@ def test_eight_bits_cost_little_where_a_perturbation_is_dense_and_are_what_files
     assert bool((1 - result.found <= 1.3 * (1 - floats.found)).all())
 
 
+@pytest.mark.slow("whole searches, over many gradients")
 def test_a_targeted_search_and_the_k_best_classes():
     x = saved()
     model = Linear(x, 5, lead=0.5)
@@ -86,6 +88,7 @@ def test_a_targeted_search_and_the_k_best_classes():
     assert costs[0] < costs[1] < costs[2]
 
 
+@pytest.mark.slow("whole searches, over many gradients")
 def test_images_of_a_batch_do_not_meet_and_results_repeat():
     x = saved(3)
     model = Linear(x[:1], 6, lead=1.0)
@@ -191,6 +194,7 @@ def test_goals_that_are_met_already():
         assert result.found.tolist() == [1.0]
 
 
+@pytest.mark.slow("whole searches, over many gradients")
 def test_black_white_and_flat_images_are_searched_too():
     x = torch.stack([torch.zeros(3, 16, 16), torch.ones(3, 16, 16), torch.full((3, 16, 16), 102 / 255)])
     x = torch.cat([x, quantise(photograph(3, 16).float())])
@@ -246,6 +250,7 @@ SQUASHED = {
 }
 
 
+@pytest.mark.slow("whole searches, over many gradients")
 @pytest.mark.parametrize(
     ("squash", "scale", "dtype"),
     [
@@ -288,6 +293,7 @@ class Staircase(nn.Module):
         return steps + (2 * (logits - steps)).clamp(0, self.tread)
 
 
+@pytest.mark.slow("whole searches, over many gradients")
 @settings(max_examples=6, deadline=None)
 @given(st.floats(0.2, 2.0), st.floats(0.05, 0.6), st.integers(1, 12), st.sampled_from([256, 16, None]))
 def test_no_answer_is_worse_than_a_bisection_of_its_own_ray(flat, tread, gradients, levels):
@@ -308,6 +314,7 @@ def test_no_answer_is_worse_than_a_bisection_of_its_own_ray(flat, tread, gradien
     assert bool((1 - result.found <= 1.001 * bisected)[better].all())
 
 
+@pytest.mark.slow("whole searches, over many gradients")
 def test_a_point_without_a_gradient_is_not_the_end():
     x = saved(2)
     model = Staircase(x[:1], 1.0, 2.0)
@@ -352,6 +359,7 @@ class Ensemble(nn.Module):
         return 4 * torch.stack([member(images) for member in self.members]).mean(0)
 
 
+@pytest.mark.slow("whole searches, over many gradients")
 @pytest.mark.parametrize("attacked", ["mean", "one"])
 def test_an_ensemble_s_sum_of_margins_succeeds_where_the_model_s_own_gradient_does(attacked):
     x = saved(4)
@@ -370,6 +378,7 @@ def test_an_ensemble_s_sum_of_margins_succeeds_where_the_model_s_own_gradient_do
         torch.testing.assert_close(1 - result.found, 1 - results[0].found, rtol=0.05, atol=0)
 
 
+@pytest.mark.slow("whole searches, over many gradients")
 def test_the_model_s_own_gradient_at_any_scale_is_as_good_as_without_one():
     x = saved(3)
     model = Ensemble(1)

@@ -183,6 +183,7 @@ MODES: dict[str, Callable[[], AbstractContextManager]] = {
 }
 
 
+@pytest.mark.slow("every attack, percep's and the other libraries', is run")
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", [*NATIVE, *BASELINES])
 def test_every_mode_gives_the_same_answer(mode, name):
@@ -268,6 +269,7 @@ FORMS = {
 }
 
 
+@pytest.mark.slow("every attack, percep's and the other libraries', is run")
 @pytest.mark.parametrize("name", [*NATIVE, *BASELINES, "torchattacks FrankWolfe"])
 def test_logits_in_a_container_are_taken(name):
     attack = (NATIVE | OTHERS | INTEGRATIONS)[name]

@@ -104,6 +104,7 @@ def test_mean_is_an_inner_approximation(kind, window, seed, level, with_floor):
     assert float(ball.ssim_map(x + delta).mean()) >= level
 
 
+@pytest.mark.slow("random balls, each with a search for its boundary")
 @settings(max_examples=25, deadline=None)
 @given(st.sampled_from(["photograph", "flat", "noise"]), SEEDS, st.floats(0.98, 0.9999))
 def test_expansion_reaches_the_true_boundary(kind, seed, level):

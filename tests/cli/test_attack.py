@@ -43,6 +43,7 @@ def _run(*overrides: str, output: str = "out") -> pd.DataFrame:
     return pd.read_csv(f"{output}/results.csv").set_index("name", drop=False)
 
 
+@pytest.mark.slow("a run of the command, with its pictures and its page")
 @pytest.mark.usefixtures("small_model")
 def test_what_a_run_leaves_behind(capsys: pytest.CaptureFixture[str]) -> None:
     table = _run("batch_size=2")
@@ -65,6 +66,7 @@ def test_what_a_run_leaves_behind(capsys: pytest.CaptureFixture[str]) -> None:
     assert "4/4" in printed.err
 
 
+@pytest.mark.slow("a run of the command, with its pictures and its page")
 @pytest.mark.usefixtures("small_model")
 def test_the_table_is_true_of_the_saved_files() -> None:
     table = _run("ball.floor=0.5", "attack.steps=3").loc[["a", "b", "d"]]
@@ -102,6 +104,7 @@ def test_the_same_seed_gives_the_same_files() -> None:
         assert ("one" / picture).read_bytes() == ("two" / picture).read_bytes()
 
 
+@pytest.mark.slow("a run of the command, with its pictures and its page")
 @pytest.mark.usefixtures("small_model")
 def test_labels_from_class_folders() -> None:
     for name, subfolder in (("a", "ant"), ("b", "3")):
@@ -113,18 +116,21 @@ def test_labels_from_class_folders() -> None:
     assert list(table.label_name) == ["dog", "dog", "ant"]
 
 
+@pytest.mark.slow("a run of the command, with its pictures and its page")
 @pytest.mark.usefixtures("small_model")
 def test_a_target_class_is_reached_or_not_said_to_be() -> None:
     table = _run("attack.target=2", "ball.mean=0.7", "attack.steps=20", "pictures=0").drop(index="c")
     assert list(table.success.astype(bool)) == list(table.predicted_after == 2)
 
 
+@pytest.mark.slow("a run of the command, with its pictures and its page")
 @pytest.mark.usefixtures("small_model")
 def test_one_photograph_and_a_limit() -> None:
     assert list(_run("data=image", "data.path=photos/b.png", output="single").name) == ["b"]
     assert list(_run("data.limit=1", output="limited").name) == ["a"]
 
 
+@pytest.mark.slow("a run of the command, with its pictures and its page")
 def test_a_model_that_answers_nan_for_one_photograph(monkeypatch: pytest.MonkeyPatch) -> None:
     Image.new("RGB", (SIDE, SIDE), (2, 2, 2)).save("photos/b.png")
     monkeypatch.setattr(models, "load", lambda name, **_: small_classifier(blind_below=0.1))
@@ -143,6 +149,7 @@ def test_a_model_that_answers_nan_always(monkeypatch: pytest.MonkeyPatch) -> Non
     assert list(_run().status.drop("c")) == ["not_finite"] * 3
 
 
+@pytest.mark.slow("a run of the command, with its pictures and its page")
 @pytest.mark.usefixtures("small_model")
 @pytest.mark.parametrize("name", ["photos (1)", "2024_01_15", "it's a=b, [c] $d", "日本"])
 def test_the_command_of_a_run_repeats_it(name: str) -> None:
@@ -158,6 +165,7 @@ def test_the_command_of_a_run_repeats_it(name: str) -> None:
     assert again["provenance"]["photographs"] == recorded["provenance"]["photographs"]
 
 
+@pytest.mark.slow("a run of the command, with its pictures and its page")
 @pytest.mark.usefixtures("small_model")
 def test_a_sweep_is_a_folder_per_run() -> None:
     assert main(["-m", "data=image", "data.path=photos/a.png", "ball.mean=0.9,0.95", "output=sweep"]) == 0
@@ -166,6 +174,7 @@ def test_a_sweep_is_a_folder_per_run() -> None:
         assert len(pd.read_csv(f"sweep/{number}/results.csv")) == 1
 
 
+@pytest.mark.slow("a run of the command, with its pictures and its page")
 @pytest.mark.usefixtures("small_model")
 def test_an_interrupted_run_keeps_what_was_done(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -306,6 +315,7 @@ def test_help_names_every_key(capsys: pytest.CaptureFixture[str]) -> None:
     assert "efficientnet_lite0, efficientnet_lite1, efficientnet_lite2, mobilenet_v2, timm, torchvision" in printed
 
 
+@pytest.mark.slow("composes every configuration")
 def test_the_shipped_configuration_is_valid() -> None:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         config = validated(compose("config"))

@@ -84,6 +84,7 @@ def test_quotes_keep_what_is_in_them(name: str) -> None:
     assert composed("data=folder", f"data.path={quoted(name)}")["data.path"] == name
 
 
+@pytest.mark.slow("composes many configurations")
 def test_what_has_a_meaning_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me (1)")
     assert composed("data=folder", "data.path=~/photos")["data.path"] == "/home/me (1)/photos"
@@ -106,6 +107,7 @@ def test_a_plain_path_is_written_as_it_was_typed() -> None:
     )
 
 
+@pytest.mark.slow("a sweep composes the configuration of every run")
 @pytest.mark.parametrize(
     ("value", "paths"),
     [
@@ -174,6 +176,7 @@ def test_a_value_that_is_no_path_says_how_to_quote_it(capsys: pytest.CaptureFixt
     check(["model=timm", suggested], sweeps=False)
 
 
+@pytest.mark.slow("composes many configurations")
 @pytest.mark.parametrize(
     ("arguments", "key", "wrong"),
     [

@@ -69,6 +69,7 @@ def test_photographs_under_two_attacks(capsys: pytest.CaptureFixture[str]) -> No
     assert "- pgd_l2\n" in Path("out/config.yaml").read_text()
 
 
+@pytest.mark.slow("a comparison, with its pictures and its page")
 @pytest.mark.usefixtures("small_model")
 def test_only_correctly_classified_photographs_are_attacked() -> None:
     predicted = CLASSES[int(small_classifier()(_image("a")).argmax())]
@@ -102,6 +103,7 @@ def test_an_attack_does_the_same_in_any_company() -> None:
     )
 
 
+@pytest.mark.slow("a comparison, with its pictures and its page")
 @pytest.mark.usefixtures("small_model")
 def test_an_interrupted_comparison_keeps_what_was_done(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(name: str, *arguments: object) -> object:
@@ -118,6 +120,7 @@ def test_an_interrupted_comparison_keeps_what_was_done(monkeypatch: pytest.Monke
     assert "The run was interrupted: 0 of 4 photographs were done" in page and page.count("<article ") == 1
 
 
+@pytest.mark.slow("a comparison, with its pictures and its page")
 @pytest.mark.usefixtures("small_model")
 def test_a_photograph_that_becomes_unreadable_between_attacks_is_left_out(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -136,6 +136,7 @@ def test_a_targeted_study_judges_its_target() -> None:
         ("criteria.region=here", "criteria.region must be one of outside, matched, shifted, random"),
         ("criteria.statistic=kendall", "criteria.statistic must be one of pearson, spearman, partial_spearman"),
         ("study.baselines=[pgd]", "study.baselines must be one of"),
+        ("study.strata=[size]", "study.strata must be one of attended_area, confidence, class_group, got 'size'"),
         ("study.baselines=[ddn]", "gradients must be at least 20"),
         ("study.sweep=[{floor: 2}]", "study.sweep: floor must lie in (0, 1)"),
         ("study.sweep=[{window: uniform, size: 4, stride: 9}]", "window stride must lie in [1, 4]"),

@@ -95,12 +95,14 @@ def _swept(monkeypatch: pytest.MonkeyPatch, *settings: str) -> list[Config]:
     return found
 
 
+@pytest.mark.slow("a sweep composes the configuration of every run")
 def test_a_sweep_over_balls(monkeypatch: pytest.MonkeyPatch) -> None:
     found = _swept(monkeypatch, "ball={mean:0.999},{floor:0.95}")
     balls = [config.ball for config in found if isinstance(config, AttackTask)]
     assert [(ball.mean, ball.floor) for ball in balls] == [(0.999, None), (None, 0.95)]
 
 
+@pytest.mark.slow("a sweep composes the configuration of every run")
 def test_a_sweep_over_models_and_checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
     found = _swept(monkeypatch, "model=timm", "model.name=resnet18", "model.checkpoint=a (1).pt,b.pt")
     assert [config.model.checkpoint for config in found] == ["a (1).pt", "b.pt"]
@@ -108,6 +110,7 @@ def test_a_sweep_over_models_and_checkpoints(monkeypatch: pytest.MonkeyPatch) ->
     assert [config.seed for config in found] == [1, 2]
 
 
+@pytest.mark.slow("a sweep composes the configuration of every run")
 def test_a_sweep_names_its_folders_by_what_hydra_knows(monkeypatch: pytest.MonkeyPatch) -> None:
     found = _swept(monkeypatch, "seed=1,2", "hydra.sweep.subdir='seed ${seed}'")
     assert len(found) == 2 and {path.name for path in Path("sweep").iterdir() if path.is_dir()} == {"seed 1", "seed 2"}

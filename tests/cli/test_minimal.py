@@ -58,6 +58,7 @@ def test_what_was_found_is_true_of_the_saved_file() -> None:
         assert row.gradient_calls == 5
 
 
+@pytest.mark.slow("a run of the command, with its pictures and its page")
 @pytest.mark.usefixtures("small_model")
 def test_what_a_run_leaves_behind(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[str] = []
@@ -88,6 +89,7 @@ def test_what_a_run_leaves_behind(capsys: pytest.CaptureFixture[str], monkeypatc
     assert f"{costs.median():#.3g} in the saved files; 1 unreadable" in printed
 
 
+@pytest.mark.slow("a run of the command, with its pictures and its page")
 @pytest.mark.usefixtures("small_model")
 def test_the_columns_are_those_of_an_attack_and_two_more() -> None:
     table = _run("data=image", "data.path=photos/a.png")
@@ -97,6 +99,7 @@ def test_the_columns_are_those_of_an_attack_and_two_more() -> None:
     assert "one_minus_found" not in Path("attack/summary.json").read_text()
 
 
+@pytest.mark.slow("a run of the command, with its pictures and its page")
 @pytest.mark.usefixtures("small_model")
 def test_an_unreadable_photograph_alone_has_the_same_columns() -> None:
     Path("broken").mkdir()
@@ -107,6 +110,7 @@ def test_an_unreadable_photograph_alone_has_the_same_columns() -> None:
     assert json.loads(Path("out/summary.json").read_text())["one_minus_found"]["median"] is None
 
 
+@pytest.mark.slow("a run of the command, with its pictures and its page")
 @pytest.mark.usefixtures("small_model")
 def test_the_floor_is_kept_large_where_it_is_asked_for() -> None:
     table = _run("attack.measure=floor", "pictures=0").drop(index="c")
@@ -116,6 +120,7 @@ def test_the_floor_is_kept_large_where_it_is_asked_for() -> None:
     assert table.found.median() > mean.min_ssim.median()
 
 
+@pytest.mark.slow("a run of the command, with its pictures and its page")
 def test_where_nothing_is_found_the_least_ssim_tried_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     firm = small_classifier()
     firm.network.head.bias[CLASSES.index("dog")] += 1000

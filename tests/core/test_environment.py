@@ -106,6 +106,7 @@ def test_comments_and_addresses_in_memory_do_not_count(own: Callable[[], None]) 
     assert repr(first) != repr(second) and code_digest(first) == code_digest(second)
 
 
+@pytest.mark.slow("a fresh Python imports torch")
 @pytest.mark.multiprocess
 def test_another_process_with_other_threads_finds_the_same(own: Callable[[], None]) -> None:
     """Whose hashes of strings are others too."""
@@ -130,6 +131,7 @@ def test_code_of_torchscript_counts() -> None:
     assert relu == again != gelu
 
 
+@pytest.mark.slow("a run of the command")
 @pytest.mark.usefixtures("elsewhere", "one_thread")
 def test_a_run_of_a_changed_network_is_not_continued(
     own: Callable[[], None], capsys: pytest.CaptureFixture[str]

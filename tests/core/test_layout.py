@@ -61,6 +61,7 @@ def test_a_module_imports_from_its_own_floor_and_those_before(module: str) -> No
     assert [name for name in found if _floor(name) not in allowed] == []
 
 
+@pytest.mark.slow("parses every module")
 def test_no_modules_import_each_other_in_a_circle() -> None:
     left = {name: {one for one in _imports(path, anywhere=False) if one in MODULES} for name, path in MODULES.items()}
     while free := {name for name, imported in left.items() if not imported & left.keys()}:

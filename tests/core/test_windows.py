@@ -27,6 +27,7 @@ def relative(difference: torch.Tensor, scale: torch.Tensor) -> float:
     return float(difference.abs() / scale.abs().clamp_min(1e-300))
 
 
+@pytest.mark.slow("many random windows and images")
 @settings(max_examples=80, deadline=None)
 @given(WINDOWS, SIDES, SIDES, st.integers(0, 2**31), st.booleans())
 def test_adjoint_identity(window, height, width, seed, squared):

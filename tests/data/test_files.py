@@ -62,6 +62,7 @@ names = st.lists(st.sampled_from(_PARTS), min_size=1, max_size=4).map("".join)
 hostile = names.filter(lambda name: name not in (".", "..") and len(name.encode("utf-8", "surrogateescape")) < 240)
 
 
+@pytest.mark.slow("many random names of files")
 @given(st.lists(names, max_size=12))
 def test_names_are_unique_and_safe_everywhere(stems: list[str]) -> None:
     give = Names()
@@ -103,6 +104,7 @@ def test_no_name_in_a_folder_costs_another(tmp_path_factory: pytest.TempPathFact
     assert {one.label for one in folders} == {0}
 
 
+@pytest.mark.slow("many random archives")
 @settings(deadline=None, max_examples=100)
 @given(st.lists(st.tuples(st.lists(hostile, min_size=1, max_size=2).map("/".join), st.booleans()), max_size=6))
 def test_no_member_of_an_archive_costs_another(
@@ -133,6 +135,7 @@ def test_no_member_of_an_archive_costs_another(
             )
 
 
+@pytest.mark.slow("many random archives")
 @settings(deadline=None, max_examples=150)
 @given(
     st.dictionaries(

@@ -356,6 +356,7 @@ class TestWhichPhotograph:
         assert given[0].problem == "unlabelled: lines 1 and 3 of labels.txt say different things of it"
         assert given[1] == Given(0)
 
+    @pytest.mark.slow("twenty thousand names, three times")
     def test_many_names_alike_take_no_longer(self, tmp_path: Path) -> None:
         """Quadratic work would be 4e8 steps, minutes."""
         count = 20_000
@@ -440,6 +441,7 @@ class TestTargets:
         images = torch.stack([photograph.image for photograph in photographs if photograph.image is not None])
         return [int(label) for label in classifier(images).argmax(1)]
 
+    @pytest.mark.slow("a run of the command")
     @pytest.mark.parametrize("task", ["attack", "minimal", "compare"])
     def test_every_photograph_is_brought_to_its_own(
         self, task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -463,7 +465,11 @@ class TestTargets:
             monkeypatch.setattr(module, "targets_of", remembered)
         given = ["data=folder", "data.path=photos", "data.labels=labels.csv", "data.target_column=goal"]
         given += ["data.first_class=1", "output=out"]
-        more = {"attack": ["pictures=0"], "minimal": ["pictures=0"], "compare": ["compare.attacks=[percep]"]}
+        more = {
+            "attack": ["pictures=0"],
+            "minimal": ["pictures=0", "attack.gradients=8"],
+            "compare": ["compare.attacks=[ddn]", "compare.gradients=20"],
+        }
         assert main([f"task={task}", *given, *more[task]]) == 0
         screenings = 2 if task == "compare" else 1  # a comparison checks every photograph before the first attack
         assert seen == screenings * list(zip(labels[:2], targets[:2], strict=True))
@@ -474,6 +480,7 @@ class TestTargets:
         assert found["d"] == "unlabelled: no target in line 4 of labels.csv"
         assert found["gone"].startswith("missing: a label in line 5 without a photograph")
 
+    @pytest.mark.slow("a run of the command")
     @pytest.mark.parametrize("task", ["attack", "minimal", "compare", "explain"])
     def test_many_labels_without_a_photograph_are_counted_alike(
         self, task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -484,9 +491,9 @@ class TestTargets:
         given = ["data=folder", "data.path=photos", "data.labels=labels.csv", "output=out", f"task={task}"]
         given += {
             "attack": ["pictures=0"],
-            "minimal": ["pictures=0"],
-            "compare": ["compare.attacks=[percep]", "compare.gradients=20"],
-            "explain": ["study=quick", "study.block=4", "study.sweep=[]", "ball.mean=0.7"],
+            "minimal": ["pictures=0", "attack.gradients=8"],
+            "compare": ["compare.attacks=[fgsm]", "compare.gradients=20"],
+            "explain": ["study=quick", "study.block=16", "study.sweep=[]", "study.baselines=[]", "ball.mean=0.7"],
         }[task]
         for _ in range(1 if task == "compare" else 2):  # the second time it is finished
             assert main(given) == 0
@@ -500,6 +507,7 @@ class TestTargets:
             assert sum(summary["photographs"].values()) == 154
         assert "interrupted" not in capsys.readouterr().out + Path("out/report.html").read_text()
 
+    @pytest.mark.slow("a run of the command")
     def test_what_the_command_refuses(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -515,6 +523,7 @@ class TestTargets:
         folders = command.complaint(capsys, "data=imagefolder", "data.path=photos", "data.labels=labels.csv")
         assert "use data=folder" in folders
 
+    @pytest.mark.slow("a run of the command")
     def test_a_changed_label_file_is_another_run(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:

@@ -15,6 +15,7 @@ def test_python_blocks_run():
     assert all(status == "solved" for status in scope["solution"].status)
 
 
+@pytest.mark.slow("composes every command that is shown")
 def test_commands_compose():
     found = commands(README)
     assert len(found) >= 7

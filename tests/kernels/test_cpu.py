@@ -82,6 +82,7 @@ def iterate(program: Program, seed: int) -> dual._State:
     return state
 
 
+@pytest.mark.slow("many random images, windows and numbers of planes")
 @settings(max_examples=60, deadline=None)
 @given(WINDOWS, SIDES, st.sampled_from([(), (2, 3), (5,)]), st.booleans(), st.integers(0, 2**31))
 def test_means_and_adjoints_are_those_of_torch(window, sides, planes, squared, seed):
@@ -155,6 +156,7 @@ def test_nothing_is_written_beside_the_results(window, sides, seed):
         assert bool((each.amin(1) >= 0.3 * each.amax(1) * (1 - 1e-6)).all())
 
 
+@pytest.mark.slow("many random images, windows and numbers of planes")
 @settings(max_examples=40, deadline=None)
 @given(OWN_ADJOINTS, st.sampled_from([*LEVELS, "map"]), st.integers(0, 2**31))
 def test_updates_are_those_of_torch(window, level, seed):
@@ -306,6 +308,7 @@ def test_what_is_to_be_differentiated_elsewhere_is_left_to_torch():
     close(derivative, defined(window.mean, tangent))
 
 
+@pytest.mark.slow("whole solves, by the kernels and by torch")
 @pytest.mark.parametrize("level", LEVELS)
 def test_solutions_and_bounds_do_not_depend_on_the_path(level):
     program, _ = program_of(photograph(3, 52).float(), LEVELS[level], 1).normalized()
@@ -411,6 +414,7 @@ def test_every_piece_is_done_once(count, parts, threads):
     assert (counts == 1).all()
 
 
+@pytest.mark.slow("compiles a kernel that is made for it")
 def test_threads_share_a_call_and_two_calls_at_once_have_their_own():
     assert "OpenMP" in torch.__config__.parallel_info()
     pause, thread = ctypes.CDLL(None).usleep, ctypes.CDLL(None).pthread_self

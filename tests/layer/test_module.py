@@ -47,6 +47,7 @@ def test_float32_follows_float64():
     assert float((single.double() - double).norm()) < 2e-2 * float(double.norm())
 
 
+@pytest.mark.slow("whole solves, differentiated in turn")
 def test_no_grad_and_mixed_requires_grad():
     with torch.no_grad():
         assert not layer()(X, G.requires_grad_()).requires_grad
@@ -182,6 +183,7 @@ def test_errors(call, message):
         call()
 
 
+@pytest.mark.slow("the real network")
 def test_finite_differences_of_a_loss_through_efficientnet():
     photographs = list(percep.data.samples(percep.models.load("efficientnet_lite0").preprocessing).first(1))
     model = percep.models.load("efficientnet_lite0").double().eval().requires_grad_(False)

@@ -74,6 +74,7 @@ def test_vmap_over_levels_that_are_numbers() -> None:
     torch.testing.assert_close(found, torch.stack(each))
 
 
+@pytest.mark.slow("each sample is solved and differentiated by itself too")
 @pytest.mark.parametrize("shape", [(), (1,), (2,), (1, 1, 1), (2, 1, 1, 1)])
 def test_gradients_of_each_mapped_sample_in_levels_of_any_shape(shape: tuple[int, ...]) -> None:
     """Where one level serves several images, its gradient is their sum, and each sample has its own."""
@@ -103,11 +104,18 @@ def test_functional_call_reaches_a_learned_level() -> None:
     torch.testing.assert_close(found["floor"], wanted)
 
 
+@pytest.fixture
+def few_iterations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the unrolled mode: fifty, of which derivatives are as true as of two thousand."""
+    monkeypatch.setattr("percep.layer.unrolled._ITERATIONS", 50)
+
+
 def batched_gradients(reference: Tensor, linear: Tensor) -> object:
     wanted = linear if linear.requires_grad else reference
     return torch.autograd.grad(layer()(reference, linear), wanted, torch.stack([G, -G]), is_grads_batched=True)
 
 
+@pytest.mark.usefixtures("few_iterations")
 def test_autograds_own_batches_reach_the_unrolled_mode() -> None:
     """Of which every step is autograd's: what the implicit mode refuses is no fault of the caller's graph."""
     linear = G.clone().requires_grad_()
@@ -143,6 +151,7 @@ def test_what_the_layer_cannot_do_is_one_clear_line(transformed: Callable[[], ob
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow("torch compiles")
 @pytest.mark.filterwarnings("ignore")
 def test_compile_leaves_its_graph_for_the_layer() -> None:
     module = layer()
@@ -159,6 +168,7 @@ def test_compile_leaves_its_graph_for_the_layer() -> None:
     assert torch.equal(values[0].grad, values[1].grad)
 
 
+@pytest.mark.usefixtures("few_iterations")
 @pytest.mark.parametrize("mode", ["implicit", "unrolled"])
 @pytest.mark.parametrize("levels", [{"floor": 0.9}, {"mean": 0.99}, {"floor": 0.9, "mean": 0.99}], ids=str)
 def test_an_empty_batch_goes_forward_and_back(mode: Mode, levels: dict[str, float]) -> None:

@@ -257,6 +257,7 @@ def test_files_that_name_no_classes(content: str | bytes, message: str, tmp_path
 OWN = ("model=custom", f"model.network={{_target_: {HERE}Net, classes: 4, answer: tuple}}", "model.crop=32")
 
 
+@pytest.mark.slow("a run of the command, with its pictures and its page")
 @pytest.mark.usefixtures("elsewhere")
 def test_the_command_attacks_a_network_of_ones_own_and_continues(capsys: pytest.CaptureFixture[str]) -> None:
     command = (*OWN, "data=folder", "data.path=photos", "output=out", "attack.steps=1", "pictures=1")
@@ -268,6 +269,7 @@ def test_the_command_attacks_a_network_of_ones_own_and_continues(capsys: pytest.
     assert "model.network._target_" in Path("out/report.html").read_text()
 
 
+@pytest.mark.slow("a run of the command, with its pictures and its page")
 @pytest.mark.usefixtures("elsewhere", "one_thread")
 def test_the_command_attacks_a_network_of_grey_images_with_a_background_class() -> None:
     Path("labels.csv").write_text("name,label\na,1\nb,2\nd,3\n")

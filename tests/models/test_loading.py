@@ -47,6 +47,7 @@ def _photograph(width: int, height: int) -> Image.Image:
     return Image.fromarray(pixels).resize((width, height))
 
 
+@pytest.mark.slow("the real networks, on whole photographs")
 @pytest.mark.parametrize("name", ["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"])
 def test_the_packaged_models_get_18_of_the_20_samples_right(name: str) -> None:
     model = models.load(name)

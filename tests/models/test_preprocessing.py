@@ -49,6 +49,7 @@ def _kind(data: Mapping[str, Any]) -> tuple[Any, ...]:
     return data["input_size"], data["crop_pct"], data["crop_mode"], data["interpolation"]
 
 
+@pytest.mark.slow("a photograph for each way in which networks of timm are shown one")
 def test_every_classifier_of_timm_is_shown_what_timm_shows_it() -> None:
     kinds: dict[tuple[Any, ...], tuple[str, dict[str, Any]]] = {}
     for name, data in _timm_classifiers():

@@ -92,7 +92,7 @@ def findings() -> Findings:
         )
     absent = VariantResult("absent", "absent", problem="no weights <script>window.harmed = 1</script>")
     claim = Claim("dissimilarity", "gradcam", "spearman", "random", "matched", 0.2)
-    return analyse([*variants, absent], claim, (0.2,), Inference(0, 0.95, 199))
+    return analyse([*variants, absent], claim, (0.2,), Inference(0, 0.95, 199), ("attended_area",))
 
 
 @pytest.fixture(scope="module")
@@ -183,6 +183,14 @@ def test_tables_sort_each_on_its_own(page):
     gains = [float(value) for value in cells(page, "causal-heading", "Share of the gain")]
     assert gains == sorted(gains) and gains[0] < 0.25 and gains[-1] > 0.65
     assert cells(page, "associations-heading", "Mean") == before
+
+
+def test_how_attention_moves_is_a_table(page, findings):
+    means = [f"{row.estimate:.3f}" for row in findings.movement]
+    assert means and cells(page, "movement-heading", "Mean") == means
+    assert {"1 − Pearson", "share of the gain, own budget"} <= set(cells(page, "movement-heading", "Statistic"))
+    groups = [row.group for row in findings.strata]
+    assert cells(page, "strata-heading", "Group") == groups and len(groups) == 2
 
 
 def test_undefined_statistics_are_counted(page, findings):

@@ -59,6 +59,7 @@ extras = st.builds(
 )
 
 
+@pytest.mark.slow("many random records")
 @settings(max_examples=30, deadline=None)
 @given(st.lists(st.tuples(rows, extras), max_size=4), st.booleans())
 def test_records_come_back_as_they_were(tmp_path_factory: pytest.TempPathFactory, records: list, last: bool) -> None:

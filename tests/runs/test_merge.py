@@ -9,6 +9,7 @@ from percep.runs.engine.manifest import Manifest, claim
 from tests.support.command import complaint
 
 
+@pytest.mark.slow("a run of the command")
 @pytest.mark.parametrize(
     ("settings", "words"),
     [({"task": "brightness"}, "holds a run of task=brightness: known are attack,"), ({}, "holds a run of no task: ")],

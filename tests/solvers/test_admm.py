@@ -23,6 +23,7 @@ def test_pixels_that_no_window_covers_are_free():
     torch.testing.assert_close(answer.delta[..., 18:], best[..., 18:], rtol=0, atol=1e-3)
 
 
+@pytest.mark.slow("an image of two million pixels")
 def test_copies_beyond_memory_are_refused():
     x = torch.zeros(1, 3, 1400, 1400)
     with pytest.raises(InputError, match="GiB"):

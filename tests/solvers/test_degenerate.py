@@ -30,6 +30,7 @@ def rho_of(name: str) -> float:
     return 1.0 if name == "projected_gradient" else 0.0
 
 
+@pytest.mark.slow("whole solves, by every solver")
 @pytest.mark.parametrize(("name", "level"), CASES)
 def test_constant_images_and_one_hot_constant_and_tiny_linear_terms(name, level):
     constant = torch.stack([torch.full((3, 16, 16), value) for value in (0.0, 0.25, 1.0)]).double()
@@ -47,6 +48,7 @@ def test_constant_images_and_one_hot_constant_and_tiny_linear_terms(name, level)
     assert name == "tiles" or bool((answer.gap < 0.5).all()), answer.gap
 
 
+@pytest.mark.slow("whole solves, by every solver")
 @pytest.mark.parametrize("name", SHORT)
 def test_the_smallest_and_oblong_images(name):
     for height, width in ((11, 11), (11, 40), (37, 12)):
@@ -97,6 +99,7 @@ def test_auto_takes_admm_where_windows_do_not_overlap_and_dual_elsewhere():
         torch.testing.assert_close(chosen.delta, named.delta, rtol=0, atol=0)
 
 
+@pytest.mark.slow("a hundred images sixteen times")
 @settings(max_examples=16, deadline=None)
 @given(
     seed=st.integers(0, 2**31),
@@ -142,6 +145,7 @@ def solver(request: pytest.FixtureRequest) -> Solver:
     return SOLVERS[request.param]()
 
 
+@pytest.mark.slow("whole solves, by every solver")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_an_image_that_is_not_finite_changes_no_other(solver, dtype):
     others = torch.tensor([0, 2])
@@ -182,6 +186,7 @@ def test_no_linear_term_beside_others(solver):
     assert answer.delta[0].any() and answer.delta[2].any()
 
 
+@pytest.mark.slow("whole solves, by every solver")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_size_of_the_objective_changes_no_answer(solver, dtype):
     """But for rounding, which may let a solver stop one iteration sooner."""
@@ -210,6 +215,7 @@ def test_a_huge_rho_is_solved(solver, dtype, rho):
     torch.testing.assert_close(answer.delta, inside, rtol=1e-6, atol=0)
 
 
+@pytest.mark.slow("whole solves, by every solver")
 @pytest.mark.parametrize("value", [0.0, 1.0], ids=["black", "white"])
 def test_black_and_white_images(solver, value):
     batch = Batch()

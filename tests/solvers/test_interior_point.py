@@ -10,6 +10,7 @@ from tests.solvers.test_solvers import LEVELS, random_like
 from tests.support.references import KINDS, reference
 
 
+@pytest.mark.slow("the oracle is a conic solver, which takes seconds for a program")
 @pytest.mark.parametrize("rho", [0.0, 1.0])
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize(

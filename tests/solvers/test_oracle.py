@@ -34,6 +34,7 @@ def test_matrices_are_the_window(window):
     torch.testing.assert_close(squares @ weights, window.mean(x * x).flatten())
 
 
+@pytest.mark.slow("conic solvers, which take seconds for a program")
 @pytest.mark.parametrize(("level", "rho"), [("floor", 0.0), ("mean", 1.0), ("both", 0.0), ("map", 1.0)])
 @pytest.mark.parametrize("backend", ACCURATE)
 def test_backends_agree_without_a_warning(backend, level, rho, recwarn):

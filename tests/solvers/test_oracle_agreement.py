@@ -70,6 +70,7 @@ def test_an_answer_is_feasible_and_bounded_whenever_it_stops(name, level, iterat
     assert bool((answer.objective <= exact.bound + slack).all())
 
 
+@pytest.mark.slow("solves every image of a batch by itself too")
 @pytest.mark.parametrize("level", ["map", "both"])
 @pytest.mark.parametrize("name", ITERATIVE)
 def test_images_of_a_batch_do_not_meet(name, level):

@@ -10,6 +10,7 @@ from tests.support.references import photograph, random_like
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
+@pytest.mark.slow("many random projections")
 def test_projection_keeps_what_is_inside_and_is_not_expansive():
     x = photograph(3, 24)
     ball = SSIMBall(x, floor=0.9)

@@ -31,6 +31,8 @@ from percep.study import (
     PhotographEvidence,
     RegionRow,
     Setting,
+    VariantResult,
+    analyse,
     evaluate_criteria,
     optimum,
     tables,
@@ -363,3 +365,22 @@ def test_a_multiplier_that_says_no_more_than_its_control_meets_the_criterion_at_
         found = under_a_floor(fields(2001 + 3 * trial), fields(2002 + 3 * trial), attention)
         met += bool(evaluate_criteria(replace(CLAIM, statistic="spearman"), found, quick)[3].met)
     assert met <= 9  # 2.5% of 100, and more in one of 1,000
+
+
+def test_a_study_without_movement_or_classes_has_every_other_table():
+    attention = fields(0)
+    rows = [replace(row, budget=budget) for row in regions(0.6, 0.3) for budget in ("own", "equal")]
+    evidence = evidence_of(attention + fields(1), fields(2), attention, fields(3), rows)
+    main = VariantResult("main", "network", evidence, dict.fromkeys(NAMES, FOOLED), complete=True)
+    quick = replace(INFERENCE, resamples=199)
+    found = analyse([main], CLAIM, (0.2,), quick, ("confidence", "class_group"), 0)
+    assert found.movement == [] and found.strata == []
+    tested = [row for row in found.associations if row.shift_p is not None and np.isfinite(row.shift_p)]
+    assert tested and all(row.shift_adjusted >= row.shift_p for row in tested)
+    assert all(row.exchange_adjusted >= row.exchange_p for row in tested)
+    count = 2 * len(tested) + len(found.comparisons)  # relevance mass is undefined where a map is negative
+    least = min(row.p_value for row in found.comparisons)
+    assert min(row.adjusted for row in found.comparisons) == pytest.approx(count * least, rel=0.3)
+    assert {row.question for row in found.comparisons} >= {"gain per unit of 1 − SSIM, 20% of the image"}
+    split = analyse([main], CLAIM, (0.2,), quick, ("attended_area",)).strata
+    assert sum(row.images for row in split) == IMAGES and all(row.adjusted >= row.p_value for row in split)

@@ -182,6 +182,7 @@ def explained(name: str, x: Tensor, classes: object) -> tuple[Tensor, ...]:
     return _parts(found if isinstance(found, Tensor) else found.maps)
 
 
+@pytest.mark.slow("takes whole maps of a network")
 @pytest.mark.parametrize("name", [name.removeprefix("percep.explain.") for name in ASKING])
 def test_class_indices_of_every_kind_are_explained_and_others_refused(name: str) -> None:
     """As attacks take them."""

@@ -25,7 +25,7 @@ from percep.runs.engine.manifest import Manifest, read_manifest
 from percep.runs.settings import validated
 from percep.runs.study.passes import ScreenedPhotograph
 from percep.runs.study.variants import Variant, claim_of, imagenet_first_class, inference_of, variants_of
-from percep.study import Evidence, Findings, PhotographEvidence, VariantResult, analyse
+from percep.study import Claim, Evidence, Findings, Inference, PhotographEvidence, VariantResult, analyse
 from percep.study.evidence import with_current_names
 
 Writer = Callable[[Path], None]
@@ -69,6 +69,21 @@ def checkpoints_of(folder: Path, variant: Variant) -> VariantCheckpoints:
     return VariantCheckpoints(folder / "parts" / f"{variant.number:02d}")
 
 
+def main_variant(folder: Path) -> tuple[VariantResult, Claim, Inference]:
+    """The main variant of a study as far as it was run, and by what it is tested.
+
+    Raises:
+        InputError: no study, or a damaged part.
+    """
+    manifest = read_manifest(folder)
+    config = _config_of(manifest)
+    return _variant(folder, variants_of(config)[0], manifest, {}), claim_of(config), inference_of(config)
+
+
+def _config_of(manifest: Manifest) -> ExplainTask:
+    return cast(ExplainTask, validated(OmegaConf.create(dict(manifest.settings))))
+
+
 def merge_study(folder: Path) -> str:
     """Writes the tables, `plots.png`, `panels.png`, `summary.json` and `report.html` of all that a study has finished.
 
@@ -88,7 +103,7 @@ def merge_study(folder: Path) -> str:
         OSError: a file cannot be written.
     """
     manifest = read_manifest(folder)
-    config = cast(ExplainTask, validated(OmegaConf.create(dict(manifest.settings))))
+    config = _config_of(manifest)
     first, *others = variants_of(config)
     exhibits: dict[str, StudyExhibit] = {}
     main = _variant(folder, first, manifest, exhibits)

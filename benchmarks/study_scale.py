@@ -1,0 +1,149 @@
+"""The paper's question on the paper's network: `python -m benchmarks.study_scale photographs=DIR network=FILE`.
+
+MobileNetV2 on every photograph that it classifies correctly, then EfficientNet-Lite0 on the same photographs, each
+with the full study at a mean of 0.999 and with its criteria at a mean of 0.9999 and a floor of 0.95; then what the two
+networks say of each other's perturbations. Results are in `benchmarks/results/study-scale.json`, figures in `docs`.
+It takes some hours on two cores; an interrupted run is continued by the same command.
+"""
+
+import csv
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig
+
+from benchmarks.machine import describe
+from percep.runs.study.outputs import main_variant
+from percep.study import across_networks
+from percep.study.evidence import FOOLED
+
+_DIGITS = 4
+_PHOTOGRAPH = (
+    "label",
+    "new_class",
+    "confidence",
+    "pearson_dissimilarity_gradcam",
+    "spearman_dissimilarity_gradcam",
+    "partial_spearman_dissimilarity_gradcam",
+    "gain_top",
+    "gain_matched",
+)
+"""Of each photograph; its other numbers are means of the tables."""
+
+
+def run(settings: DictConfig) -> dict[str, Any]:
+    """Both studies, from where they were left, and the comparison of their networks."""
+    photographs, work = Path(settings.photographs), Path(settings.work)
+    mobile, lite = work / "mobilenetv2", work / "efficientnet_lite0"
+    _study(settings, mobile, photographs / "images", _mobilenetv2(Path(settings.network)))
+    _study(settings, lite, _chosen(work / "photographs", photographs / "images", _fooled_or_not(mobile)), [])
+    first, claim, inference = main_variant(mobile)
+    second, _, _ = main_variant(lite)
+    return {
+        "machine": describe(inference.seed),
+        "network": hashlib.sha256(Path(settings.network).read_bytes()).hexdigest(),
+        "processes": settings.processes,
+        "studies": {folder.name: _summary(folder) for folder in (mobile, lite)},
+        "networks": [_rounded(asdict(row)) for row in across_networks(first, second, claim, inference)],
+    }
+
+
+def _mobilenetv2(weights: Path) -> list[str]:
+    """The settings of the network, which normalises nothing itself."""
+    return [
+        "model=custom",
+        "model.name=mobilenetv2_100",
+        "model.network={_target_: timm.create_model, model_name: mobilenetv2_100, pad_type: same}",
+        f"model.checkpoint={weights}",
+        "model.mean=[0.485,0.456,0.406]",
+        "model.std=[0.229,0.224,0.225]",
+        "model.resize=224",
+        "model.crop=224",
+        "model.categories=imagenet",
+    ]
+
+
+def _study(settings: DictConfig, output: Path, images: Path, model: Sequence[str]) -> None:
+    """Begins or continues a study."""
+    labels = Path(settings.photographs) / "images.csv"
+    limit = [] if settings.limit is None else [f"data.limit={settings.limit}"]
+    data = ["data=folder", f"data.path={images}", f"data.labels={labels}", "data.name_column=ImageId"]
+    sweep = f"study.sweep=[{','.join(settings.sweep)}]"
+    arguments = [*model, *data, "data.label_column=TrueLabel", "data.first_class=1", *limit, sweep, f"output={output}"]
+    launch = ["torch.distributed.run", "--standalone", f"--nproc-per-node={settings.processes}", "-m", "percep"]
+    subprocess.run(
+        [sys.executable, "-m", *launch, "task=explain", *arguments],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        check=True,
+    )
+
+
+def _fooled_or_not(study: Path) -> list[str]:
+    """The photographs that a network classifies correctly."""
+    result, _, _ = main_variant(study)
+    return [name for name, status in result.statuses.items() if status in (FOOLED, "not_found")]
+
+
+def _chosen(folder: Path, images: Path, names: Sequence[str]) -> Path:
+    """A folder with these photographs alone."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        if not (folder / f"{name}.png").is_file():
+            shutil.copyfile(images / f"{name}.png", folder / f"{name}.png")
+    return folder
+
+
+def _summary(study: Path) -> dict[str, Any]:
+    summary = json.loads((study / "summary.json").read_text(encoding="utf-8"))
+    tables = {name: [_rounded(row) for row in value] for name, value in summary.items() if _is_table(value)}
+    return {
+        **summary,
+        **tables,
+        "each": {row["name"]: _values(row) for row in _rows(study / "photographs.csv") if _is_main(row, summary)},
+    }
+
+
+def _is_table(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(row, dict) and "criteria" not in row for row in value)
+
+
+def _is_main(row: Mapping[str, str], summary: Mapping[str, Any]) -> bool:
+    return row["variant"] == summary["variants"][0]["name"] and row["status"] == FOOLED
+
+
+def _rows(table: Path) -> Iterator[dict[str, str]]:
+    with table.open(encoding="utf-8", newline="") as file:
+        yield from csv.DictReader(file)
+
+
+def _values(row: Mapping[str, str]) -> dict[str, float | None]:
+    return {name: round(float(row[name]), _DIGITS) if row[name] else None for name in _PHOTOGRAPH}
+
+
+def _rounded(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: float(f"{value:.{_DIGITS}g}") if isinstance(value, float) else value for name, value in row.items()}
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="study_scale")
+def main(settings: DictConfig) -> None:
+    """Runs both studies; writes the JSON and the figures."""
+    found = run(settings)
+    (Path(settings.output) / "study-scale.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    for folder in ("mobilenetv2", "efficientnet_lite0"):
+        for figure in ("plots", "panels"):
+            shutil.copyfile(
+                Path(settings.work) / folder / f"{figure}.png", Path(settings.figures) / f"{folder}-{figure}.png"
+            )
+
+
+if __name__ == "__main__":
+    main()

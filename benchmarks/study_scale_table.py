@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from benchmarks.study_scale import NETWORKS
 from benchmarks.study_table import interval, markdown_table, study_tables
 from percep.study.criteria import capitalised, display_name
 
@@ -10,7 +11,7 @@ Row = dict[str, Any]
 
 def scale_tables(result: Row) -> str:
     """What the paper says and what was measured, the study of each network, and what they say of each other."""
-    mobile, lite = (result["studies"][name] for name in ("mobilenetv2", "efficientnet_lite0"))
+    mobile, lite = (result["studies"].get(name) for name in NETWORKS)
     parts = [
         _side_by_side(mobile),
         "### MobileNetV2",
@@ -21,13 +22,11 @@ def scale_tables(result: Row) -> str:
         _movement(mobile),
         "#### Who carries the association",
         _strata(mobile),
-        "### EfficientNet-Lite0, on the same photographs",
-        study_tables(lite),
-        "### Across networks",
-        _networks(result["networks"]),
-        _where(result),
     ]
-    return "\n\n".join(parts)
+    if lite is not None:
+        parts += ["### EfficientNet-Lite0, on the same photographs", study_tables(lite)]
+        parts += ["### Across networks", _networks(result["networks"])]
+    return "\n\n".join([*parts, _where(result)])
 
 
 def _side_by_side(study: Row) -> str:

@@ -26,6 +26,7 @@ from percep.runs.study.outputs import main_variant
 from percep.study import across_networks
 from percep.study.evidence import FOOLED
 
+NETWORKS = ("mobilenetv2", "efficientnet_lite0")
 _DIGITS = 4
 _PHOTOGRAPH = (
     "label",
@@ -40,20 +41,28 @@ _PHOTOGRAPH = (
 """Of each photograph; its other numbers are means of the tables."""
 
 
-def run(settings: DictConfig) -> dict[str, Any]:
-    """Both studies, from where they were left, and the comparison of their networks."""
-    photographs, work = Path(settings.photographs), Path(settings.work)
-    mobile, lite = work / "mobilenetv2", work / "efficientnet_lite0"
-    _study(settings, mobile, photographs / "images", _mobilenetv2(Path(settings.network)))
-    _study(settings, lite, _chosen(work / "photographs", photographs / "images", _fooled_or_not(mobile)), [])
-    first, claim, inference = main_variant(mobile)
-    second, _, _ = main_variant(lite)
+def run(settings: DictConfig) -> None:
+    """Both studies, from where they were left."""
+    images, work = Path(settings.photographs) / "images", Path(settings.work)
+    mobile, lite = (work / name for name in NETWORKS)
+    _study(settings, mobile, images, _mobilenetv2(Path(settings.network)))
+    _study(settings, lite, _chosen(work / "photographs", images, _correct(mobile)), [])
+
+
+def collected(settings: DictConfig) -> dict[str, Any]:
+    """What is finished: the summary of each study, and the comparison of their networks."""
+    folders = [folder for name in NETWORKS if (folder := Path(settings.work) / name / "summary.json").is_file()]
+    studies = [main_variant(folder.parent) for folder in folders]
+    networks: list[dict[str, Any]] = []
+    if len(studies) == len(NETWORKS):
+        (first, claim, inference), (second, _, _) = studies
+        networks = [_rounded(asdict(row)) for row in across_networks(first, second, claim, inference)]
     return {
-        "machine": describe(inference.seed),
+        "machine": describe(studies[0][2].seed),
         "network": hashlib.sha256(Path(settings.network).read_bytes()).hexdigest(),
         "processes": settings.processes,
-        "studies": {folder.name: _summary(folder) for folder in (mobile, lite)},
-        "networks": [_rounded(asdict(row)) for row in across_networks(first, second, claim, inference)],
+        "studies": {folder.parent.name: _summary(folder.parent) for folder in folders},
+        "networks": networks,
     }
 
 
@@ -87,7 +96,7 @@ def _study(settings: DictConfig, output: Path, images: Path, model: Sequence[str
     )
 
 
-def _fooled_or_not(study: Path) -> list[str]:
+def _correct(study: Path) -> list[str]:
     """The photographs that a network classifies correctly."""
     result, _, _ = main_variant(study)
     return [name for name, status in result.statuses.items() if status in (FOOLED, "not_found")]
@@ -135,14 +144,17 @@ def _rounded(row: Mapping[str, Any]) -> dict[str, Any]:
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="study_scale")
 def main(settings: DictConfig) -> None:
-    """Runs both studies; writes the JSON and the figures."""
-    found = run(settings)
-    (Path(settings.output) / "study-scale.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    for folder in ("mobilenetv2", "efficientnet_lite0"):
-        for figure in ("plots", "panels"):
-            shutil.copyfile(
-                Path(settings.work) / folder / f"{figure}.png", Path(settings.figures) / f"{folder}-{figure}.png"
-            )
+    """Runs both studies; writes the JSON and the figures, of what is finished where that is interrupted."""
+    try:
+        run(settings)
+    finally:
+        found = collected(settings)
+        text = json.dumps(found, indent=1) + "\n"
+        (Path(settings.output) / "study-scale.json").write_text(text, encoding="utf-8")
+        for name in found["studies"]:
+            for figure in ("plots", "panels"):
+                picture = Path(settings.work) / name / f"{figure}.png"
+                shutil.copyfile(picture, Path(settings.figures) / f"{name}-{figure}.png")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from percep.study.criteria import display_name
 
 Row = dict[str, Any]
 _OTHER_CHANGES = ("ablation", "contribution", "energy", "multiplier")
+_CRITERIA = ("association", "control", "causal", "multiplier")
 _STATISTICS = ("partial_spearman", "spearman")
 
 
@@ -20,7 +21,7 @@ def _variants(summary: Row) -> str:
     control = f"multiplier_{summary['claim']['control']}"
     lines = [
         f"| {variant['name']} | {variant['fooled']} of {variant['correct']} | "
-        + " | ".join(_criterion(found) for found in variant["criteria"] if found["name"] != "multiplier")
+        + " | ".join(_criterion(variant, name) for name in _CRITERIA)
         + f" | {_multiplier(summary, variant['name'], 'multiplier')}"
         + f" | {_multiplier(summary, variant['name'], control)} |"
         for variant in summary["variants"]
@@ -31,14 +32,16 @@ def _variants(summary: Row) -> str:
         "association",
         "above the control",
         "effect above the other region",
+        "multiplier above the control's",
         "multiplier with Grad-CAM",
         "multiplier of the control",
     ]
-    return _table(head, lines)
+    return markdown_table(head, lines)
 
 
-def _criterion(found: Row) -> str:
-    return f"{_interval(found)}{'' if found['met'] else ', no'}"
+def _criterion(variant: Row, name: str) -> str:
+    found = next((criterion for criterion in variant["criteria"] if criterion["name"] == name), None)
+    return "" if found is None else f"{interval(found)}{'' if found['met'] else ', no'}"
 
 
 def _multiplier(summary: Row, variant: str, name: str) -> str:
@@ -49,13 +52,13 @@ def _multiplier(summary: Row, variant: str, name: str) -> str:
         for row in summary["associations"]
         if (row["variant"], row["first"], row["second"], row["statistic"]) == wanted and row["estimate"] is not None
     ]
-    return _interval(found[0]) if found else ""
+    return interval(found[0]) if found else ""
 
 
 def _perturbations(summary: Row) -> str:
     rows = [row for row in _main(summary) if row["second"] == "gradcam"]
     names = [name for name in dict.fromkeys(row["first"] for row in rows) if name not in _OTHER_CHANGES]
-    return _table(
+    return markdown_table(
         ["1 − SSIM of, with Grad-CAM", "partial Spearman", "Spearman"],
         [_line("the attack" if name == "dissimilarity" else display_name(name), rows, "first", name) for name in names],
     )
@@ -64,7 +67,7 @@ def _perturbations(summary: Row) -> str:
 def _maps(summary: Row) -> str:
     rows = [row for row in _main(summary) if row["first"] == "dissimilarity"]
     names = dict.fromkeys(row["second"] for row in rows)
-    return _table(
+    return markdown_table(
         ["1 − SSIM of the attack, with", "partial Spearman", "Spearman"],
         [_line(display_name(name), rows, "second", name) for name in names],
     )
@@ -83,7 +86,7 @@ def _regions(summary: Row) -> str:
         "at equal SSIM",
         "still adversarial, at equal SSIM",
     ]
-    return _table(head, lines)
+    return markdown_table(head, lines)
 
 
 def _region_lines(summary: Row, variant: str, share: float) -> list[str]:
@@ -106,14 +109,14 @@ def _main(summary: Row) -> list[Row]:
 
 def _line(label: str, rows: list[Row], side: str, name: str) -> str:
     found = {row["statistic"]: row for row in rows if row[side] == name}
-    return f"| {label} | {' | '.join(_interval(found[statistic]) for statistic in _STATISTICS)} |"
+    return f"| {label} | {' | '.join(interval(found[statistic]) for statistic in _STATISTICS)} |"
 
 
-def _interval(row: Row) -> str:
+def interval(row: Row) -> str:
     if row["estimate"] is None:
         return "undefined"
     return f"{row['estimate']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"
 
 
-def _table(head: list[str], lines: list[str]) -> str:
+def markdown_table(head: list[str], lines: list[str]) -> str:
     return "\n".join([f"| {' | '.join(head)} |", "|" + "---|" * len(head), *lines])

@@ -107,6 +107,7 @@ def labelled(model: Classifier) -> dict[str, str]:
 
 
 class TestLabels:
+    @pytest.mark.slow("a run of the command, with its pictures and its page")
     def test_without_labels_nothing_is_said_of_accuracy(self, use, capsys) -> None:
         use(small_classifier())
         Path("photos/c.jpg").unlink()
@@ -125,6 +126,7 @@ class TestLabels:
         counts = ("labelled", "correct_before", "without_label", "successes", "changed", "at_chance", "classes")
         assert [told[name] for name in counts] == [0, None, 3, changed, changed, None, 4]
 
+    @pytest.mark.slow("a run of the command, with its pictures and its page")
     def test_with_labels_success_is_over_what_was_right(self, use, capsys) -> None:
         model = small_classifier()
         use(model)
@@ -139,6 +141,7 @@ class TestLabels:
         counts = ("labelled", "correct_before", "without_label", "successes", "changed")
         assert [told[name] for name in counts] == [3, 2, 0, 2, 0]
 
+    @pytest.mark.slow("a run of the command, with its pictures and its page")
     def test_a_target_that_is_the_class_already_is_no_success(self, use, capsys) -> None:
         model = small_classifier()
         use(model)
@@ -151,6 +154,7 @@ class TestLabels:
         assert "0 of 1 prediction changed to their target class" in capsys.readouterr().out
         assert (summary()["successes"], summary()["at_goal"]) == (0, 1)
 
+    @pytest.mark.slow("a run of the command, with its pictures and its page")
     def test_a_comparison_without_labels_says_so(self, use, capsys) -> None:
         use(small_classifier())
         arguments = ["task=compare", "data=folder", "data.path=photos", "compare.attacks=[fgsm]", "output=out"]
@@ -177,6 +181,7 @@ class TestLabels:
 
 
 class TestTransformer:
+    @pytest.mark.slow("a run of the command, with its pictures and its page")
     @pytest.mark.parametrize("task", ["attack", "minimal"])
     def test_it_is_attacked_without_grad_cam(self, use, task: str) -> None:
         model = classifier(Transformer(), 3, SIDE)
@@ -258,6 +263,7 @@ class Detached(nn.Module):
 class TestWithoutHooksOrGradients:
     """Networks whose Grad-CAM fails in a library, which costs them nothing else."""
 
+    @pytest.mark.slow("a run of the command, with its pictures and its page")
     @pytest.mark.parametrize("kind", ["script", "detached"])
     @pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
     def test_they_are_attacked(self, use, capsys, kind: str) -> None:
@@ -277,6 +283,7 @@ class TestWithoutHooksOrGradients:
 
 
 class TestGrey:
+    @pytest.mark.slow("a run of the command, with its pictures and its page")
     @pytest.mark.parametrize(
         "task", ["attack", "minimal", "compare", pytest.param("explain", marks=pytest.mark.slow("runs a study"))]
     )
@@ -286,7 +293,7 @@ class TestGrey:
         own = {
             "attack": ["ball.mean=0.7"],
             "minimal": ["attack.gradients=20"],
-            "compare": ["compare.gradients=20", "compare.attacks=[percep,fgsm]"],
+            "compare": ["compare.gradients=20", "compare.attacks=[ddn,fgsm]"],
             "explain": ["study=quick", "study.block=7", "study.sweep=[]", "study.baselines=[]", "ball.mean=0.05"],
         }[task]
         assert main([f"task={task}", "data=folder", "data.path=photos", "output=out", *own]) == 0
@@ -310,6 +317,7 @@ class TestGrey:
                 assert (panel.size, sheet.width) == ((1448, 1112), 1442)
 
 
+@pytest.mark.slow("a run of the command, with its pictures and its page")
 def test_a_network_at_chance_is_warned_of(use, capsys) -> None:
     """Labels that are all wrong, enough of them to say so."""
     model = small_classifier()
@@ -371,6 +379,7 @@ class TestFailing:
         told = "the network fails on a batch of 3 images (ValueError: one image, please): on one image it works, "
         assert line == f"percep: {told}batch_size=1 gives it one at a time"
 
+    @pytest.mark.slow("a run of the command, with its pictures and its page")
     def test_with_batch_size_1_it_is_attacked(self, use) -> None:
         use(classifier(OneByOne(), 1, 28))
         assert main([*ATTACK, "batch_size=1"]) == 0

@@ -19,17 +19,22 @@ pytestmark = pytest.mark.multiprocess
 ROOT = Path(__file__).parents[2]
 
 API = """
-import sys, torch, percep
+import os, sys, torch, percep
 images = torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(0))
 pull = torch.randn(images.shape, generator=torch.Generator().manual_seed(1))
 solution = percep.solve(percep.Program(percep.SSIMBall(images, floor=0.9), linear=pull), tol=1e-2)
 print(*solution.status, *percep.certify(images, images + solution.delta, floor=0.9 - 1e-6).within.tolist())
+large = torch.rand(1, 1, 60, 60, generator=torch.Generator().manual_seed(2))
+compiled = percep.Window.gaussian().mean(large)
+os.environ["PERCEP_KERNELS"] = "torch"
+means = percep.Window.gaussian().mean(large)
+print("percep.kernels.cpu.launch" in sys.modules, torch.allclose(compiled, means, atol=1e-5))
 print(percep.__file__)
 """
 
 
-def _run(*command: str | Path, cwd: Path) -> str:
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+def _run(*command: str | Path, cwd: Path, **variables: str) -> str:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | variables
     run = subprocess.run(command, cwd=cwd, env=environment, check=False, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     return run.stdout
@@ -92,8 +97,9 @@ def test_metadata(wheel: Path) -> None:
 
 @pytest.mark.slow("a fresh environment imports torch and compiles what it uses")
 def test_the_api(environment: Path) -> None:
-    solved, file = _run(environment / "env/bin/python", "-c", API, cwd=environment).splitlines()
+    solved, compiled, file = _run(environment / "env/bin/python", "-c", API, cwd=environment).splitlines()
     assert solved == "solved solved True True"
+    assert compiled == "True True"
     assert Path(file).is_relative_to(environment)
 
 
@@ -115,12 +121,13 @@ def test_completion_in_bash(environment: Path) -> None:
     assert completed == ["task=minimal", "attack.measure="]
 
 
-@pytest.mark.slow("a first run from a fresh wheel compiles every kernel")
+@pytest.mark.slow("the real network, in a Python that has imported nothing yet")
 def test_the_command_attacks_a_photograph(environment: Path) -> None:
+    """By torch: to compile every kernel for an installed package takes half a minute, and `test_the_api` does one."""
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     Image.fromarray(pixels).resize((256, 256), Image.Resampling.BICUBIC).save(environment / "photo.png")
     overrides = ("data=image", "data.path=photo.png", "ball.mean=0.99", "attack.steps=3", "output=out")
-    _run(environment / "env/bin/percep", *overrides, cwd=environment)
+    _run(environment / "env/bin/percep", *overrides, cwd=environment, PERCEP_KERNELS="torch")
     (row,) = csv.DictReader((environment / "out/results.csv").open())
     assert (row["status"], row["certified"]) == ("adversarial", "True")
     assert "photo" in (environment / "out/report.html").read_text()

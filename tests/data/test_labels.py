@@ -493,7 +493,7 @@ class TestTargets:
             "attack": ["pictures=0"],
             "minimal": ["pictures=0", "attack.gradients=8"],
             "compare": ["compare.attacks=[fgsm]", "compare.gradients=20"],
-            "explain": ["study=quick", "study.block=16", "study.sweep=[]", "study.baselines=[]", "ball.mean=0.7"],
+            "explain": ["study=quick", "study.block=8", "study.sweep=[]", "study.baselines=[]", "ball.mean=0.7"],
         }[task]
         for _ in range(1 if task == "compare" else 2):  # the second time it is finished
             assert main(given) == 0

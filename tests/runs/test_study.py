@@ -18,7 +18,9 @@ from percep import models
 from percep.cli.main import main
 from percep.errors import InputError, UnavailableError
 from percep.models import Classifier
+from percep.report.study import plots
 from percep.report.study.tables import STUDY_TABLES
+from percep.study import Findings
 from tests.support.command import complaint, enter, photograph, small_classifier, use_small_model
 from tests.support.processes import die_while_writing, finish, run, start
 
@@ -39,6 +41,7 @@ ARGUMENTS = (
     "data=folder",
     "data.path=photos",
     "ball.mean=0.7",
+    "attack.steps=3",
     "batch_size=2",
 )
 VARIANTS, BATCHES = 2, 4
@@ -55,8 +58,13 @@ def more_photographs(elsewhere: None) -> None:
 
 
 def leave_out_plots(patch: pytest.MonkeyPatch) -> None:
-    """Those of the page take half of the time, and have tests of their own, as have the panels."""
+    """Drawing takes half of the time and has tests of its own; a picture's file holds the values it would show."""
+
+    def written(path: Path, findings: Findings) -> None:
+        path.write_text(repr([*plots._associations(findings), plots._causal(findings, "equal")]))
+
     patch.setattr("percep.report.study.page.study_plots", lambda findings: [])
+    patch.setattr("percep.runs.study.outputs.save_study_plots", written)
     patch.setattr("percep.runs.study.outputs.save_panels", lambda path, rows, rule: path.write_text(f"{rule}: {rows}"))
 
 

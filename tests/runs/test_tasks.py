@@ -55,7 +55,7 @@ CASES = {
         "of 2 photographs are bright",
     ),
     "compare": Case(
-        ("task=compare", "compare.attacks=[fgsm,percep]", "compare.gradients=20"),
+        ("task=compare", "compare.attacks=[fgsm,ddn]", "compare.gradients=20"),
         2 * PHOTOGRAPHS,
         ("compare.csv", "curves.png", "report.html", "summary.json", "table.md"),
         ("compare.gradients=21", "compare.gradients was 20 and is 21"),

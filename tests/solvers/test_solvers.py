@@ -29,7 +29,7 @@ def program(kind: str, seed: int, rho: float, ball: dict, size: int = 24, dtype=
 @pytest.mark.parametrize("level", LEVELS)
 def test_dual_agrees_with_the_conic_solver_on_random_programs(level, rho):
     for seed, kind in enumerate(KINDS):
-        task = program(kind, seed, rho, LEVELS[level])
+        task = program(kind, seed, rho, LEVELS[level], size=16)
         exact = solve(task, Oracle(), tol=1e-4)
         answer = solve(task, Dual(), tol=1e-3)
         best, bound = float(exact.objective), float(answer.bound)
@@ -90,13 +90,13 @@ def test_gaussian_tiles_are_exact_at_the_pixel_range():
     assert float(answer.objective) == pytest.approx(float(exact.objective), rel=1e-5)
 
 
-@pytest.mark.slow("solves two hundred programs to 1e-6")
+@pytest.mark.slow("solves a hundred programs to 1e-6")
 @pytest.mark.parametrize("levels", [{"floor": 0.9}, {"floor": 0.97, "mean": 0.99}], ids=["floor", "both"])
 def test_tiles_find_multipliers_that_only_the_pixel_range_makes_scarce(levels):
     """Clipping can take a tile out of its floor that would be inside it without the range."""
     seeds = torch.Generator().manual_seed(0)
-    x = (torch.rand(200, 1, 16, 16, generator=seeds, dtype=torch.float64) * 1.6 - 0.3).clamp(0, 1)
-    tiles = torch.rand(200, 1, 2, 2, generator=seeds, dtype=torch.float64)
+    x = (torch.rand(100, 1, 16, 16, generator=seeds, dtype=torch.float64) * 1.6 - 0.3).clamp(0, 1)
+    tiles = torch.rand(100, 1, 2, 2, generator=seeds, dtype=torch.float64)
     noise = torch.randn(x.shape, generator=seeds, dtype=torch.float64)
     pull = (x * noise[:, :, :1, :1].sign() + 0.1 * noise) * F.interpolate(10 ** (-3 * tiles), scale_factor=8)
     ball = SSIMBall(x, window=Window.uniform(8, stride=8, padding="valid"), **levels)
@@ -125,6 +125,7 @@ def test_tiles_refuse_what_does_not_separate():
         solve(Program(SSIMBall(x, floor=torch.full((1, 3, 24, 24), 0.9)), x), "tiles")
 
 
+@pytest.mark.slow("many random programs")
 @settings(max_examples=30, deadline=None)
 @given(
     st.sampled_from(KINDS),
@@ -145,6 +146,7 @@ def test_every_answer_is_feasible_whenever_it_stops(kind, seed, level, rho, dtyp
     assert float(answer.objective) == pytest.approx(float(task.objective(answer.delta)), rel=1e-6)
 
 
+@pytest.mark.slow("many random programs")
 @settings(max_examples=40, deadline=None)
 @given(st.sampled_from(KINDS), SEEDS, st.sampled_from(list(LEVELS)), st.sampled_from([0.0, 1.0]))
 def test_the_bound_holds_for_any_multipliers_and_any_point(kind, seed, level, rho):
@@ -314,6 +316,7 @@ def test_a_solvers_own_verb_is_percep_solve(solver):
     assert solver.solve(task.select(torch.arange(0))).status == ()
 
 
+@pytest.mark.slow("whole solves, by every solver")
 @pytest.mark.parametrize("solver", [solver() for solver in SOLVERS.values()], ids=SOLVERS)
 @pytest.mark.parametrize("spoilt", ["not finite", "nothing pulled"])
 def test_an_image_without_an_earlier_answer_starts_anew(solver, spoilt):

@@ -1,13 +1,32 @@
 """The columns of a study's tables, on its page and for a paper."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from percep.explain import Interval
 from percep.report.common.columns import UNKNOWN, Column, number, words, yes_or_no
 from percep.study import Claim, Criterion, SweepRow
 from percep.study.criteria import display_name
 from percep.study.photographs import association_key, gain_key
+
+_CRITERIA = {
+    "association": "Association",
+    "control": "Above the control",
+    "causal": "Above the other region",
+    "multiplier": "Multiplier above the control",
+}
+
+
+def variant_columns(variants: Sequence[SweepRow]) -> tuple[Column, ...]:
+    """Of a study's variants, with the criteria that any of them has."""
+    known = {criterion.name for row in variants for criterion in row.criteria}
+    return (
+        Column("Variant", lambda row: row.name),
+        Column("Fooled", lambda row: row.fooled, number, numeric=True),
+        Column("Of", lambda row: row.correct, number, numeric=True),
+        *(column for name, title in _CRITERIA.items() if name in known for column in _criterion(title, name)),
+        Column("Problem", lambda row: row.problem),
+    )
 
 
 def photograph_columns(claim: Claim) -> tuple[Column, ...]:
@@ -68,16 +87,6 @@ def _column(title: str, name: str, write: Callable[..., str] = _signed) -> Colum
     return Column(title, lambda row: getattr(row, name), write, numeric=True)
 
 
-VARIANTS = (
-    Column("Variant", lambda row: row.name),
-    Column("Fooled", lambda row: row.fooled, number, numeric=True),
-    Column("Of", lambda row: row.correct, number, numeric=True),
-    *_criterion("Association", "association"),
-    *_criterion("Above the control", "control"),
-    *_criterion("Above the other region", "causal"),
-    *_criterion("Multiplier above the control", "multiplier"),
-    Column("Problem", lambda row: row.problem),
-)
 ASSOCIATIONS = (
     Column("Variant", lambda row: row.variant),
     Column("First", lambda row: row.first, display_name),

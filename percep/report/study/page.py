@@ -14,8 +14,8 @@ from percep.report.study.columns import (
     COMPARISONS,
     MOVEMENT,
     STRATA,
-    VARIANTS,
     photograph_columns,
+    variant_columns,
 )
 from percep.report.study.gallery import StudyExhibit
 from percep.report.study.plots import study_plots
@@ -53,7 +53,7 @@ def save_study_report(
         figures=_figures(findings),
         criteria=findings.criteria,
         variants=findings.sweep,
-        variant_columns=VARIANTS,
+        variant_columns=variant_columns(findings.sweep),
         plots=study_plots(findings),
         exhibits=exhibits,
         omitted=fooled - len(exhibits),

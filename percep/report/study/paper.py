@@ -1,34 +1,30 @@
 """The tables of a study for a paper."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from percep.report.common.columns import Column
 from percep.report.common.latex import write_latex
-from percep.report.study.columns import ASSOCIATIONS, CAUSAL, COMPARISONS, MOVEMENT, STRATA, VARIANTS
-from percep.study import AssociationRow, Findings
+from percep.report.study.columns import ASSOCIATIONS, CAUSAL, COMPARISONS, MOVEMENT, STRATA, variant_columns
+from percep.study import Findings
 
-
-def _by_variant(findings: Findings) -> list[AssociationRow]:
-    """The associations of each variant together; those of the main variant's controls are last otherwise."""
-    order = {row.name: place for place, row in enumerate(findings.sweep)}
-    return sorted(findings.associations, key=lambda row: order[row.variant])
-
-
-_TABLES: Mapping[str, tuple[Sequence[Column], Callable[[Findings], Sequence[object]]]] = {
-    "variants": (VARIANTS, lambda findings: findings.sweep),
-    "associations": (ASSOCIATIONS, _by_variant),
-    "comparisons": (COMPARISONS, lambda findings: findings.comparisons),
-    "causal": (CAUSAL, lambda findings: findings.causal),
-    "movement": (MOVEMENT, lambda findings: findings.movement),
-    "strata": (STRATA, lambda findings: findings.strata),
-}
-
-PAPER_TABLES = tuple(_TABLES)
-"""Those of `STUDY_TABLES` that are over photographs, as the page shows them."""
+PAPER_TABLES = ("variants", "associations", "comparisons", "causal", "movement", "strata")
+"""Those of `percep.report.study.tables.STUDY_TABLES` that are over photographs."""
 
 
 def write_paper_table(path: Path, name: str, findings: Findings) -> None:
-    """Writes one of `PAPER_TABLES` in LaTeX."""
-    columns, rows_of = _TABLES[name]
-    write_latex(path, columns, rows_of(findings))
+    """Writes one of `PAPER_TABLES` in LaTeX, with the columns it has on the page.
+
+    The associations of a variant are together; in other tables those of the main variant's controls are last.
+    """
+    order = {row.name: place for place, row in enumerate(findings.sweep)}
+    associations = sorted(findings.associations, key=lambda row: order[row.variant])
+    tables: Mapping[str, tuple[Sequence[Column], Sequence[object]]] = {
+        "variants": (variant_columns(findings.sweep), findings.sweep),
+        "associations": (ASSOCIATIONS, associations),
+        "comparisons": (COMPARISONS, findings.comparisons),
+        "causal": (CAUSAL, findings.causal),
+        "movement": (MOVEMENT, findings.movement),
+        "strata": (STRATA, findings.strata),
+    }
+    write_latex(path, *tables[name])

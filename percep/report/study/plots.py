@@ -113,7 +113,7 @@ class Chart:
         axes.set_xlim(limits)
         axes.set_xlabel(self.axis)
         if self.percent:
-            axes.xaxis.set_major_formatter(PercentFormatter(1))
+            axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         axes.grid(axis="x", alpha=0.5)
         axes.spines["left"].set_visible(False)
         axes.tick_params(axis="y", length=0, labelcolor=theme.ink)
@@ -278,7 +278,7 @@ def _curves(rows: Sequence[CurveRow], kind: str) -> Plot:
         axes.set_xlabel(f"blocks {'added' if kind == 'insertion' else 'removed'}")
         axes.set_ylabel("change in margin" if kind == "insertion" else "loss of margin")
         for direction in (axes.xaxis, axes.yaxis):
-            direction.set_major_formatter(PercentFormatter(1))
+            direction.set_major_formatter(PercentFormatter(1, decimals=0))
         figure.legend(frameon=False, loc="outside upper left", ncols=2)
         axes.grid(alpha=0.5)
 

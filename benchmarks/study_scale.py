@@ -22,9 +22,15 @@ import hydra
 from omegaconf import DictConfig
 
 from benchmarks.machine import describe
+from percep.data import image
+from percep.explain import gradcam, ssim_maps
+from percep.models import load
+from percep.report.common.images import read_image
+from percep.report.study.panels import chosen_photographs, panel_row, rule, save_panels
 from percep.runs.study.outputs import main_variant
-from percep.study import across_networks
+from percep.study import Claim, across_networks
 from percep.study.evidence import FOOLED
+from percep.study.photographs import association_key
 
 NETWORKS = ("mobilenetv2", "efficientnet_lite0")
 _DIGITS = 4
@@ -45,8 +51,8 @@ def run(settings: DictConfig) -> None:
     """Both studies, from where they were left."""
     images, work = Path(settings.photographs) / "images", Path(settings.work)
     mobile, lite = (work / name for name in NETWORKS)
-    _study(settings, mobile, images, _mobilenetv2(Path(settings.network)))
-    _study(settings, lite, _chosen(work / "photographs", images, _correct(mobile)), [])
+    _study(settings, mobile, images, _models(settings)[mobile.name])
+    _study(settings, lite, _chosen(work / "photographs", images, _correct(mobile)), _models(settings)[lite.name])
 
 
 def collected(settings: DictConfig) -> dict[str, Any]:
@@ -57,37 +63,63 @@ def collected(settings: DictConfig) -> dict[str, Any]:
     if len(studies) == len(NETWORKS):
         (first, claim, inference), (second, _, _) = studies
         networks = [_rounded(asdict(row)) for row in across_networks(first, second, claim, inference)]
+    summaries = {folder.parent.name: _summary(folder.parent) for folder in folders}
     return {
         "machine": describe(studies[0][2].seed),
         "network": hashlib.sha256(Path(settings.network).read_bytes()).hexdigest(),
         "processes": settings.processes,
-        "studies": {folder.parent.name: _summary(folder.parent) for folder in folders},
+        "studies": {name: {**study, "credits": _credits(settings, study)} for name, study in summaries.items()},
         "networks": networks,
     }
 
 
-def _mobilenetv2(weights: Path) -> list[str]:
-    """The settings of the network, which normalises nothing itself."""
-    return [
-        "model=custom",
-        "model.name=mobilenetv2_100",
-        "model.network={_target_: timm.create_model, model_name: mobilenetv2_100, pad_type: same}",
-        f"model.checkpoint={weights}",
-        "model.mean=[0.485,0.456,0.406]",
-        "model.std=[0.229,0.224,0.225]",
-        "model.resize=224",
-        "model.crop=224",
-        "model.categories=imagenet",
-    ]
+def _mobilenetv2(weights: Path) -> dict[str, Any]:
+    """The arguments of `percep.models.load`."""
+    return {
+        "source": "custom",
+        "name": "mobilenetv2_100",
+        "network": {"_target_": "timm.create_model", "model_name": "mobilenetv2_100", "pad_type": "same"},
+        "checkpoint": str(weights),
+        "mean": [0.485, 0.456, 0.406],
+        "std": [0.229, 0.224, 0.225],
+        "resize": 224,
+        "crop": 224,
+        "categories": "imagenet",
+    }
 
 
-def _study(settings: DictConfig, output: Path, images: Path, model: Sequence[str]) -> None:
+def _models(settings: DictConfig) -> dict[str, dict[str, Any]]:
+    """By the names of the studies; the second network is the one that percep loads by itself."""
+    return dict(zip(NETWORKS, (_mobilenetv2(Path(settings.network)), {}), strict=True))
+
+
+def _overrides(model: Mapping[str, Any]) -> list[str]:
+    """The same for the command line."""
+    group = [f"model={model['source']}"] if model else []
+    return group + [f"model.{name}={_written(value)}" for name, value in model.items() if name != "source"]
+
+
+def _written(value: object) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{name}: {item}" for name, item in value.items()) + "}"
+    return "[" + ",".join(map(str, value)) + "]" if isinstance(value, list) else str(value)
+
+
+def _study(settings: DictConfig, output: Path, images: Path, model: Mapping[str, Any]) -> None:
     """Begins or continues a study."""
     labels = Path(settings.photographs) / "images.csv"
     limit = [] if settings.limit is None else [f"data.limit={settings.limit}"]
     data = ["data=folder", f"data.path={images}", f"data.labels={labels}", "data.name_column=ImageId"]
     sweep = f"study.sweep=[{','.join(settings.sweep)}]"
-    arguments = [*model, *data, "data.label_column=TrueLabel", "data.first_class=1", *limit, sweep, f"output={output}"]
+    arguments = [
+        *_overrides(model),
+        *data,
+        "data.label_column=TrueLabel",
+        "data.first_class=1",
+        *limit,
+        sweep,
+        f"output={output}",
+    ]
     launch = ["torch.distributed.run", "--standalone", f"--nproc-per-node={settings.processes}", "-m", "percep"]
     subprocess.run(
         [sys.executable, "-m", *launch, "task=explain", *arguments],
@@ -142,6 +174,48 @@ def _rounded(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: float(f"{value:.{_DIGITS}g}") if isinstance(value, float) else value for name, value in row.items()}
 
 
+def _associations(study: Mapping[str, Any]) -> dict[str, float]:
+    claim = study["claim"]
+    key = association_key(claim["statistic"], claim["change"], claim["attention"])
+    return {name: row[key] for name, row in study["each"].items() if row[key] is not None}
+
+
+def _credits(settings: DictConfig, study: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Author, licence and source of the photographs that are shown."""
+    shown = {choice.name for choice in chosen_photographs(_associations(study))}
+    columns = ("ImageId", "Author", "License", "OriginalLandingURL")
+    table = _rows(Path(settings.photographs) / "images.csv")
+    return [{column: row[column] for column in columns} for row in table if row["ImageId"] in shown]
+
+
+def save_chosen(path: Path, settings: DictConfig, name: str, study: Mapping[str, Any]) -> None:
+    """The panels of a study, with maps of every pixel, of the photographs that its rule chooses."""
+    model = load(**_models(settings)[name])
+    assert model.preprocessing is not None
+    associations = _associations(study)
+    rows = []
+    for choice in chosen_photographs(associations):
+        file = Path(settings.photographs) / "images" / f"{choice.name}.png"
+        (photograph,) = image(file, model.preprocessing)
+        assert photograph.image is not None
+        original = photograph.image[None]
+        adversarial = read_image(Path(settings.work) / name / "adversarial" / f"{choice.name}.png")[None]
+        label, new = (int(study["each"][choice.name][which]) for which in ("label", "new_class"))
+        gradcams = {
+            "gradcam": gradcam(model, original, [label]),
+            "adversarial": gradcam(model, adversarial, [label]),
+            "adversarial_new_class": gradcam(model, adversarial, [new]),
+        }
+        classes = (model.category(label), model.category(new))
+        change = (1 - ssim_maps(original, adversarial)).mean(1)[0]
+        rows.append(
+            panel_row(
+                choice, classes, original[0], adversarial[0], change, {of: maps[0] for of, maps in gradcams.items()}
+            )
+        )
+    save_panels(path, rows, rule(Claim(**study["claim"]), len(associations)))
+
+
 @hydra.main(version_base="1.3", config_path="conf", config_name="study_scale")
 def main(settings: DictConfig) -> None:
     """Runs both studies; writes the JSON and the figures, of what is finished where that is interrupted."""
@@ -151,10 +225,9 @@ def main(settings: DictConfig) -> None:
         found = collected(settings)
         text = json.dumps(found, indent=1) + "\n"
         (Path(settings.output) / "study-scale.json").write_text(text, encoding="utf-8")
-        for name in found["studies"]:
-            for figure in ("plots", "panels"):
-                picture = Path(settings.work) / name / f"{figure}.png"
-                shutil.copyfile(picture, Path(settings.figures) / f"{name}-{figure}.png")
+        for name, study in found["studies"].items():
+            shutil.copyfile(Path(settings.work) / name / "plots.png", Path(settings.figures) / f"{name}-plots.png")
+            save_chosen(Path(settings.figures) / f"{name}-panels.png", settings, name, study)
 
 
 if __name__ == "__main__":

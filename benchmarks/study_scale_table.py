@@ -26,7 +26,7 @@ def scale_tables(result: Row) -> str:
     if lite is not None:
         parts += ["### EfficientNet-Lite0, on the same photographs", study_tables(lite)]
         parts += ["### Across networks", _networks(result["networks"])]
-    return "\n\n".join([*parts, _where(result)])
+    return "\n\n".join([*parts, _credits(result["studies"]), _where(result)])
 
 
 def _side_by_side(study: Row) -> str:
@@ -101,6 +101,13 @@ def _networks(rows: list[Row]) -> str:
         for row in rows
     ]
     return markdown_table(["perturbation of", "with Grad-CAM of", "statistic", "mean", "p, Holm"], lines)
+
+
+def _credits(studies: dict[str, Row]) -> str:
+    """Whose photographs the panels show, as their licence asks."""
+    shown = {row["ImageId"]: row for study in studies.values() for row in study["credits"]}
+    each = [f"[{row['ImageId']}]({row['OriginalLandingURL']}) by {row['Author']}" for row in shown.values()]
+    return f"Photographs in the panels, cut and changed as described, under CC BY 2.0: {', '.join(each)}."
 
 
 def _where(result: Row) -> str:

@@ -24,6 +24,7 @@ from percep.report.study.gallery import study_exhibits
 from percep.report.study.panels import (
     Choice,
     PanelRow,
+    associations_of,
     chosen_photographs,
     panel_row,
     rule,
@@ -213,13 +214,14 @@ def with_associations(findings: Findings, values: list[float]) -> Findings:
     ],
 )
 def test_panels_are_of_the_quartiles(findings: Findings, values: list[float], chosen: dict[str, str]) -> None:
-    found = chosen_photographs(with_associations(findings, [float(value) for value in values]))
+    found = chosen_photographs(associations_of(with_associations(findings, [float(value) for value in values])))
     assert {choice.name: choice.quantile for choice in found} == chosen
     assert [choice.association for choice in found] == sorted(values[int(name)] for name in chosen)
 
 
 def test_the_rule_is_stated(findings: Findings) -> None:
-    assert rule(with_associations(findings, [0.1, np.nan, 0.3])) == (
+    known = associations_of(with_associations(findings, [0.1, np.nan, 0.3]))
+    assert rule(findings.claim, len(known)) == (
         "Photographs at the minimum, quartiles and maximum of Spearman of 1 − SSIM with Grad-CAM over 2 photographs"
     )
 

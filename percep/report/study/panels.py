@@ -19,7 +19,7 @@ from percep.report.common.colours import ATTENTION_SCALE, photograph
 from percep.report.common.embedded import SSIM_SCALE
 from percep.report.common.plot import LIGHT, save_figure, themed
 from percep.report.study.gallery import StudyExhibit, attention_colours
-from percep.study import Evidence, Findings
+from percep.study import Claim, Evidence, Findings
 from percep.study.criteria import display_name
 from percep.study.photographs import association_key, values_by_name
 
@@ -74,13 +74,19 @@ class PanelRow:
     pictures: tuple[np.ndarray | None, ...] = field(repr=False)
 
 
-def chosen_photographs(findings: Findings) -> list[Choice]:
-    """The photographs whose association, that of the claim in the main variant, is at each of `QUANTILES`.
+def associations_of(findings: Findings) -> dict[str, float]:
+    """The association of the claim in the main variant, by the names of the photographs it is defined for."""
+    claim = findings.claim
+    key = association_key(claim.statistic, claim.change, claim.attention)
+    return values_by_name(findings.photographs, findings.sweep[0].name, key)
 
-    Of N photographs for which it is defined, in order of association and name, that at q is number q (N - 1), counted
-    from 0 and rounded; none is chosen twice.
+
+def chosen_photographs(associations: Mapping[str, float]) -> list[Choice]:
+    """The photographs whose association, by name, is at each of `QUANTILES`.
+
+    Of N photographs, in order of association and name, that at q is number q (N - 1), counted from 0 and rounded; none
+    is chosen twice.
     """
-    associations = values_by_name(findings.photographs, findings.sweep[0].name, _key(findings))
     ordered = sorted(associations, key=lambda name: (associations[name], name))
     places: dict[int, str] = {}
     for quantile, share in QUANTILES.items() if ordered else ():
@@ -90,17 +96,10 @@ def chosen_photographs(findings: Findings) -> list[Choice]:
     ]
 
 
-def rule(findings: Findings) -> str:
-    """How `chosen_photographs` chooses, in a sentence without its full stop."""
-    count = len(values_by_name(findings.photographs, findings.sweep[0].name, _key(findings)))
-    claim = findings.claim
+def rule(claim: Claim, count: int) -> str:
+    """How `chosen_photographs` chooses among so many, in a sentence without its full stop."""
     what = f"{display_name(claim.statistic)} of {display_name(claim.change)} with {display_name(claim.attention)}"
     return f"Photographs at the minimum, quartiles and maximum of {what} over {count} photographs"
-
-
-def _key(findings: Findings) -> str:
-    claim = findings.claim
-    return association_key(claim.statistic, claim.change, claim.attention)
 
 
 def panel_row(

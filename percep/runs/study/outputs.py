@@ -1,6 +1,6 @@
 """What the parts of a study hold, and the tables and the report they become."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -14,7 +14,15 @@ from percep.report import Facts, read_image, save_summary
 from percep.report.common.verdict import lines_of, progress, remarks, warnings
 from percep.report.study.gallery import StudyExhibit
 from percep.report.study.page import save_study_report
-from percep.report.study.panels import PanelRow, chosen_photographs, rule, save_panels, stored_row
+from percep.report.study.panels import (
+    Choice,
+    PanelRow,
+    associations_of,
+    chosen_photographs,
+    rule,
+    save_panels,
+    stored_row,
+)
 from percep.report.study.paper import PAPER_TABLES, write_paper_table
 from percep.report.study.plots import save_study_plots
 from percep.report.study.tables import STUDY_TABLES, study_accuracy, summarise_study, write_study_table
@@ -160,17 +168,19 @@ def _outputs(
 def _figures(
     folder: Path, findings: Findings, evidence: Evidence, exhibits: Mapping[str, StudyExhibit]
 ) -> dict[Path, Writer]:
-    rows = list(_panel_rows(folder, findings, evidence, exhibits))
+    associations = associations_of(findings)
+    rows = list(_panel_rows(folder, chosen_photographs(associations), evidence, exhibits))
+    described = rule(findings.claim, len(associations))
     figures: dict[Path, Writer] = {folder / "plots.png": lambda path: save_study_plots(path, findings)}
     if rows:
-        figures[folder / "panels.png"] = lambda path: save_panels(path, rows, rule(findings))
+        figures[folder / "panels.png"] = lambda path: save_panels(path, rows, described)
     return figures
 
 
 def _panel_rows(
-    folder: Path, findings: Findings, evidence: Evidence, exhibits: Mapping[str, StudyExhibit]
+    folder: Path, choices: Sequence[Choice], evidence: Evidence, exhibits: Mapping[str, StudyExhibit]
 ) -> Iterator[PanelRow]:
-    for choice in chosen_photographs(findings):
+    for choice in choices:
         path = folder / "adversarial" / f"{choice.name}.png"
         if path.is_file():  # it may have been removed since
             yield stored_row(choice, evidence, exhibits.get(choice.name), read_image(path))

@@ -73,7 +73,7 @@ def collected(settings: DictConfig) -> dict[str, Any]:
     }
 
 
-def _mobilenetv2(weights: Path) -> dict[str, Any]:
+def mobilenetv2(weights: Path) -> dict[str, Any]:
     """The arguments of `percep.models.load`."""
     return {
         "source": "custom",
@@ -90,7 +90,7 @@ def _mobilenetv2(weights: Path) -> dict[str, Any]:
 
 def _models(settings: DictConfig) -> dict[str, dict[str, Any]]:
     """By the names of the studies; the second network is the one that percep loads by itself."""
-    return dict(zip(NETWORKS, (_mobilenetv2(Path(settings.network)), {}), strict=True))
+    return dict(zip(NETWORKS, (mobilenetv2(Path(settings.network)), {}), strict=True))
 
 
 def _overrides(model: Mapping[str, Any]) -> list[str]:

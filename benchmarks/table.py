@@ -5,8 +5,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import bars, default_ball, startup
+from benchmarks import bars, default_ball, startup, study_profile, study_resolution
 from benchmarks.attacks import read
+from benchmarks.study_scale_table import scale_tables
 from benchmarks.study_table import study_tables
 from percep.report.comparison.tables import summary, table
 
@@ -81,6 +82,20 @@ def _study() -> str:
     return study_tables(_result("study"))
 
 
+def _study_scale() -> str:
+    return scale_tables(_result("study-scale"))
+
+
+def _study_profile() -> str:
+    result = _result("study-profile")
+    return f"{study_profile.report(result)}\n\n{_where(result['machine'])}"
+
+
+def _study_resolution() -> str:
+    result = _result("study-resolution")
+    return f"{study_resolution.report(result)}\n\n{_where(result['machine'])}"
+
+
 def _device() -> str:
     result = _result("device-cpu")
     machine = result["machine"]
@@ -124,6 +139,8 @@ PAGES = {
     "docs/benchmarks.md": ("benchmarks", "startup", "device"),
     "docs/layer.md": ("layer", "generator"),
     "docs/outputs.md": ("default-ball",),
+    "docs/paper.md": ("study-scale",),
+    "docs/scaling.md": ("study-profile", "study-resolution"),
     "docs/study.md": ("study",),
 }
 """The sections of each page."""
@@ -148,6 +165,9 @@ _SECTIONS: dict[str, Callable[[], str]] = {
     "generator": _generator,
     "attacks": _attacks,
     "study": _study,
+    "study-profile": _study_profile,
+    "study-resolution": _study_resolution,
+    "study-scale": _study_scale,
     "default-ball": _default_ball,
     "startup": _startup,
     "device": _device,

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import bars, default_ball, startup, study_profile, study_resolution
+from benchmarks import bars, default_ball, scaling, startup, study_profile, study_resolution, study_scaling
 from benchmarks.attacks import read
 from benchmarks.study_scale_table import scale_tables
 from benchmarks.study_table import study_tables
@@ -140,7 +140,7 @@ PAGES = {
     "docs/layer.md": ("layer", "generator"),
     "docs/outputs.md": ("default-ball",),
     "docs/paper.md": ("study-scale",),
-    "docs/scaling.md": ("study-profile", "study-resolution"),
+    "docs/scaling.md": ("scaling", "study-scaling", "study-profile", "study-resolution"),
     "docs/study.md": ("study",),
 }
 """The sections of each page."""
@@ -170,6 +170,8 @@ _SECTIONS: dict[str, Callable[[], str]] = {
     "study-scale": _study_scale,
     "default-ball": _default_ball,
     "startup": _startup,
+    "scaling": lambda: scaling.report(_result("scaling")),
+    "study-scaling": lambda: study_scaling.report(_result("study-scaling")),
     "device": _device,
 }
 

@@ -276,7 +276,7 @@ def test_several_processes_say_once_why_nothing_can_be_studied(capfd: pytest.Cap
     for arguments, words in (
         ((*ARGUMENTS, "output=few", "data.limit=1"), "found 1 of 1"),
         ((*ARGUMENTS, "output=out", "attack.target=9"), "targets must be class indices"),
-        ((*ARGUMENTS, "output=out", "study.gradients=3"), "gradients must be at least 20"),
+        ((*ARGUMENTS, "output=out", "study.baselines=[ddn]"), "gradients must be at least 20"),
         ((*ARGUMENTS, "output=none", "ball.mean=0.99999999"), "no photograph was fooled"),
     ):
         assert finish(start(2, *arguments)) == [2, 2]

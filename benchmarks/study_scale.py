@@ -20,6 +20,7 @@ from typing import Any
 
 import hydra
 from omegaconf import DictConfig
+from PIL import Image
 
 from benchmarks.machine import describe
 from percep.data import image
@@ -33,7 +34,7 @@ from percep.study.evidence import FOOLED
 from percep.study.photographs import association_key
 
 NETWORKS = ("mobilenetv2", "efficientnet_lite0")
-_DIGITS = 4
+_DIGITS, _QUALITY = 4, 88
 _PHOTOGRAPH = (
     "label",
     "new_class",
@@ -213,7 +214,10 @@ def save_chosen(path: Path, settings: DictConfig, name: str, study: Mapping[str,
                 choice, classes, original[0], adversarial[0], change, {of: maps[0] for of, maps in gradcams.items()}
             )
         )
-    save_panels(path, rows, rule(Claim(**study["claim"]), len(associations)))
+    picture = Path(settings.work) / name / "chosen.png"
+    save_panels(picture, rows, rule(Claim(**study["claim"]), len(associations)))
+    with Image.open(picture) as figure:  # photographs, which PNG compresses badly
+        figure.convert("RGB").save(path, quality=_QUALITY)
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="study_scale")
@@ -227,7 +231,7 @@ def main(settings: DictConfig) -> None:
         (Path(settings.output) / "study-scale.json").write_text(text, encoding="utf-8")
         for name, study in found["studies"].items():
             shutil.copyfile(Path(settings.work) / name / "plots.png", Path(settings.figures) / f"{name}-plots.png")
-            save_chosen(Path(settings.figures) / f"{name}-panels.png", settings, name, study)
+            save_chosen(Path(settings.figures) / f"{name}-panels.jpg", settings, name, study)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ def _variants(summary: Row) -> str:
         + f" | {_multiplier(summary, variant['name'], 'multiplier')}"
         + f" | {_multiplier(summary, variant['name'], control)} |"
         for variant in summary["variants"]
+        if variant["correct"]  # else it has not been begun
     ]
     head = [
         "variant",

@@ -58,6 +58,9 @@ TAKERS: dict[str, Asked] = {
     "percep.explain.edge_strength": lambda _, x: explain.edge_strength(x),
     "percep.explain.energy_maps": lambda _, x: explain.energy_maps(x, small(len(x))),
     "percep.explain.gradcam": lambda m, x: explain.gradcam(m, x, labels(len(x))),
+    "percep.explain.curves": lambda m, x: (
+        explain.curves(m, x, small(len(x)), {"map": x[:, 0]}, labels(len(x)), steps=2)["insertion", "map"].margins
+    ),
     "percep.explain.insertion": lambda m, x: (
         explain.insertion(m, x, small(len(x)), x[:, 0], labels(len(x)), steps=2).margins
     ),

@@ -8,18 +8,12 @@ import torch
 from torch import Tensor
 
 from percep.attacks.baselines.counting import Counted, NotFiniteError
-from percep.attacks.baselines.library_attack import load_library
+from percep.attacks.baselines.foolbox_attacks import Norm, pgd_of_epsilon
+from percep.attacks.baselines.library_attack import Problem
 from percep.attacks.network import Network
-from percep.errors import BASELINES_REMEDY
 
-SAME_SIZE: Mapping[str, tuple[str, float]] = {
-    "pgd_l2": ("L2ProjectedGradientDescentAttack", 2),
-    "pgd_linf": ("LinfProjectedGradientDescentAttack", inf),
-}
-"""By the names of baselines: foolbox's attacks, and the norm that each bounds."""
-
-_REACH = 2.5
-"""Madry's rule: the steps add up to so many epsilon, so that any point can be reached from any start."""
+SAME_SIZE: Mapping[str, tuple[Norm, float]] = {"pgd_l2": ("l2", 2), "pgd_linf": ("linf", inf)}
+"""By the names of baselines: the norm that each bounds, and its order."""
 
 
 def pgd_of_the_size_of(
@@ -49,19 +43,13 @@ def pgd_of_the_size_of(
     Raises:
         UnavailableError: foolbox is not installed.
     """
-    foolbox = load_library("foolbox", BASELINES_REMEDY)
-    attack_name, order = SAME_SIZE[name]
-    attack = getattr(foolbox.attacks, attack_name)(steps=steps, rel_stepsize=_REACH / steps, random_start=True)
-    criteria = foolbox.criteria
+    norm, order = SAME_SIZE[name]
+    perturb = pgd_of_epsilon(norm, steps)
     counted = Counted(Network(model, together=False), images.device)
-    network = foolbox.PyTorchModel(counted, bounds=(0, 1), device=images.device)
     found = torch.zeros_like(delta)
     for image, size in enumerate(torch.linalg.vector_norm(delta.flatten(1), order, dim=1).tolist()):
         one = slice(image, image + 1)
-        if targets is None:
-            criterion = criteria.Misclassification(labels[one])
-        else:
-            criterion = criteria.TargetedMisclassification(targets[one])
+        problem = Problem(counted, images[one], labels[one], None if targets is None else targets[one])
         with suppress(NotFiniteError), torch.enable_grad():
-            found[one] = attack.run(network, images[one], criterion, epsilon=size).detach() - images[one]
+            found[one] = perturb(problem, size).detach() - images[one]
     return found

@@ -1,5 +1,6 @@
 """Attacks of foolbox: FGSM, PGD, DDN, Carlini and Wagner."""
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 from torch import Tensor
@@ -8,6 +9,10 @@ from percep.attacks.baselines.advlib_attacks import ddn_rounded
 from percep.attacks.baselines.epsilon_search import PROBES, smallest_epsilon
 from percep.attacks.baselines.library_attack import LibraryAttack, Problem, load_library
 from percep.errors import BASELINES_REMEDY
+
+Norm = Literal["linf", "l2"]
+
+_PGD: dict[Norm, str] = {"linf": "LinfProjectedGradientDescentAttack", "l2": "L2ProjectedGradientDescentAttack"}
 
 
 def fgsm(gradients: int, eight_bit: bool) -> LibraryAttack:
@@ -30,12 +35,12 @@ def fgsm(gradients: int, eight_bit: bool) -> LibraryAttack:
 
 def pgd_linf(gradients: int, eight_bit: bool) -> LibraryAttack:
     """Projected gradient descent (Madry et al., ICLR 2018) in Linf, from a random start, smallest epsilon."""
-    return _pgd("LinfProjectedGradientDescentAttack", "linf", gradients, eight_bit)
+    return _pgd("linf", gradients, eight_bit)
 
 
 def pgd_l2(gradients: int, eight_bit: bool) -> LibraryAttack:
     """Projected gradient descent in L2, from a random start, smallest epsilon."""
-    return _pgd("L2ProjectedGradientDescentAttack", "l2", gradients, eight_bit)
+    return _pgd("l2", gradients, eight_bit)
 
 
 def ddn(gradients: int, eight_bit: bool) -> LibraryAttack:
@@ -73,16 +78,29 @@ def cw(gradients: int, eight_bit: bool) -> LibraryAttack:
     return LibraryAttack("foolbox", "L2CarliniWagnerAttack", settings, run)
 
 
-def _pgd(name: str, norm: Literal["linf", "l2"], gradients: int, eight_bit: bool) -> LibraryAttack:
-    # Madry's rule: the steps add up to 2.5 epsilon, so that any point can be reached from any start.
+def pgd_of_epsilon(norm: Norm, steps: int) -> Callable[[Problem, float], Tensor]:
+    """Projected gradient descent from a random start: `(1, C, H, W)` images of a problem, from an epsilon.
+
+    Raises:
+        UnavailableError: foolbox is not installed.
+    """
+    attack = getattr(_foolbox().attacks, _PGD[norm])(**_pgd_settings(steps))
+    return lambda problem, epsilon: _run(attack, problem, epsilon=epsilon)
+
+
+def _pgd(norm: Norm, gradients: int, eight_bit: bool) -> LibraryAttack:
     steps = gradients // PROBES
-    settings = {"steps": steps, "rel_stepsize": 2.5 / steps, "random_start": True}
-    attack = getattr(_foolbox().attacks, name)(**settings)
+    perturb = pgd_of_epsilon(norm, steps)
 
     def run(problem: Problem) -> Tensor | None:
-        return smallest_epsilon(problem, lambda epsilon: _run(attack, problem, epsilon=epsilon), norm, eight_bit)
+        return smallest_epsilon(problem, lambda epsilon: perturb(problem, epsilon), norm, eight_bit)
 
-    return LibraryAttack("foolbox", name, settings, run, epsilons=PROBES, eight_bit=eight_bit)
+    return LibraryAttack("foolbox", _PGD[norm], _pgd_settings(steps), run, epsilons=PROBES, eight_bit=eight_bit)
+
+
+def _pgd_settings(steps: int) -> dict[str, object]:
+    # Madry's rule: the steps add up to 2.5 epsilon, so that any point can be reached from any start.
+    return {"steps": steps, "rel_stepsize": 2.5 / steps, "random_start": True}
 
 
 def _run(attack: Any, problem: Problem, **arguments: float) -> Tensor:

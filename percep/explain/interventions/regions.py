@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from percep.attacks.cost import Cost
 from percep.errors import InputError
 from percep.explain.interventions.controls import phase_shuffled
 from percep.ssim import C1, C2, Losses, View
@@ -225,13 +226,13 @@ def restrict(
         shapes = ", ".join(str(tuple(tensor.shape)) for tensor in (reference, delta, mask))
         raise InputError(f"reference, delta and mask must be (B, C, H, W), (B, C, H, W) and (B, H, W), got {shapes}")
     inside, lower, upper = (delta * mask[:, None]).to(reference.dtype), -reference, 1 - reference
-    view = View.of(Window.gaussian() if window is None else window, reference.detach())
+    cost = _cost(reference.detach(), window)
 
     def scaled(factor: Tensor) -> Tensor:
         return torch.minimum(torch.maximum(inside * _per_image(factor, inside), lower), upper)
 
     def spent(factor: Tensor) -> Tensor:
-        return _dissimilarity(view, scaled(factor))
+        return _mean_loss(cost, scaled(factor))
 
     factor = torch.ones(len(delta), dtype=torch.float64, device=delta.device)
     if budget is None:
@@ -242,7 +243,7 @@ def restrict(
     if goal.shape != factor.shape or not bool((goal >= 0).all()):
         raise InputError("budget must be one number of at least 0 per image")
     # Close to the factor along the ray without clipping, whose averages are taken once.
-    factor, _ = _factor(_along_ray(view, inside), factor, goal)
+    factor, _ = _factor(_along_ray(cost.view, inside), factor, goal)
     factor, final_spent = _factor(spent, factor, goal)
     reached = (final_spent - goal).abs() <= _REACHED * goal
     return Restricted(scaled(factor).to(delta.dtype), factor, final_spent, reached)
@@ -276,14 +277,16 @@ def dissimilarity(reference: Tensor, delta: Tensor, window: Window | None = None
     if reference.shape != delta.shape:
         shapes = f"{tuple(reference.shape)} and {tuple(delta.shape)}"
         raise InputError(f"reference and delta must be of one shape (B, C, H, W), got {shapes}")
-    view = View.of(Window.gaussian() if window is None else window, reference.double())
-    return _dissimilarity(view, delta.double())
+    return _mean_loss(_cost(reference.double(), window), delta.double())
 
 
-def _dissimilarity(view: View, delta: Tensor) -> Tensor:
-    moments = view.moments(delta)
-    denominators = view.denominators(view.reference + delta, view.reference_mean + moments.mean)
-    return moments.losses(denominators).total().flatten(1).mean(1, dtype=torch.float64)
+def _cost(reference: Tensor, window: Window | None) -> Cost:
+    return Cost.of_reference(reference, Window.gaussian() if window is None else window, "mean")
+
+
+def _mean_loss(cost: Cost, delta: Tensor) -> Tensor:
+    """1 - mean SSIM of the reference plus `delta`, `(B,)`, summed in float64."""
+    return cost.losses(cost.reference + delta).flatten(1).mean(1, dtype=torch.float64)
 
 
 def _per_image(values: Tensor, like: Tensor) -> Tensor:

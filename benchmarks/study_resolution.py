@@ -71,25 +71,25 @@ def rows() -> list[dict[str, Any]]:
 
     return [
         compared(
-            "occlusion with 1 − SSIM, stride 16 and 32",
+            f"occlusion with 1 − SSIM, stride {_both(_STRIDES)}",
             change,
             [occlusion(model, images, labels, stride=stride).maps for stride in _STRIDES],
         ),
         compared(
-            "ablation with Grad-CAM, stride 16 and 32",
+            f"ablation with Grad-CAM, stride {_both(_STRIDES)}",
             block_means(attention, _BLOCK),
             [ablation_maps(model, images, delta, labels, stride=stride).clamp_min(0) for stride in _STRIDES],
         ),
         compared(
-            "integrated gradients with 1 − SSIM, 64 and 16 nodes",
+            f"integrated gradients with 1 − SSIM, {_both(_NODES)} nodes",
             change,
             [integrated_gradients(model, images, labels, nodes).maps for nodes in _NODES],
         ),
-        _areas(curves_of(model, images, delta, attention, labels)),
+        _areas(_curve_areas(model, images, delta, attention, labels)),
     ]
 
 
-def curves_of(model: Any, images: Tensor, delta: Tensor, attention: Tensor, labels: Tensor) -> list[np.ndarray]:
+def _curve_areas(model: Any, images: Tensor, delta: Tensor, attention: Tensor, labels: Tensor) -> list[np.ndarray]:
     """Areas of insertion and deletion in the order of Grad-CAM, of few and of many steps."""
     found = [curves(model, images, delta, {"gradcam": attention}, labels, side=_BLOCK, steps=steps) for steps in _STEPS]
     return [torch.cat([curve.area for curve in one.values()]).numpy() for one in found]
@@ -98,11 +98,15 @@ def curves_of(model: Any, images: Tensor, delta: Tensor, attention: Tensor, labe
 def _areas(areas: Sequence[np.ndarray]) -> dict[str, Any]:
     fine, coarse = areas
     return {
-        "what": "area of curves in the order of Grad-CAM, 28 and 7 steps",
+        "what": f"area of curves in the order of Grad-CAM, {_both(_STEPS)} steps",
         "agreement": float(np.corrcoef(fine, coarse)[0, 1]),
         "association": [float(fine.mean()), float(coarse.mean())],
         "largest": float(np.abs(fine - coarse).max()),
     }
+
+
+def _both(values: tuple[int, int]) -> str:
+    return " and ".join(map(str, values))
 
 
 def report(found: dict[str, Any]) -> str:

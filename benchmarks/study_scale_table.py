@@ -4,7 +4,7 @@ from typing import Any
 
 from benchmarks.study_scale import NETWORKS
 from benchmarks.study_table import interval, markdown_table, study_tables
-from percep.study.criteria import capitalised, display_name
+from percep.study.criteria import capitalised, display_name, region_name
 
 Row = dict[str, Any]
 
@@ -65,7 +65,7 @@ def _per_unit(study: Row) -> str:
             if (row["variant"], row["share"], row["budget"]) == (variant["name"], share, "own")
         ]
         for row in rows:
-            label = "top of Grad-CAM" if row["region"] == "top" else display_name(row["region"])
+            label = region_name(row["region"])
             unit = f"{row['per_unit']:.2f} [{row['per_unit_low']:.2f}, {row['per_unit_high']:.2f}]"
             lines.append(f"| {variant['name']}, {label} | {unit} |")
     return markdown_table([f"variant, restricted to, {share:.0%}", "share of the gain per share of 1 − SSIM"], lines)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from percep.study.criteria import display_name
+from percep.study.criteria import display_name, region_name
 
 Row = dict[str, Any]
 _OTHER_CHANGES = ("ablation", "contribution", "energy", "multiplier")
@@ -97,7 +97,7 @@ def _region_lines(summary: Row, variant: str, share: float) -> list[str]:
     for region in dict.fromkeys(row["region"] for row in rows):
         own, equal = by_budget[region, "own"], by_budget[region, "equal"]
         gains = [f"{100 * row['gain']:.0f}% [{100 * row['low']:.0f}, {100 * row['high']:.0f}]" for row in (own, equal)]
-        label = "top of Grad-CAM" if region == "top" else display_name(region)
+        label = region_name(region)
         cells = [f"{variant}, {label}", f"{100 * own['mass']:.0f}%", *gains, f"{100 * equal['flipped']:.0f}%"]
         lines.append(f"| {' | '.join(cells)} |")
     return lines

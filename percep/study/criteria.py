@@ -122,6 +122,11 @@ def display_name(name: str) -> str:
     return _DISPLAY_NAMES.get(name, name.replace("_", " "))
 
 
+def region_name(region: str) -> str:
+    """The name of a region of causal tests as plots and tables of regions print it."""
+    return "top of Grad-CAM" if region == "top" else display_name(region)
+
+
 def capitalised(text: str) -> str:
     """The text with a capital first letter, the others as they are."""
     return text[:1].upper() + text[1:]

@@ -7,6 +7,7 @@ import numpy as np
 from torch import Tensor
 
 from percep.explain import Statistic, iou, pearson
+from percep.study.causal import BUDGETS
 from percep.study.criteria import Claim, capitalised, display_name
 from percep.study.effects import gains
 from percep.study.evidence import Evidence
@@ -140,7 +141,7 @@ def _parts(maps: dict[str, Tensor], evidence: Evidence, claim: Claim) -> dict[_K
     found = {}
     known = {row.region for row in evidence.regions}
     for region in _PARTS:
-        for budget in ("own", "equal"):
+        for budget in BUDGETS:
             if region in known:
                 key = _Key(PARTS, region, "", f"gain_{budget}", claim.share)
                 found[key] = gains(evidence.regions, evidence.names, claim.share, region, budget)

@@ -32,7 +32,7 @@ class Family:
             *(row.p_value for row in self.comparisons),
             *(by_split[split] for split in splits),
         ]
-        found = iter(_holm(raw))
+        found = iter(holm_where_tested(raw))
         by_shifts = [next(found) for _ in self.associations]
         by_pairs = [next(found) for _ in self.associations]
         associations = [
@@ -45,7 +45,7 @@ class Family:
         return Family(associations, comparisons, strata)
 
 
-def _holm(p_values: Sequence[float | None]) -> list[float | None]:
+def holm_where_tested(p_values: Sequence[float | None]) -> list[float | None]:
     """Adjusted p-values, None where there is none; NaN where one is undefined."""
     adjusted = holm([float("nan") if value is None else value for value in p_values]).tolist()
     return [None if raw is None else value for raw, value in zip(p_values, adjusted, strict=True)]

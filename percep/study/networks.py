@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from percep.errors import InputError
-from percep.explain import Interval, holm, paired_tests
+from percep.explain import Interval, paired_tests
 from percep.study.criteria import Claim
 from percep.study.evidence import Evidence
+from percep.study.family import holm_where_tested
 from percep.study.findings import VariantResult
 from percep.study.tables import Correlation, Inference, correlate
 
@@ -72,10 +72,8 @@ def across_networks(
             maps = [getattr(evidence, group)[name] for evidence in pair]
             values = correlate(statistic, maps[0], maps[1], pair[0].confounds, names).values
             rows.append(_row(" and ".join(names), relation, statistic, inference.interval(values)))
-    adjusted = holm([np.nan if row.p_value is None else row.p_value for row in rows]).tolist()
-    return [
-        row if row.p_value is None else replace(row, adjusted=value) for row, value in zip(rows, adjusted, strict=True)
-    ]
+    adjusted = holm_where_tested([row.p_value for row in rows])
+    return [replace(row, adjusted=value) for row, value in zip(rows, adjusted, strict=True)]
 
 
 def _of_network(

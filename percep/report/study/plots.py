@@ -14,7 +14,7 @@ from matplotlib.transforms import blended_transform_factory
 from percep.report.common.plot import LIGHT, Plot, Theme, plot, save_figure, themed
 from percep.study import AssociationRow, CausalRow, Criterion, CurveRow, Findings
 from percep.study.causal import BUDGETS
-from percep.study.criteria import capitalised, display_name
+from percep.study.criteria import capitalised, display_name, region_name
 from percep.study.effects import CURVES
 from percep.study.photographs import association_key, gain_key, values_by_name
 
@@ -186,7 +186,7 @@ def _causal(findings: Findings, budget: str, share: float | None = None) -> Char
 
 
 def _region(findings: Findings, row: CausalRow) -> Mark:
-    region = "top of Grad-CAM" if row.region == "top" else display_name(row.region)
+    region = region_name(row.region)
     ours = row.region == "top" and row.share == findings.claim.share
     wanted = (row.share, row.region, row.budget)
     gains = [one.gain for one in findings.regions if (one.share, one.region, one.budget) == wanted]

@@ -8,7 +8,7 @@ from textwrap import fill
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 from matplotlib.transforms import blended_transform_factory
 
 from percep.report.common.plot import LIGHT, Plot, Theme, plot, save_figure, themed
@@ -113,6 +113,7 @@ class Chart:
         axes.set_xlim(limits)
         axes.set_xlabel(self.axis)
         if self.percent:
+            axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 5, 10]))  # 2.5% would be written as 2%
             axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         axes.grid(axis="x", alpha=0.5)
         axes.spines["left"].set_visible(False)

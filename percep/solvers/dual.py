@@ -317,26 +317,23 @@ class _State:
         else:
             steps, updated = self._step(exponent, repeated)
         self.last_step, self.multipliers = steps, updated
-        if steps.floor is None and steps.mean is not None:
-            steps = self._secant_step(steps.mean)
+        if steps.floor is None and steps.mean is not None and updated.mean is not None:
+            self.multipliers = Multipliers(None, self._secant(steps.mean, updated.mean))
             factor = torch.where((self.program.rho > 0) | (self.covered == 0), 1.0, (-steps.mean).exp())
             self.delta = self.delta * factor
             self.delta = self.delta.clamp(self.program.ball.lowest, self.program.ball.highest)
 
-    def _secant_step(self, step: Tensor) -> Multipliers:
-        """The step of the mean's multiplier alone, from that with the exponent 1/2; the multiplier is changed too."""
-        mean = self.multipliers.mean
-        assert mean is not None
-        violation, place = 2 * step, mean.clamp_min(_TINY).log() - step
+    def _secant(self, step: Tensor, updated: Tensor) -> Tensor:
+        """The mean's multiplier by a secant where rho > 0, from its step with the exponent 1/2 and what that gives."""
+        violation, place = 2 * step, updated.clamp_min(_TINY).log() - step
         if self.last_mean is not None:
             moved, changed = place - self.last_mean[0], violation - self.last_mean[1]
             slope = torch.where(moved.abs() > _LEAST_MOVE, changed / moved, -2.0).clamp(-2.0, -_LEAST_SLOPE)
             farthest = (2 * moved.abs()).clamp(_LEAST_MOVE, 3)
             secant = torch.minimum(torch.maximum(-violation / slope, -farthest), farthest)
-            step = torch.where(self.program.rho > 0, secant, step)
+            updated = torch.where(self.program.rho > 0, (place + secant).exp(), updated)
         self.last_mean = place, violation
-        self.multipliers = Multipliers(None, (place + step).exp())
-        return Multipliers(None, step)
+        return updated
 
     def _step(self, exponent: Tensor, repeated: Tensor) -> tuple[Multipliers, Multipliers]:
         """Steps of the logarithms of the multipliers, and the updated multipliers."""

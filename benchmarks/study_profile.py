@@ -44,11 +44,11 @@ _PARTS = (
     "forward",
 )
 """Functions of the measurement; some call others of them, and `forward` is the network's."""
-_FULL = Depth(8, (0.1, 0.2, 0.3), 3, "random", True, 7, 16, ("pgd_l2", "pgd_linf"), 10)
+_FULL = Depth(8, {0.1: 1, 0.2: 3, 0.3: 1}, "random", True, 7, 16, ("pgd_l2", "pgd_linf"), 10)
 _SETTINGS = {
     "mean 0.999, everything": (Setting(None, 0.999, Window.gaussian()), _FULL),
-    "mean 0.9999": (Setting(None, 0.9999, Window.gaussian()), replace(_FULL, shares=(0.2,), full=False)),
-    "floor 0.95": (Setting(0.95, None, Window.gaussian()), replace(_FULL, shares=(0.2,), full=False)),
+    "mean 0.9999": (Setting(None, 0.9999, Window.gaussian()), replace(_FULL, shares={0.2: 3}, full=False)),
+    "floor 0.95": (Setting(0.95, None, Window.gaussian()), replace(_FULL, shares={0.2: 3}, full=False)),
 }
 
 

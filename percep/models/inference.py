@@ -9,16 +9,18 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.utils.hooks import RemovableHandle
 
 from percep.models.classifier import Classifier
+from percep.models.merged_padding import with_merged_padding
 
 _SAME = 1e-4
 """Logits may differ by this share of the largest: float32 sums in another order."""
 
 
 def for_inference(model: Classifier) -> Classifier:
-    """A copy with batch normalisations folded into the convolutions before them, and weights stored channels last.
+    """A copy with normalisations and paddings merged into their convolutions, and weights stored channels last.
 
-    Names of modules stay, so that a layer for Grad-CAM is found where it was. Normalisations that do not follow a
-    convolution directly, or have no running statistics, stay as they are.
+    Names of modules stay, so that a layer for Grad-CAM is found where it was. Batch normalisations that do not follow a
+    convolution directly, or have no running statistics, stay as they are; so do paddings that are not those of
+    `percep.models.merged_padding`.
 
     Args:
         model: in eval mode, with a preprocessing. It is not changed.
@@ -35,6 +37,7 @@ def for_inference(model: Classifier) -> Classifier:
         with torch.no_grad():
             for name, convolution, normalisation in _followed_by_normalisation(twin, image):
                 _fold(twin.network, name, convolution, normalisation)
+            _merge_paddings(twin.network)
             twin = twin.to(memory_format=torch.channels_last)
             expected, found = model(image), twin(image)
     except Exception:  # whatever a network of others does when it is copied, hooked or changed
@@ -92,3 +95,10 @@ def _fold(network: nn.Module, name: str, convolution: nn.Conv2d, normalisation: 
     after = [part for part in parts if part is not None]
     parent, _, own = name.rpartition(".")
     setattr(network.get_submodule(parent), own, nn.Sequential(*after).eval())
+
+
+def _merge_paddings(network: nn.Module) -> None:
+    for name, module in list(network.named_modules()):
+        if name and isinstance(module, nn.Conv2d):
+            parent, _, own = name.rpartition(".")
+            setattr(network.get_submodule(parent), own, with_merged_padding(module))

@@ -276,6 +276,7 @@ class VariantConfig:
 class StudyConfig:
     """How much a study measures: see `percep.study.Depth`; `stages` models are randomised, and `sweep` repeats it.
 
+    `draws` matched and random regions have the area that the criteria are about; of other areas there is one.
     `attributions` are names, and import paths, which have a dot. `strata` are the splits of photographs whose
     associations are compared, chosen before the run.
     """

@@ -69,8 +69,7 @@ def region_rows(
     attention: Tensor,
     further: Mapping[str, Tensor],
     texture: Tensor,
-    shares: tuple[float, ...],
-    draws: int,
+    shares: Mapping[float, int],
     generator: torch.Generator,
 ) -> list[RegionRow]:
     """A row per image, share, region and budget; means over the draws of random regions.
@@ -84,8 +83,7 @@ def region_rows(
         attention: `(B, H, W)`; its top regions are compared with the others.
         further: other maps by name, `(B, H, W)`, whose top regions are measured as well.
         texture: `(B, H, W)`, `percep.explain.local_standard_deviation`.
-        shares: areas of the top regions, in (0, 1/2].
-        draws: of matched and of random regions.
+        shares: areas of the top regions, in (0, 1/2], and how many matched, shifted and random regions each has.
         generator: of ties and draws.
     """
     original, full = (_margins(model, images, labels, targets) for images in (reference, reference + delta))
@@ -93,7 +91,7 @@ def region_rows(
     spent = (1 - ssim_maps(reference, reference + delta)).mean(1)
     spent = spent / spent.sum((1, 2), keepdim=True)
     rows = []
-    for share in shares:
+    for share, draws in shares.items():
         top = top_region(attention, share, generator)
         for region in (*REGIONS, *further):
             if region in further:

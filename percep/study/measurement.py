@@ -1,6 +1,6 @@
 """What is measured on a batch of photographs: perturbations, maps of change and of attention, causal tests."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -43,8 +43,7 @@ class Depth:
 
     Attributes:
         block: side of the blocks that maps are averaged over, in pixels.
-        shares: areas of the causal tests.
-        draws: of matched and random regions.
+        shares: areas of the causal tests, and how many matched and random regions are drawn of each.
         control: the one of `CONTROLS` that is always measured.
         full: every map, control, baseline and curve; or only what the criteria need.
         steps: of insertion and deletion curves.
@@ -56,8 +55,7 @@ class Depth:
     """
 
     block: int
-    shares: tuple[float, ...]
-    draws: int
+    shares: Mapping[float, int]
     control: str
     full: bool
     steps: int
@@ -314,7 +312,6 @@ def _regions(
         {name: maps for name, maps in movement.items() if name == APPEARING},
         texture,
         depth.shares,
-        depth.draws,
         generator,
     )
 

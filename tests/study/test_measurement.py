@@ -36,7 +36,7 @@ def measured(*, full: bool, count: int = 1, **settings: object) -> Measurements:
     model = Classifier(network, mean=[0.0] * 3, std=[1.0] * 3).eval()
     images = torch.randint(60, 196, (count, 3, SIDE, SIDE)) / 255
     labels = model(images).argmax(1)
-    depth = Depth(4, (0.25,), 1, "random", full, 2, 2, (), 1, **settings)
+    depth = Depth(4, {0.25: 1}, "random", full, 2, 2, (), 1, **settings)
     another = torch.rand(count, 3, 3, dtype=torch.float64)
     generator = torch.Generator().manual_seed(1)
     names = [f"photograph {number}" for number in range(count)]

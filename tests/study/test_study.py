@@ -211,7 +211,7 @@ def test_regions_keep_the_share_of_the_gain_that_lies_inside(photographs):
     model = _Linear(slope, 0.0)
     texture = photographs.mean(1).double()
     rows = region_rows(
-        ["a", "b"], model, photographs, delta, labels, None, attention, {}, texture, (0.25,), 2, generator
+        ["a", "b"], model, photographs, delta, labels, None, attention, {}, texture, {0.25: 2}, generator
     )
     assert len(rows) == 2 * len(REGIONS) * 2
     gains = {(row.name, row.region): row.gain for row in rows if row.budget == "own"}
@@ -245,7 +245,7 @@ def test_a_region_whose_budget_is_out_of_reach_is_counted(photographs):
     labels = torch.zeros(2, dtype=torch.int64)
     generator = torch.Generator().manual_seed(0)
     rows = region_rows(
-        ["a", "b"], model, photographs, delta, labels, None, attention, {}, attention.double(), (0.2,), 1, generator
+        ["a", "b"], model, photographs, delta, labels, None, attention, {}, attention.double(), {0.2: 1}, generator
     )
     found = {(row.region, row.budget): row for row in causal_rows("main", rows, INFERENCE)}
     assert found["top", "equal"].out_of_reach == 2 and np.isnan(found["top", "equal"].gain)

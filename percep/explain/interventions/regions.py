@@ -160,7 +160,8 @@ def shifted_region(
         own, values = mask[image].cpu(), texture[image].detach().cpu().flatten()
         tried = random_region(own.expand(draws, *own.shape), generator)
         shared = (tried & own).flatten(1).sum(1) / own.sum().clamp_min(1)
-        found = torch.where(shared <= max(overlap, float(shared.min())), _distances(values, own, tried), torch.inf)
+        tried = tried[shared <= max(overlap, float(shared.min()))]
+        found = _distances(values, own, tried)
         number = int(found.argmin())
         best[image] = tried[number].to(mask.device)
         distances[image] = found[number]

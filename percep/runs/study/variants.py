@@ -119,10 +119,10 @@ def _name(config: ExplainTask, variant: VariantConfig, setting: Setting) -> str:
 
 def _depth(config: ExplainTask, *, full: bool) -> Depth:
     study, criteria = config.study, config.criteria
+    shares = study.shares if full else (criteria.share,)
     return Depth(
         block=study.block,
-        shares=tuple(study.shares) if full else (criteria.share,),
-        draws=study.draws,
+        shares={share: study.draws if share == criteria.share else 1 for share in shares},
         control=criteria.control,
         full=full,
         steps=study.steps,

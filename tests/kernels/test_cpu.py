@@ -366,7 +366,7 @@ from percep.kernels.cpu import launch as cpu
 from percep.kernels.cpu.simd import LANES
 from percep.solvers import Dual
 values, results = torch.load(sys.argv[1]), []
-for window in (Window.gaussian(), Window.gaussian(31, 5)):
+for window in (Window.gaussian(), Window.gaussian(19, 3)):
     results += [window.mean(values), window.adjoint(values, 61, 53), *cpu.product(values, values, values, window)]
 solution = Dual().solve(Program(SSIMBall(values, floor=0.95, mean=0.99), values - 0.5), 1e-3)
 torch.save((LANES, results, solution.objective), sys.argv[2])
@@ -379,7 +379,7 @@ torch.save((LANES, results, solution.objective), sys.argv[2])
     subprocess.run(arguments, check=True, env=environment)
     lanes, found, objective = torch.load(tmp_path / "results.pt")
     assert lanes == 8
-    for window, results in zip((Window.gaussian(), Window.gaussian(31, 5)), (found[:4], found[4:]), strict=True):
+    for window, results in zip((Window.gaussian(), Window.gaussian(19, 3)), (found[:4], found[4:]), strict=True):
         product = values * values + defined(window.adjoint, values * defined(window.mean, values), 61, 53)
         expected = defined(window.mean, values), defined(window.adjoint, values, 61, 53), product
         for mine, other in zip(results, expected, strict=False):
@@ -539,7 +539,9 @@ def test_tensors_without_memory_are_refused():
 def test_compiled_code_is_that_of_all_files(tmp_path):
     package = Path(kernels.__file__).parents[1]
     shutil.copytree(package, tmp_path / "percep", ignore=shutil.ignore_patterns("__pycache__"))
-    script = "import torch; from percep import Window; print(float(Window.gaussian().mean(torch.ones(60, 60))[30, 30]))"
+    script = (
+        "import torch; from percep import Window; print(float(Window.gaussian(3).mean(torch.ones(60, 60))[30, 30]))"
+    )
 
     def found() -> float:
         environment = os.environ | {"PYTHONPATH": str(tmp_path)}

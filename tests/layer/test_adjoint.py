@@ -62,8 +62,7 @@ def test_a_level_per_window():
     )
 
 
-# Where plain iterations converge, and how many of 2000 that takes: elsewhere constraints that are nearly active make them
-# crawl.
+# Where plain iterations converge, and in how many of 2000: else constraints that are nearly active make them crawl.
 @pytest.mark.slow("hundreds of iterations are differentiated")
 @pytest.mark.parametrize(
     ("level", "window", "rho", "iterations"),

@@ -366,8 +366,10 @@ from percep.kernels.cpu import launch as cpu
 from percep.kernels.cpu.simd import LANES
 from percep.solvers import Dual
 values, results = torch.load(sys.argv[1]), []
-for window in (Window.gaussian(), Window.gaussian(19, 3)):
-    results += [window.mean(values), window.adjoint(values, 61, 53), *cpu.product(values, values, values, window)]
+window, long = Window.gaussian(), Window.gaussian(31, 5)  # half of which reaches beyond a vector
+results += [window.mean(values), window.adjoint(values, 61, 53)]
+for each in (window, long):
+    results += cpu.product(values, values, values, each)
 solution = Dual().solve(Program(SSIMBall(values, floor=0.95, mean=0.99), values - 0.5), 1e-3)
 torch.save((LANES, results, solution.objective), sys.argv[2])
 """
@@ -379,12 +381,12 @@ torch.save((LANES, results, solution.objective), sys.argv[2])
     subprocess.run(arguments, check=True, env=environment)
     lanes, found, objective = torch.load(tmp_path / "results.pt")
     assert lanes == 8
-    for window, results in zip((Window.gaussian(), Window.gaussian(19, 3)), (found[:4], found[4:]), strict=True):
-        product = values * values + defined(window.adjoint, values * defined(window.mean, values), 61, 53)
-        expected = defined(window.mean, values), defined(window.adjoint, values, 61, 53), product
-        for mine, other in zip(results, expected, strict=False):
-            close(mine, other)
-        torch.testing.assert_close(results[3], per_image(values * product))
+    window, long = Window.gaussian(), Window.gaussian(31, 5)
+    close(found[0], defined(window.mean, values))
+    close(found[1], defined(window.adjoint, values, 61, 53))
+    for each, product, curvature in ((window, *found[2:4]), (long, *found[4:])):
+        close(product, values * values + defined(each.adjoint, values * defined(each.mean, values), 61, 53))
+        torch.testing.assert_close(curvature, per_image(values * product))
     program = Program(SSIMBall(values, floor=0.95, mean=0.99), values - 0.5)
     torch.testing.assert_close(objective, defined(Dual().solve, program, 1e-3).objective, rtol=2e-3, atol=0)
 

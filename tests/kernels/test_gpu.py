@@ -127,8 +127,12 @@ MANY_TILES = pytest.mark.slow("Triton interprets the tiles one after the other")
 @pytest.mark.parametrize(
     ("window", "height", "width"),
     [
-        *((window, *sides) for window in SMALLER for sides in ((7, 6), (65, 40), (20, 129))),
-        *(pytest.param(window, 131, 250, marks=MANY_TILES) for window in SMALLER),
+        *((window, 7, 6) for window in SMALLER),
+        *(
+            pytest.param(window, *sides, marks=MANY_TILES)
+            for window in SMALLER
+            for sides in ((65, 40), (20, 129), (131, 250))
+        ),
         # Three tiles along either axis, of which the second meets no border.
         *(pytest.param(Window.gaussian(31, 5.0), *sides, marks=MANY_TILES) for sides in ((7, 6), (131, 31), (31, 250))),
     ],

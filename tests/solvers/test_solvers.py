@@ -72,6 +72,7 @@ def test_tiles_are_exact_away_from_the_pixel_range(level, rho):
     assert float(answer.objective) == pytest.approx(float(exact.objective), rel=1e-6)
 
 
+@pytest.mark.slow("every program is solved by a conic solver too")
 @pytest.mark.parametrize("rho", [0.0, 1.0])
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("kind", ["photograph", "black", "saturated"])
@@ -231,6 +232,7 @@ def test_images_of_a_batch_do_not_meet():
         torch.testing.assert_close(alone.delta[0], together.delta[i], rtol=0, atol=1e-9)
 
 
+@pytest.mark.slow("whole solves")
 def test_a_bad_image_gets_a_status_and_the_others_their_answer():
     x = torch.cat([photograph(3, 16)] * 4)
     linear = random_like(x, 1)
@@ -264,7 +266,7 @@ def test_projection_of_a_feasible_point_is_that_point():
 
 
 def test_a_warm_start_with_the_answer_certifies_at_the_first_check():
-    task = program("flat", 1, 0.0, LEVELS["floor"])
+    task = program("flat", 1, 0.0, LEVELS["floor"], size=16)
     cold = solve(task, tol=2e-3)
     warm = solve(Program(task.ball, 3 * task.linear), tol=2e-3, warm_start=cold)
     assert int(cold.iterations) > int(warm.iterations)
@@ -294,6 +296,7 @@ def tiled(rho: float = 1.0) -> Program:
     return Program(SSIMBall(x, floor=0.9, mean=0.95, window=TILED), random_like(x, 1), rho)
 
 
+@pytest.mark.slow("whole solves")
 @pytest.mark.parametrize("solver", [solver() for solver in SOLVERS.values()], ids=SOLVERS)
 def test_a_solvers_own_verb_is_percep_solve(solver):
     """Terms of any size, an image that is not finite, one that nothing pulls: the others are answered as ever."""

@@ -4,7 +4,6 @@ import itertools
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from importlib import import_module
 
 import hypothesis.strategies as st
@@ -13,6 +12,7 @@ import torch
 from hypothesis import Phase, given, settings
 from torch import Tensor
 
+from benchmarks.gpu.interpreter import interpreted
 from benchmarks.traffic import product_bytes
 from percep import InputError, Program, SSIMBall, Window, kernels
 from percep.ball.batch import per_image
@@ -43,15 +43,11 @@ MOAT = 300
 
 
 @pytest.fixture(autouse=True)
-def interpreted(monkeypatch, one_thread):
-    """Tensors on a CPU go to the kernels; `tests/conftest.py` has Triton interpret them.
-
-    Without `debug`, the interpreter works out whether integers overflow and throws the answer away: most of its time.
-    """
-    monkeypatch.setenv(kernels.CHOICE, "triton")
+def kernels_are_interpreted(one_thread):
+    """`tests/conftest.py` asks for Triton's interpreter."""
     assert os.environ["TRITON_INTERPRET"] == "1"
-    builder = import_module("triton.runtime.interpreter").interpreter_builder
-    monkeypatch.setattr(builder, "options", replace(builder.options, sanitize_overflow=builder.options.debug))
+    with interpreted():
+        yield
 
 
 def poisoned(shape: tuple[int, ...], dtype: torch.dtype, seed: int) -> Tensor:

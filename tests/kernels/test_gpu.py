@@ -4,7 +4,6 @@ import itertools
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from importlib import import_module
 
 import hypothesis.strategies as st
@@ -14,6 +13,7 @@ from hypothesis import Phase, example, given, settings
 from hypothesis.strategies import SearchStrategy
 from torch import Tensor
 
+from benchmarks.gpu.interpreter import interpreted
 from benchmarks.traffic import product_bytes
 from percep import InputError, Program, SSIMBall, Window, kernels
 from percep.ball.batch import per_image
@@ -51,24 +51,11 @@ MOAT = 300
 
 
 @pytest.fixture(autouse=True)
-def interpreted(monkeypatch, one_thread):
-    """Tensors on a CPU go to the kernels; `tests/conftest.py` has Triton interpret them.
-
-    Most of the interpreter's time is spared: without `debug`, it works out whether integers overflow and throws the
-    answer away, and at every call of a device function it puts its own functions into `triton.language` once more.
-    """
-    monkeypatch.setenv(kernels.CHOICE, "triton")
+def kernels_are_interpreted(one_thread):
+    """`tests/conftest.py` asks for Triton's interpreter."""
     assert os.environ["TRITON_INTERPRET"] == "1"
-    interpreter = import_module("triton.runtime.interpreter")
-    builder = interpreter.interpreter_builder
-    monkeypatch.setattr(builder, "options", replace(builder.options, sanitize_overflow=builder.options.debug))
-    # A kernel's module sees `triton.language`, that of `tl.sum` what is below.
-    functions = (import_module("percep.kernels.gpu.triton_kernels")._pass.fn, import_module("triton.language").sum.fn)
-    patched = [interpreter._patch_lang(function) for function in functions]
-    monkeypatch.setattr(interpreter, "_patch_lang", lambda function: interpreter._LangPatchScope())
-    yield
-    for scope in reversed(patched):
-        scope.restore()
+    with interpreted():
+        yield
 
 
 def poisoned(shape: tuple[int, ...], dtype: torch.dtype, seed: int) -> Tensor:

@@ -110,11 +110,10 @@ def test_any_number_of_processes_gives_the_same_rows(task: str) -> None:
     assert page.count("<article") == 2 and "Of these 11 photographs 3 are shown" in page
 
 
-def test_a_random_target_is_the_photographs_own() -> None:
-    run(1, *ARGUMENTS, "output=out")
+def test_a_random_target_is_the_photographs_own(undisturbed: Path) -> None:
     run(1, *ARGUMENTS, "seed=1", "output=other")
     run(1, *ARGUMENTS, "batch_size=11", "data.limit=5", "output=few")
-    reached, other, few = (table(folder).predicted_after for folder in ("out", "other", "few"))
+    reached, other, few = (table(folder).predicted_after for folder in (undisturbed, "other", "few"))
     assert list(few) == pytest.approx(list(reached[:5]), nan_ok=True)
     assert not reached.equals(other)
 

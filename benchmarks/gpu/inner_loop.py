@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
+from importlib import import_module
 from typing import Any
 from unittest.mock import patch
 
@@ -71,6 +72,11 @@ def _kernels() -> AbstractContextManager[object]:
     return ExitStack()
 
 
+def tap_by_tap() -> AbstractContextManager[object]:
+    """Triton's kernels with one weight for a whole block at a time."""
+    return patch.object(import_module("percep.kernels.gpu.launch"), "TAP_BY_TAP", True)
+
+
 def _torch() -> AbstractContextManager[object]:
     return patch.dict(os.environ, {kernels.CHOICE: "torch"})
 
@@ -104,6 +110,7 @@ def _split(values: Tensor) -> tuple[Tensor, Tensor]:
 
 WAYS: dict[str, Way] = {
     "kernels": _kernels,
+    "kernels, tap by tap": tap_by_tap,
     "torch": _torch,
     "dense products in float32": _dense,
     "dense products in TF32, three each": lambda: _dense(in_three_parts),

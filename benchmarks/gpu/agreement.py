@@ -112,7 +112,8 @@ def compared(case: Case) -> Iterator[Row]:
     launch = import_module("percep.kernels.gpu.launch")
     for tap_by_tap in (False, True):
         with patch.object(launch, "TAP_BY_TAP", tap_by_tap):
-            for row in itertools.chain(_operators(case), *(_updates(case, kind) for kind in LEVELS)):
+            kinds = ("both",) if tap_by_tap else LEVELS
+            for row in itertools.chain(_operators(case), *(_updates(case, kind) for kind in kinds)):
                 yield row | {"tap_by_tap": tap_by_tap}
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.device_timing import bandwidth
-from benchmarks.gpu.attempts import attempt
+from benchmarks.gpu.attempts import OUT_OF_MEMORY, attempt, described_error
 from benchmarks.gpu.clock import timed
 from benchmarks.gpu.inputs import FLOOR, MEAN, Run, images, linear_terms
 from benchmarks.gpu.interpreter import rehearse
@@ -35,8 +35,9 @@ def rows(run: Run) -> Iterator[Row]:
             for build in (_of_floor, _of_mean):
                 try:
                     operations = build(run, side, batch)
-                except torch.OutOfMemoryError:
-                    yield label | {"note": f"{build.__name__.removeprefix('_of_')}: out of memory"}
+                except Exception as error:
+                    memory = isinstance(error, torch.OutOfMemoryError)
+                    yield label | {"note": OUT_OF_MEMORY if memory else described_error(error)}
                     continue
                 yield from _timed(run, operations, label, copied)
                 del operations

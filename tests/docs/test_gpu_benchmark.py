@@ -168,6 +168,14 @@ def test_a_measurement_that_fails_is_a_row_that_says_so():
     assert attempt({"batch": 2}, lambda: {}["x"]) == {"batch": 2, "note": "KeyError: 'x'"}
 
 
+def test_a_run_passes_if_all_is_complete_and_nothing_failed_but_for_want_of_memory():
+    complete = {"parts": [{"status": "complete"}]}
+    assert passed(complete | {"rows": [{"passed": True}, {"seconds": 1.0}, {"note": "out of memory"}]})
+    for row in ({"passed": False}, {"note": "RuntimeError: no such kernel"}):
+        assert not passed(complete | {"rows": [row]})
+    assert not passed({"parts": [{"status": "out of time"}], "rows": []})
+
+
 def event(cat: str, name: str, ts: float, dur: float, **args: int) -> dict:
     return {"ph": "X", "cat": cat, "name": name, "ts": ts, "dur": dur, "tid": 1, "args": args}
 

@@ -19,7 +19,7 @@ from benchmarks.machine import describe
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the parts one after the other; 0 if all are complete and every comparison passed, else 1."""
+    """Runs the parts one after the other; 0 if `passed`, else 1."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
     parser.add_argument("--output", type=Path, required=True, help="the folder that takes the results")
     parser.add_argument("--minutes", type=float, default=8.0, help="that the whole may take")

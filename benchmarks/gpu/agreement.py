@@ -105,10 +105,16 @@ def _send(case: Case, sending: connection.Connection) -> None:
 
 
 def compared(case: Case) -> Iterator[Row]:
-    """Mean, adjoint, product and the multipliers' update of one case; three images, of which one is not active."""
-    yield from _operators(case)
-    for kind in LEVELS:
-        yield from _updates(case, kind)
+    """Mean, adjoint, product and the multipliers' update of one case, in both kinds of pass.
+
+    Of three images one is not active.
+    """
+    launch = import_module("percep.kernels.gpu.launch")
+    for tap_by_tap in (False, True):
+        with patch.object(launch, "TAP_BY_TAP", tap_by_tap):
+            kinds = ("both",) if tap_by_tap else LEVELS
+            for row in itertools.chain(_operators(case), *(_updates(case, kind) for kind in kinds)):
+                yield row | {"tap_by_tap": tap_by_tap}
 
 
 def _operators(case: Case) -> Iterator[Row]:

@@ -8,6 +8,8 @@ import torch
 from percep.errors import one_line
 
 Row = dict[str, Any]
+OUT_OF_MEMORY = "out of memory"
+"""The note of what does not fit on the device."""
 
 
 def attempt(label: Row, measure: Callable[[], Row]) -> Row:
@@ -16,7 +18,7 @@ def attempt(label: Row, measure: Callable[[], Row]) -> Row:
         return label | measure()
     except torch.OutOfMemoryError:
         torch.cuda.empty_cache()
-        return label | {"note": "out of memory"}
+        return label | {"note": OUT_OF_MEMORY}
     except Exception as error:
         return label | {"note": described_error(error)}
 

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
+from importlib import import_module
 from typing import Any
 from unittest.mock import patch
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.device_timing import bandwidth
-from benchmarks.gpu.attempts import attempt
+from benchmarks.gpu.attempts import OUT_OF_MEMORY, attempt, described_error
 from benchmarks.gpu.clock import timed
 from benchmarks.gpu.inputs import FLOOR, MEAN, Run, images, linear_terms
 from benchmarks.gpu.interpreter import rehearse
@@ -34,8 +35,9 @@ def rows(run: Run) -> Iterator[Row]:
             for build in (_of_floor, _of_mean):
                 try:
                     operations = build(run, side, batch)
-                except torch.OutOfMemoryError:
-                    yield label | {"note": f"{build.__name__.removeprefix('_of_')}: out of memory"}
+                except Exception as error:
+                    memory = isinstance(error, torch.OutOfMemoryError)
+                    yield label | {"note": OUT_OF_MEMORY if memory else described_error(error)}
                     continue
                 yield from _timed(run, operations, label, copied)
                 del operations
@@ -71,6 +73,11 @@ def _kernels() -> AbstractContextManager[object]:
     return ExitStack()
 
 
+def tap_by_tap() -> AbstractContextManager[object]:
+    """Triton's kernels with one weight for a whole block at a time."""
+    return patch.object(import_module("percep.kernels.gpu.launch"), "TAP_BY_TAP", True)
+
+
 def _torch() -> AbstractContextManager[object]:
     return patch.dict(os.environ, {kernels.CHOICE: "torch"})
 
@@ -104,6 +111,7 @@ def _split(values: Tensor) -> tuple[Tensor, Tensor]:
 
 WAYS: dict[str, Way] = {
     "kernels": _kernels,
+    "kernels, tap by tap": tap_by_tap,
     "torch": _torch,
     "dense products in float32": _dense,
     "dense products in TF32, three each": lambda: _dense(in_three_parts),

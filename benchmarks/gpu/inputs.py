@@ -40,10 +40,12 @@ def images(
     are clipped.
     """
     generator = torch.Generator().manual_seed(SEED)
-    fields = [_field((min(batch, 16), channels), size, spacing, generator) for spacing in (32, 8, 16)]
-    noise = torch.randn(fields[0].shape, generator=generator)
+    planes = min(batch, 16), channels
+    fields = [_field(planes, size, spacing, generator).to(device) for spacing in (32, 8, 16)]
+    fields = [F.interpolate(field, size=size, mode="bilinear", align_corners=False) for field in fields]
+    noise = torch.randn(fields[0].shape, generator=torch.Generator(device).manual_seed(SEED), device=device)
     pixels = 0.5 + 0.45 * fields[0] + 0.15 * fields[1] + 0.1 * fields[2].clamp_min(0) * noise
-    repeated = pixels.to(device, dtype)[torch.arange(batch, device=device) % len(pixels)]
+    repeated = pixels.to(dtype)[torch.arange(batch, device=device) % len(pixels)]
     # Images of a batch of more than 16 differ by their brightness.
     shift = 0.02 * (torch.arange(batch, device=device, dtype=dtype) // len(pixels)).reshape(-1, 1, 1, 1)
     return ((repeated - shift).clamp(0, 1) * 255).round() / 255
@@ -55,10 +57,9 @@ def linear_terms(reference: Tensor) -> Tensor:
     noise = torch.randn(reference.shape, generator=generator, device=reference.device, dtype=reference.dtype)
     size = int(reference.shape[-2]), int(reference.shape[-1])
     field = _field((1, 1), size, 16, torch.Generator().manual_seed(SEED + 2)).to(reference)
-    return noise.mul_(field.exp())
+    return noise.mul_(F.interpolate(field, size=size, mode="bilinear", align_corners=False).exp())
 
 
 def _field(planes: tuple[int, int], size: tuple[int, int], spacing: int, generator: torch.Generator) -> Tensor:
-    """`(*planes, *size)` noise on a grid of that spacing in pixels, interpolated."""
-    coarse = torch.randn(*planes, *(side // spacing + 2 for side in size), generator=generator)
-    return F.interpolate(coarse, size=size, mode="bilinear", align_corners=False)
+    """Noise on a grid of that spacing in pixels, to be interpolated to `(*planes, *size)`."""
+    return torch.randn(*planes, *(side // spacing + 2 for side in size), generator=generator)

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.gpu.attempts import OUT_OF_MEMORY
 from benchmarks.gpu.parts import PARTS, path_of
 from benchmarks.gpu.processes import COMPLETE, Outcome
 
@@ -41,9 +42,11 @@ def merged(header: Row, results: Sequence[Row]) -> Row:
 
 
 def passed(result: Row) -> bool:
-    """Whether every part is complete and every comparison passed."""
+    """Whether every part is complete, every comparison passed, and nothing failed that fits on the device."""
     complete = all(part["status"] == COMPLETE for part in result["parts"])
-    return complete and all(row.get("passed", True) and "note" not in row for row in result["rows"])
+    return complete and all(
+        row.get("passed", True) and row.get("note", OUT_OF_MEMORY) == OUT_OF_MEMORY for row in result["rows"]
+    )
 
 
 def costs(rows: Sequence[Row]) -> list[str]:

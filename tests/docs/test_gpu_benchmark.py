@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import signal
 import sys
 import time
 from contextlib import ExitStack
@@ -141,14 +142,14 @@ def test_a_case_that_crashes_costs_that_case_alone(monkeypatch):
 
     def compared(case: agreement.Case):
         if case.window.size == 1:
-            os.abort()
+            os.kill(os.getpid(), signal.SIGKILL)
         yield case.row("mean", 0.5, 1.0)
         if case.window.size == 2:
             raise ValueError("no such kernel")
 
     monkeypatch.setattr(agreement, "compared", compared)
     found = {row["window"][:11]: row for row in agreement.forked(cases, 2) if not row["passed"]}
-    assert found["Window(1x1 "]["note"] == "ended with exit code -6"
+    assert found["Window(1x1 "]["note"] == "ended with exit code -9"
     assert found["Window(2x2 "]["note"] == "ValueError: no such kernel"
     assert len(found) == 2
 
@@ -165,6 +166,14 @@ def test_a_measurement_that_fails_is_a_row_that_says_so():
     assert attempt({"batch": 1}, lambda: {"seconds": 2.0}) == {"batch": 1, "seconds": 2.0}
     assert attempt({"batch": 256}, exhausted) == {"batch": 256, "note": "out of memory"}
     assert attempt({"batch": 2}, lambda: {}["x"]) == {"batch": 2, "note": "KeyError: 'x'"}
+
+
+def test_a_run_passes_if_all_is_complete_and_nothing_failed_but_for_want_of_memory():
+    complete = {"parts": [{"status": "complete"}]}
+    assert passed(complete | {"rows": [{"passed": True}, {"seconds": 1.0}, {"note": "out of memory"}]})
+    for row in ({"passed": False}, {"note": "RuntimeError: no such kernel"}):
+        assert not passed(complete | {"rows": [row]})
+    assert not passed({"parts": [{"status": "out of time"}], "rows": []})
 
 
 def event(cat: str, name: str, ts: float, dur: float, **args: int) -> dict:

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import hydra
@@ -28,13 +28,44 @@ from benchmarks.cases import Photographs
 from benchmarks.machine import copy_bandwidth, describe
 from percep import Program, Solution, SSIMBall, solve
 from percep.kernels.cpu import launch as cpu
+from percep.kernels.cpu.cg_iterate import CompiledIterate
 from percep.solvers import Dual, dual, incumbents, iterative
 from percep.solvers.preconditioner import Multilevel
 
 _CONSOLE = Console()
 PHASES = ("set-up", "iterate", "certificate", "repair")
-KERNELS: dict[str, float] = {"mean": 2, "adjoint": 2, "product": 4, "update_multipliers": 14}
-"""Image-sized float32 tensors that a kernel of `percep.kernels.cpu.launch` reads and writes at least, for a floor."""
+
+
+class Work(NamedTuple):
+    """What an operation by kernels does at least, for a floor.
+
+    Attributes:
+        passes: over the image.
+        floats: image-sized float32 tensors that they read and write.
+        products: with the system's matrix.
+        preconditioned: applications of the preconditioner.
+    """
+
+    passes: int
+    floats: int
+    products: int = 0
+    preconditioned: int = 0
+
+
+KERNELS: dict[tuple[Any, str], Work] = {
+    (cpu, "mean"): Work(1, 2),
+    (cpu, "adjoint"): Work(1, 2),
+    (cpu, "product"): Work(1, 4, products=1),
+    (cpu, "update_multipliers"): Work(1, 14),
+    (CompiledIterate, "rhs_weight"): Work(2, 3 + 3, preconditioned=1),
+    (CompiledIterate, "restart"): Work(3, 3 + 4 + 7, products=1),
+    (CompiledIterate, "revise_free"): Work(1, 6),
+    (CompiledIterate, "precondition"): Work(1, 3, preconditioned=1),
+    (CompiledIterate, "multiply"): Work(1, 6, products=1),
+    (CompiledIterate, "move"): Work(1, 8),
+    (CompiledIterate, "solution"): Work(1, 3),
+}
+"""By owner and name; the coarse grids, a sixteenth of an image and less, are left out."""
 _PHASE_OF = {
     "iterate": ((dual._Iterate, "step"), (dual._Iterate, "maximise"), (dual._Iterate, "update")),
     "certificate": ((dual._Iterate, "candidate"), (incumbents.Incumbents, "update_with_bound")),
@@ -69,7 +100,7 @@ def run(settings: DictConfig) -> dict[str, Any]:
         "iterations": int(solution.iterations[0]),
         "gap": float(solution.gap[0]),
         "copy_bytes_per_s": bandwidth,
-        "product_bytes": KERNELS["product"] * 4 * reference.numel(),
+        "product_bytes": KERNELS[cpu, "product"].floats * 4 * reference.numel(),
         "rows": rows,
     }
 
@@ -91,7 +122,7 @@ def counted(work: Callable[[], object], pixels: int) -> Counts:
         def add(what: str, number: float) -> None:
             counts[phases.current][what] += number
 
-        with _calls_counted(add), _kernels_counted(add, pixels), _Passes(add, pixels):
+        with _kernels_counted(add, pixels), _Passes(add, pixels):
             work()
     return counts
 
@@ -155,35 +186,18 @@ def _wrap(stack: ExitStack, owner: Any, name: str, wrapper: Callable[..., Any]) 
 
 
 @contextmanager
-def _calls_counted(add: Callable[[str, float], None]) -> Iterator[None]:
-    """Counts products by the kernels, and applications of the preconditioner."""
-    with ExitStack() as stack:
-
-        def product(function: Callable[..., Any], *given: Any, **named: Any) -> Any:
-            add("products", 1)
-            return function(*given, **named)
-
-        def preconditioned(function: Callable[..., Any], *given: Any, **named: Any) -> Any:
-            add("preconditioned", 1)
-            return function(*given, **named)
-
-        _wrap(stack, cpu, "product", product)
-        _wrap(stack, Multilevel, "__call__", preconditioned)
-        yield
-
-
-@contextmanager
 def _kernels_counted(add: Callable[[str, float], None], pixels: int) -> Iterator[None]:
-    """Counts the kernels' passes, which torch does not see."""
+    """Counts what the kernels do, which torch does not see, and applications of the preconditioner by torch."""
     with ExitStack() as stack:
-        for name, floats in KERNELS.items():
+        for (owner, name), work in (KERNELS | {(Multilevel, "__call__"): Work(0, 0, preconditioned=1)}).items():
 
-            def kernel(function: Callable[..., Any], *given: Any, floats: float = floats, **named: Any) -> Any:
-                add("passes", 1)
-                add("bytes", 4 * floats * pixels)
+            def kernel(function: Callable[..., Any], *given: Any, work: Work = work, **named: Any) -> Any:
+                add("bytes", 4 * work.floats * pixels)
+                for what in ("passes", "products", "preconditioned"):
+                    add(what, getattr(work, what))
                 return function(*given, **named)
 
-            _wrap(stack, cpu, name, kernel)
+            _wrap(stack, owner, name, kernel)
         yield
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from percep.errors import InputError
+from percep.kernels.cg import BoxSystem, CGIterate
 from percep.kernels.cpu import numba_internals
 from percep.kernels.geometry import Geometry
 from percep.kernels.launcher import Launcher
@@ -105,6 +106,19 @@ def fused_launcher(values: Tensor, window: Geometry, *others: Tensor) -> Launche
     ):
         return None
     return launch
+
+
+def cg_iterate(system: BoxSystem) -> CGIterate | None:
+    """Conjugate gradients by kernels; None to use torch, with `product` where it has a kernel.
+
+    They have kernels on a CPU where `fused_launcher` finds one.
+    """
+    others = system.reference, system.rhs, system.diagonal, system.inner
+    if not fused_launcher(system.delta, system.window, *others) or system.delta.is_cuda or _choice() == "triton":
+        return None
+    from percep.kernels.cpu.cg_iterate import CompiledIterate  # noqa: PLC0415  imports Numba
+
+    return CompiledIterate(system) if system.levels else None
 
 
 def _choice() -> str:

@@ -150,5 +150,6 @@ def test_the_phases_of_a_solve_are_those_of_its_operations():
     program = Program(SSIMBall(photograph(3, 52).float(), floor=0.9), random_like(photograph(3, 52), 1).float())
     counts = solve_costs.counted(lambda: Dual().solve(program, 1e-2), program.linear.numel())
     assert counts["iterate"]["products"] > counts["iterate"]["preconditioned"] / 2 > 5
+    assert counts["iterate"]["bytes"] < 15 * 16 * counts["iterate"]["products"] * program.linear.numel()
     assert not counts["set-up"]["products"] and not counts["repair"]["products"]
     assert all(counts[phase]["passes"] > 10 and counts[phase]["bytes"] > 0 for phase in solve_costs.PHASES)

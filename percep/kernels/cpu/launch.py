@@ -65,7 +65,7 @@ def product(
     system = SystemArguments(*(contiguous(each if chosen is None else each[chosen]) for each in given))
     result, curvature = empty_like(system.vector), vector.new_zeros(len(system.vector), 1, 1, 1)
     kernel = plans.symmetric_kernel(symmetric.product, window, window.taps, *sides(vector))
-    _run(kernel, system.vector, _addresses(system), vector.shape[1], result, curvature)
+    _run(kernel, system.vector, addresses(system), vector.shape[1], result, curvature)
     if chosen is not None:
         result = empty_like(vector).zero_().index_copy_(0, chosen, result)
         curvature = vector.new_zeros(len(vector), 1, 1, 1).index_copy_(0, chosen, curvature)
@@ -80,7 +80,7 @@ def update_multipliers(given: UpdateInputs, window: Geometry) -> Updated:
     squared_norms = delta.new_zeros(len(delta), 1, 1, 1)
     parts = update.Parts(floor is not None, 0.0 if floor is None else floor.min_share, given.weights is not None)
     kernel = plans.symmetric_kernel(update.update, window, window.taps, *sides(delta))
-    _run(kernel, delta, _addresses(arguments), squared_norms, delta.shape[1], parts)
+    _run(kernel, delta, addresses(arguments), squared_norms, delta.shape[1], parts)
     return Updated(*arguments.updated, squared_norms)
 
 
@@ -99,15 +99,19 @@ def _run(kernel: Callable[..., None], images: Tensor, *arguments: Any) -> None:
     if not images.numel():
         return
     given = (_address(each) if isinstance(each, Tensor) else each for each in arguments)
+    kernel(*given, images.shape[:-2].numel(), team(images.numel()))
+
+
+def team(pixels: int) -> Team:
+    """What works on so many pixels."""
     threads, openmp = torch.get_num_threads(), _openmp(os.getpid())
-    parts = max(1, min(threads, images.numel() // _PIXELS_A_THREAD)) if all(openmp) else 1
-    kernel(*given, images.shape[:-2].numel(), Team(parts, threads, *openmp))
+    return Team(max(1, min(threads, pixels // _PIXELS_A_THREAD)) if all(openmp) else 1, threads, *openmp)
 
 
-def _addresses(arguments: tuple[Any, ...]) -> Any:
+def addresses(arguments: tuple[Any, ...]) -> Any:
     """A kernel's named tuples with addresses in place of contiguous tensors, which have to outlive the call."""
     made = [
-        _address(each) if isinstance(each, Tensor) else _addresses(each) if isinstance(each, tuple) else each
+        _address(each) if isinstance(each, Tensor) else addresses(each) if isinstance(each, tuple) else each
         for each in arguments
     ]
     return tuple.__new__(type(arguments), made)

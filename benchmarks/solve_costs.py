@@ -57,6 +57,8 @@ KERNELS: dict[tuple[Any, str], Work] = {
     (cpu, "adjoint"): Work(1, 2),
     (cpu, "product"): Work(1, 4, products=1),
     (cpu, "update_multipliers"): Work(1, 14),
+    (cpu, "window_excesses"): Work(1, 9),
+    (cpu, "project"): Work(1, 5),
     (CompiledIterate, "rhs_weight"): Work(2, 3 + 3, preconditioned=1),
     (CompiledIterate, "restart"): Work(3, 3 + 4 + 7, products=1),
     (CompiledIterate, "revise_free"): Work(1, 6),

@@ -16,16 +16,19 @@ from torch import Tensor
 from percep.errors import InputError
 from percep.kernels import CHOICE, PROCESS
 from percep.kernels.arguments import (
+    FloorBalls,
+    ImageArguments,
     SystemArguments,
     Updated,
     UpdateInputs,
+    WindowExcesses,
     contiguous,
     empty_like,
     sides,
     system_arguments,
     update_arguments,
 )
-from percep.kernels.cpu import plans, symmetric, update
+from percep.kernels.cpu import plans, projections, symmetric, update
 from percep.kernels.cpu.openmp import Team
 from percep.kernels.cpu.simd import LANES
 from percep.kernels.geometry import Geometry
@@ -82,6 +85,35 @@ def update_multipliers(given: UpdateInputs, window: Geometry) -> Updated:
     kernel = plans.symmetric_kernel(update.update, window, window.taps, *sides(delta))
     _run(kernel, delta, addresses(arguments), squared_norms, delta.shape[1], parts)
     return Updated(*arguments.updated, squared_norms)
+
+
+def window_excesses(delta: Tensor, balls: FloorBalls, tightening: float, window: Geometry) -> WindowExcesses:
+    """See `CPULauncher.window_excesses`."""
+    found = projections.Excesses(*(empty_like(balls.radii[0]) for _ in range(3)))
+    exceeded = delta.new_zeros(len(delta), 1, 1, 1)
+    kernel = plans.symmetric_kernel(projections.find_excesses, window, window.taps, *sides(delta))
+    images, radii = _of_projections(delta, balls)
+    given = addresses(images), addresses(radii), addresses(found), exceeded, float(tightening), delta.shape[1]
+    _run(kernel, delta, *given)
+    return WindowExcesses(*found, exceeded > 0)
+
+
+def project(delta: Tensor, amount: Tensor, of_mean: Tensor, balls: FloorBalls, window: Geometry) -> Tensor:
+    """See `CPULauncher.project`."""
+    result = empty_like(delta)
+    kernel = plans.symmetric_kernel(projections.project, window, window.taps, *sides(delta))
+    images, radii = _of_projections(delta, balls)
+    given = contiguous(amount), contiguous(of_mean), addresses(radii), result, delta.shape[1]
+    _run(kernel, delta, addresses(images), *given)
+    return result
+
+
+def _of_projections(delta: Tensor, balls: FloorBalls) -> tuple[ImageArguments[Tensor], projections.Radii[Tensor]]:
+    """Contiguous, to outlive a kernel's call."""
+    images = ImageArguments(*(contiguous(values) for values in (delta, balls.reference, *balls.moments)))
+    luminance, contrast, k_luminance, k_contrast = (contiguous(values) for values in (*balls.radii, *balls.k))
+    radii = projections.Radii(luminance, contrast, k_luminance, k_contrast, int(len(k_luminance) > 1))
+    return images, radii
 
 
 def fuses(values: Tensor, window: Geometry) -> bool:

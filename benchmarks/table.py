@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import bars, default_ball, scaling, startup, study_profile, study_resolution, study_scaling
+from benchmarks import bars, default_ball, scaling, solve_costs, startup, study_profile, study_resolution, study_scaling
 from benchmarks.attacks import read
 from benchmarks.study_scale_table import scale_tables
 from benchmarks.study_table import study_tables
@@ -119,6 +119,11 @@ def _device() -> str:
     )
 
 
+def _solve_costs() -> str:
+    result = _result("solve-costs")
+    return f"{solve_costs.table(result)}\n\n{_where(result['machine'])} (`python -m benchmarks.solve_costs`)"
+
+
 def _default_ball() -> str:
     result = _result("default-ball")
     return (
@@ -136,7 +141,7 @@ def _startup() -> str:
 PAGES = {
     "README.md": ("headline",),
     "docs/attacks.md": ("attacks",),
-    "docs/benchmarks.md": ("benchmarks", "startup", "device"),
+    "docs/benchmarks.md": ("benchmarks", "startup", "solve-costs", "device"),
     "docs/layer.md": ("layer", "generator"),
     "docs/outputs.md": ("default-ball",),
     "docs/paper.md": ("study-scale",),
@@ -170,6 +175,7 @@ _SECTIONS: dict[str, Callable[[], str]] = {
     "study-scale": _study_scale,
     "default-ball": _default_ball,
     "startup": _startup,
+    "solve-costs": _solve_costs,
     "scaling": lambda: scaling.report(_result("scaling")),
     "study-scaling": lambda: study_scaling.report(_result("study-scaling")),
     "device": _device,

@@ -11,7 +11,7 @@ from torch import Tensor
 from benchmarks.gpu.clock import profiled, timed_with_host
 from benchmarks.gpu.inputs import FLOOR, Run, images, linear_terms
 from percep import Program, SSIMBall
-from percep.solvers import Dual, dual
+from percep.solvers import Dual, box_cg, dual
 from percep.solvers.dual import _Graph, _iterated, _State
 from percep.solvers.lagrangian import feasible_multipliers
 
@@ -82,7 +82,7 @@ def _eager(state: _State) -> None:
 
 
 def _every_branch(state: _State) -> None:
-    with patch.object(dual, "any_set", lambda mask: True):
+    with patch.object(box_cg, "any_set", lambda mask: True):
         _eager(state)
 
 

@@ -17,9 +17,10 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from percep.errors import InputError
+from percep.kernels.cg import BoxSystem, CGIterate
 from percep.kernels.cpu import numba_internals
 from percep.kernels.geometry import Geometry
-from percep.kernels.launcher import Launcher
+from percep.kernels.launcher import CPULauncher, Launcher
 
 CHOICE = "PERCEP_KERNELS"
 """The environment variable that overrides the choice: "torch" uses no kernels, "triton" uses Triton's on a CPU as well,
@@ -105,6 +106,25 @@ def fused_launcher(values: Tensor, window: Geometry, *others: Tensor) -> Launche
     ):
         return None
     return launch
+
+
+def cpu_launcher(values: Tensor, window: Geometry, *others: Tensor) -> CPULauncher | None:
+    """`fused_launcher` where it is that of a CPU, whose kernels are more; else None."""
+    if fused_launcher(values, window, *others) is None or values.is_cuda or _choice() == "triton":
+        return None
+    from percep.kernels.cpu import launch  # noqa: PLC0415  imports Numba
+
+    return launch
+
+
+def cg_iterate(system: BoxSystem) -> CGIterate | None:
+    """Conjugate gradients by the kernels of a CPU; None to use torch, with `product` where it has a kernel."""
+    others = system.reference, system.rhs, system.diagonal, system.inner
+    if cpu_launcher(system.delta, system.window, *others) is None or not system.levels:
+        return None
+    from percep.kernels.cpu.cg_iterate import CompiledIterate  # noqa: PLC0415  imports Numba
+
+    return CompiledIterate(system)
 
 
 def _choice() -> str:

@@ -64,6 +64,39 @@ class Updated(NamedTuple):
     squared_norms: Tensor
 
 
+class FloorBalls(NamedTuple):
+    """The floor's balls of every window. Pairs are those of luminance and of contrast.
+
+    Attributes:
+        reference: x, `(B, C, H, W)`.
+        moments: its mean and variance, `(B, C, h, w)`.
+        k: k1 and k2, of one number for each image or for all.
+        radii: R1 and R2, `(B, C, h, w)`.
+    """
+
+    reference: Tensor
+    moments: tuple[Tensor, Tensor]
+    k: tuple[Tensor, Tensor]
+    radii: tuple[Tensor, Tensor]
+
+
+class WindowExcesses(NamedTuple):
+    """By how much windows exceed their balls.
+
+    Attributes:
+        luminance: of a mean of `d - k1 x` that is larger than its radius, what is to be subtracted to bring it to
+            `1 - tightening` of that; 0 elsewhere. `(B, C, h, w)` like the next two.
+        contrast: of a variance that is larger than its squared radius, likewise.
+        shifted_mean: of `d - k2 x`.
+        exceeded: images in which a squared radius is exceeded by more than the share `tightening`, `(B, 1, 1, 1)`.
+    """
+
+    luminance: Tensor
+    contrast: Tensor
+    shifted_mean: Tensor
+    exceeded: Tensor
+
+
 class SystemArguments(NamedTuple, Generic[T]):
     """What a product `M v = diagonal v + A' (inner A v)` reads: `vector` is v, `(B, C, H, W)` as is `diagonal`."""
 

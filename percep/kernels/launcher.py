@@ -4,7 +4,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from percep.kernels.arguments import Updated, UpdateInputs
+from percep.kernels.arguments import FloorBalls, Updated, UpdateInputs, WindowExcesses
 from percep.kernels.geometry import Geometry
 
 
@@ -50,3 +50,13 @@ class Launcher(Protocol):
             given: what the step reads.
             window: of the local moments.
         """
+
+
+class CPULauncher(Launcher, Protocol):
+    """Further operations that have kernels on a CPU only, for windows and images that it `fuses`."""
+
+    def window_excesses(self, delta: Tensor, balls: FloorBalls, tightening: float, window: Geometry) -> WindowExcesses:
+        """By how much the windows of `delta` exceed their balls."""
+
+    def project(self, delta: Tensor, amount: Tensor, of_mean: Tensor, balls: FloorBalls, window: Geometry) -> Tensor:
+        """`d - 2 (amount (d - k2 x) - of_mean)`, clamped to the pixel range; all `(B, C, H, W)`."""

@@ -10,9 +10,10 @@ from torch import Tensor
 from percep import kernels
 from percep.ball.batch import per_image
 from percep.kernels.arguments import Floor, UpdateInputs, clamp_to_share
-from percep.kernels.gpu.graphs import Recorded, any_set
+from percep.kernels.gpu.graphs import Recorded
 from percep.kernels.launcher import Launcher
 from percep.program import FloorMultipliers, Multipliers, Program, Solution, paired
+from percep.solvers.box_cg import maximise
 from percep.solvers.constraints import squared_radii
 from percep.solvers.iterative import Candidate, Iterate, IterativeSolver
 from percep.solvers.lagrangian import NormalEquations, best_uncovered, dual_bound, feasible_multipliers
@@ -22,9 +23,6 @@ _TINY = 1e-30
 _LEAST_MULTIPLIER = 1e-9
 # A gap has stalled if it is above this share of the least gap certified before.
 _STALLED = 0.9999
-# How far conjugate gradient steps may leave the pixel range, a quarter of a grey level: a clamp costs a product and
-# restarts the directions.
-_MAX_EXCURSION = 1e-3
 # Conjugate gradient steps of an iteration recorded as a graph, which cannot end early; most iterations take six.
 _RECORDED_STEPS = 8
 # Cosine with the earlier solution above which its multipliers are a better starting point than a cold start's.
@@ -217,62 +215,9 @@ class _State:
         return other
 
     def solve_linear(self, steps: int, tolerance: float | Tensor, reduction: float = 0.0) -> None:
-        """Maximises the Lagrangian over the pixel range: conjugate gradients with an active set of pixels.
-
-        A step that leaves the range by more than `_MAX_EXCURSION` is clamped, and the directions are restarted. A pixel
-        at an end of the range is in the active set while its gradient points outwards, a pixel that no window covers
-        always. An image stops when the gradient of its free pixels is `tolerance` of the right-hand side, or
-        `reduction` of its initial value, in the preconditioner's norm, and no pixel leaves the active set.
-        """
-        low, high = self.program.ball.lowest, self.program.ball.highest
+        """Maximises the Lagrangian over the pixel range, from the current d: see `box_cg.maximise`."""
         equations = NormalEquations(self.program, self.multipliers)
-        rhs, preconditioner = equations.rhs, equations.preconditioner
-        delta = self.delta.clamp(low, high)
-        residual = rhs - equations.product(delta)
-        free = self._free(delta, residual)
-        scaled = free * preconditioner(free * residual)
-        direction = scaled
-        weight = per_image(scaled * residual)
-        linear_term = self.covered * rhs
-        target = tolerance**2 * per_image(preconditioner(linear_term) * linear_term)
-        target = torch.maximum(target, reduction**2 * weight)
-        done = torch.zeros_like(weight, dtype=torch.bool)
-        for _ in range(steps):
-            stopped = ~done & (weight <= target)
-            if any_set(stopped):
-                revised = self._free(delta, residual)
-                changed = stopped & (revised != free).flatten(1).any(1).reshape(-1, 1, 1, 1)
-                if any_set(changed):
-                    free = torch.where(changed, revised, free)
-                    scaled = free * preconditioner(free * residual)
-                    direction = torch.where(changed, scaled, direction)
-                    weight = torch.where(changed, per_image(scaled * residual), weight)
-                done = done | (stopped & (weight <= target))
-                if not any_set(~done):
-                    break
-            product, curvature = equations.curved(direction, ~done)
-            alpha = torch.where(~done & (curvature > 0), weight / curvature.clamp_min(_TINY), 0.0)
-            trial = torch.addcmul(delta, alpha, direction)
-            delta = trial.clamp(low, high)
-            clamped = (delta - trial).abs_().flatten(1).amax(1).reshape(-1, 1, 1, 1) > _MAX_EXCURSION
-            residual = torch.addcmul(residual, alpha, product, value=-1)
-            if any_set(clamped):
-                delta = torch.where(clamped, delta, trial)
-                residual = torch.where(clamped, rhs - equations.product(delta), residual)
-                free = torch.where(clamped, self._free(delta, residual), free)
-            else:
-                delta = trial
-            scaled = free * preconditioner(free * residual)
-            previous, weight = weight, per_image(scaled * residual)
-            beta = torch.where(clamped, 0.0, weight / previous.clamp_min(_TINY))
-            direction = torch.addcmul(scaled, beta, direction)
-        self.delta = delta.clamp(low, high)
-
-    def _free(self, delta: Tensor, residual: Tensor) -> Tensor:
-        """1 at covered pixels that are inside the range or whose gradient points inwards, 0 elsewhere."""
-        low, high = self.program.ball.lowest, self.program.ball.highest
-        active = ((delta >= high) & (residual > 0)) | ((delta <= low) & (residual < 0))
-        return self.covered.masked_fill(active, 0.0)
+        self.delta = maximise(self.program, equations, self.delta, steps, tolerance, reduction)
 
     def include_in_average(self, weight: float | Tensor) -> None:
         """Moves the running average of d towards the current d."""

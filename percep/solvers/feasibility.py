@@ -3,8 +3,11 @@
 import torch
 from torch import Tensor
 
+from percep import kernels
 from percep.ball import SSIMBall
 from percep.ball.floor import FloorSets
+from percep.kernels.arguments import FloorBalls, WindowExcesses
+from percep.kernels.launcher import CPULauncher
 from percep.ssim import View
 
 _NORM_EVERY = 4
@@ -23,10 +26,10 @@ def restore_feasibility(ball: SSIMBall, delta: Tensor, tightening: float = 1e-4,
     if ball.floor_sets is not None:
         projections = _WindowProjections(ball.view, ball.floor_sets, tightening)
         for _ in range(rounds):
-            step = projections.step(delta)
-            if step is None:
+            projected = projections.project(delta)
+            if projected is None:
                 break
-            delta = (delta - step).clamp(ball.lowest, ball.highest)
+            delta = projected
     return scale_into_ball(ball, delta)
 
 
@@ -58,35 +61,55 @@ class _WindowProjections:
         self.weight = view.squared_mean(torch.ones_like(view.reference[:1, :1]))
         self.norm = self.weight
         self.rounds = 0
+        luminance, contrast = sets.luminance, sets.contrast
+        moments = view.reference_mean, view.reference_variance
+        self.balls = FloorBalls(view.reference, moments, (luminance.k, contrast.k), (luminance.radius, contrast.radius))
 
-    def step(self, delta: Tensor) -> Tensor | None:
-        """What to subtract from `delta` in one round; None if no window exceeds its squared radius by more than
+    def project(self, delta: Tensor) -> Tensor | None:
+        """`delta` after one round, within the pixel range; None if no window exceeds its squared radius by more than
         the tightening."""
-        view, k, radius = self.view, self.sets.contrast.k, self.sets.luminance.radius
-        moments = view.moments(delta)
-        var_v, squared = moments.variance_from(k), self.sets.contrast.radius**2
-        shift = moments.mean_from(self.sets.luminance.k)
-        too_varied, too_bright = var_v > squared, shift.abs() > radius
-        allowed = 1 + self.tightening
-        exceeded = (var_v > allowed * squared) | (shift**2 > allowed * radius**2)
+        view, k = self.view, self.sets.contrast.k
+        launch = None
+        if self.sets.contrast.uniform:
+            launch = kernels.cpu_launcher(delta, view.window, self.balls.reference, *self.balls.radii)
+        found = self._excesses(delta) if launch is None else self._excesses_by(launch, delta)
         # An image without such windows is not changed, so that images do not influence each other.
-        pending = exceeded.flatten(1).any(1).reshape(-1, 1, 1, 1)
-        if not bool(pending.any()):
+        if not bool(found.exceeded.any()):
             return None
-        mean_v = moments.mean_from(k)
         if self.rounds % _NORM_EVERY == 0:
-            self.norm = self._squared_gradient(delta, moments.mean)
+            self.norm = self._squared_gradient(delta, view.mean(delta))
         self.rounds += 1
-        excess = torch.where(too_varied, var_v - (1 - self.tightening) * squared, 0.0)
-        amount = excess / (self.norm * self._overlap(too_varied)).clamp_min(torch.finfo(delta.dtype).tiny * 1e8)
-        adjoint = view.adjoint(amount)
-        of_reference = k * adjoint if self.sets.contrast.uniform else view.adjoint(k * amount)
-        step = 2 * (delta * adjoint - view.reference * of_reference - view.adjoint(amount * mean_v))
-        if bool(too_bright.any()):
-            target = (1 - self.tightening) * radius
-            excess = torch.where(too_bright, shift - shift.clamp(-target, target), 0.0)
-            step = step + view.adjoint(excess / (self.weight * self._overlap(too_bright)))
-        return torch.where(pending, step, 0.0)
+        norm = self.norm * self._overlap(found.contrast > 0)
+        amount = found.contrast / norm.clamp_min_(torch.finfo(delta.dtype).tiny * 1e8)
+        of_mean = amount * found.shifted_mean
+        if bool((too_bright := found.luminance != 0).any()):
+            of_mean = of_mean - found.luminance / (2 * self.weight * self._overlap(too_bright))
+        adjoint, of_mean = view.adjoint(amount), view.adjoint(of_mean)
+        if launch is not None:
+            projected = launch.project(delta, adjoint, of_mean, self.balls, view.window)
+        else:
+            of_reference = k * adjoint if self.sets.contrast.uniform else view.adjoint(k * amount)
+            step = 2 * (delta * adjoint - view.reference * of_reference - of_mean)
+            projected = (delta - step).clamp_(-view.reference, 1 - view.reference)
+        return projected if bool(found.exceeded.all()) else torch.where(found.exceeded, projected, delta)
+
+    def _excesses_by(self, launch: CPULauncher, delta: Tensor) -> WindowExcesses:
+        """`_excesses` by a kernel."""
+        return launch.window_excesses(delta, self.balls, self.tightening, self.view.window)
+
+    def _excesses(self, delta: Tensor) -> WindowExcesses:
+        k, radius = self.sets.contrast.k, self.sets.luminance.radius
+        moments = self.view.moments(delta)
+        var_v, squared = moments.variance_from(k), self.sets.contrast.radius**2
+        shift, allowed = moments.mean_from(self.sets.luminance.k), 1 + self.tightening
+        exceeded = (var_v > allowed * squared) | (shift**2 > allowed * radius**2)
+        target = (1 - self.tightening) * radius
+        return WindowExcesses(
+            torch.where(shift.abs() > radius, shift - shift.clamp(-target, target), 0.0),
+            torch.where(var_v > squared, var_v - (1 - self.tightening) * squared, 0.0),
+            moments.mean_from(k),
+            exceeded.flatten(1).any(1).reshape(-1, 1, 1, 1),
+        )
 
     def _squared_gradient(self, values: Tensor, mean: Tensor) -> Tensor:
         """`4 sum_j w_j^2 (v_j - mean v)^2` per window."""
@@ -95,4 +118,4 @@ class _WindowProjections:
 
     def _overlap(self, violated: Tensor) -> Tensor:
         """The number of violated windows that overlap a window, weighted by their taps, at least 1."""
-        return (self.view.mean(self.view.adjoint(violated.to(self.weight.dtype))) / self.weight).clamp_min_(1)
+        return self.view.mean(self.view.adjoint(violated.to(self.weight.dtype))).div_(self.weight).clamp_min_(1)

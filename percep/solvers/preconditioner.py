@@ -47,6 +47,11 @@ class Multilevel:
             self._levels.append((size, coarse, _inverse(energy)))
             size, spacing = coarse, 2 * spacing
 
+    @property
+    def inverse_energies(self) -> tuple[Tensor, ...]:
+        """Of the hats of every coarse grid, the finest first: `(B, C, h, w)` each."""
+        return tuple(inverse for _, _, inverse in self._levels)
+
     def __call__(self, residual: Tensor) -> Tensor:
         """An approximation of `M^-1 r`, symmetric and positive definite in r."""
         result = self.inverse_diagonal * residual

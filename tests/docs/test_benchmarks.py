@@ -5,13 +5,15 @@ import math
 import re
 
 import pytest
+import torch
 from hydra import compose, initialize_config_dir
 
-from benchmarks import bars, default_ball, plots, solvers, startup, study_scaling, table
+from benchmarks import bars, default_ball, plots, solve_costs, solvers, startup, study_scaling, table
 from benchmarks.cases import Case
 from benchmarks.timing import Timing, extrapolated, fastest, power_law, quartiles
-from percep import Window
+from percep import Program, SSIMBall, Window
 from percep.runs.settings import validated
+from percep.solvers import Dual
 from tests.solvers.test_solvers import random_like
 from tests.support.references import photograph
 
@@ -128,3 +130,26 @@ def test_the_committed_start_up_times_reach_their_bars():
         assert 0 < first <= median <= third
         assert median <= bar * result["seconds"][startup._REFERENCE][1], name
     assert startup.report(result).count("| yes |") == len(startup.BARS)
+
+
+def test_passes_over_the_image_are_counted_with_their_bytes():
+    image, pixels = torch.rand(3, 60, 60), 3 * 60 * 60
+
+    def work() -> None:
+        (image[None] + image.flatten().reshape(1, 3, 60, 60)).mul_(image)  # reads two and writes one, twice
+        torch.ones(pixels - 1).sum()  # smaller than an image
+        torch.empty_like(image)
+        Window.gaussian().mean(image)
+
+    counts = solve_costs.counted(work, pixels)
+    assert counts["set-up"] == {"products": 0, "preconditioned": 0, "passes": 3, "bytes": (3 + 3 + 2) * 4 * pixels}
+    assert not any(number for phase in solve_costs.PHASES[1:] for number in counts[phase].values())
+
+
+def test_the_phases_of_a_solve_are_those_of_its_operations():
+    program = Program(SSIMBall(photograph(3, 52).float(), floor=0.9), random_like(photograph(3, 52), 1).float())
+    counts = solve_costs.counted(lambda: Dual().solve(program, 1e-2), program.linear.numel())
+    assert counts["iterate"]["products"] > counts["iterate"]["preconditioned"] / 2 > 5
+    assert counts["iterate"]["bytes"] < 15 * 16 * counts["iterate"]["products"] * program.linear.numel()
+    assert not counts["set-up"]["products"] and not counts["repair"]["products"]
+    assert all(counts[phase]["passes"] > 10 and counts[phase]["bytes"] > 0 for phase in solve_costs.PHASES)

@@ -130,7 +130,7 @@ def test_nothing_is_written_beside_the_results(window, sides, seed):
     both = plans.both(window, window.taps, height, width)
     values, diagonal, inner = (poisoned((2, height, width), torch.float32, seed + k) for k in range(3))
     result, curvature = poisoned((2, height, width), torch.float32, 0), poisoned((2,), torch.float32, 0)
-    system = cpu._addresses(SystemArguments(values, diagonal, inner))
+    system = cpu.addresses(SystemArguments(values, diagonal, inner))
     cpu._run(symmetric.product, values, system, 1, result, curvature, both)
     for written in (result, curvature):
         assert bool(torch.isfinite(written).all()) and bool(moat(written).isnan().all())
@@ -148,7 +148,7 @@ def test_nothing_is_written_beside_the_results(window, sides, seed):
         EllipsoidArguments(positive, positive),
         StepSizes(positive, positive),
     )
-    cpu._run(update.update, values, cpu._addresses(given), norms, 1, update.Parts(True, 0.3, True), both)
+    cpu._run(update.update, values, cpu.addresses(given), norms, 1, update.Parts(True, 0.3, True), both)
     for written in (*multipliers, *steps, norms):
         assert bool(torch.isfinite(written).all()) and bool(moat(written).isnan().all())
     for made in multipliers:

@@ -16,16 +16,19 @@ from torch import Tensor
 from percep.errors import InputError
 from percep.kernels import CHOICE, PROCESS
 from percep.kernels.arguments import (
+    FloorBalls,
+    ImageArguments,
     SystemArguments,
     Updated,
     UpdateInputs,
+    WindowExcesses,
     contiguous,
     empty_like,
     sides,
     system_arguments,
     update_arguments,
 )
-from percep.kernels.cpu import plans, symmetric, update
+from percep.kernels.cpu import plans, projections, symmetric, update
 from percep.kernels.cpu.openmp import Team
 from percep.kernels.cpu.simd import LANES
 from percep.kernels.geometry import Geometry
@@ -65,7 +68,7 @@ def product(
     system = SystemArguments(*(contiguous(each if chosen is None else each[chosen]) for each in given))
     result, curvature = empty_like(system.vector), vector.new_zeros(len(system.vector), 1, 1, 1)
     kernel = plans.symmetric_kernel(symmetric.product, window, window.taps, *sides(vector))
-    _run(kernel, system.vector, _addresses(system), vector.shape[1], result, curvature)
+    _run(kernel, system.vector, addresses(system), vector.shape[1], result, curvature)
     if chosen is not None:
         result = empty_like(vector).zero_().index_copy_(0, chosen, result)
         curvature = vector.new_zeros(len(vector), 1, 1, 1).index_copy_(0, chosen, curvature)
@@ -80,8 +83,37 @@ def update_multipliers(given: UpdateInputs, window: Geometry) -> Updated:
     squared_norms = delta.new_zeros(len(delta), 1, 1, 1)
     parts = update.Parts(floor is not None, 0.0 if floor is None else floor.min_share, given.weights is not None)
     kernel = plans.symmetric_kernel(update.update, window, window.taps, *sides(delta))
-    _run(kernel, delta, _addresses(arguments), squared_norms, delta.shape[1], parts)
+    _run(kernel, delta, addresses(arguments), squared_norms, delta.shape[1], parts)
     return Updated(*arguments.updated, squared_norms)
+
+
+def window_excesses(delta: Tensor, balls: FloorBalls, tightening: float, window: Geometry) -> WindowExcesses:
+    """See `CPULauncher.window_excesses`."""
+    found = projections.Excesses(*(empty_like(balls.radii[0]) for _ in range(3)))
+    exceeded = delta.new_zeros(len(delta), 1, 1, 1)
+    kernel = plans.symmetric_kernel(projections.find_excesses, window, window.taps, *sides(delta))
+    images, radii = _of_projections(delta, balls)
+    given = addresses(images), addresses(radii), addresses(found), exceeded, float(tightening), delta.shape[1]
+    _run(kernel, delta, *given)
+    return WindowExcesses(*found, exceeded > 0)
+
+
+def project(delta: Tensor, amount: Tensor, of_mean: Tensor, balls: FloorBalls, window: Geometry) -> Tensor:
+    """See `CPULauncher.project`."""
+    result = empty_like(delta)
+    kernel = plans.symmetric_kernel(projections.project, window, window.taps, *sides(delta))
+    images, radii = _of_projections(delta, balls)
+    given = contiguous(amount), contiguous(of_mean), addresses(radii), result, delta.shape[1]
+    _run(kernel, delta, addresses(images), *given)
+    return result
+
+
+def _of_projections(delta: Tensor, balls: FloorBalls) -> tuple[ImageArguments[Tensor], projections.Radii[Tensor]]:
+    """Contiguous, to outlive a kernel's call."""
+    images = ImageArguments(*(contiguous(values) for values in (delta, balls.reference, *balls.moments)))
+    luminance, contrast, k_luminance, k_contrast = (contiguous(values) for values in (*balls.radii, *balls.k))
+    radii = projections.Radii(luminance, contrast, k_luminance, k_contrast, int(len(k_luminance) > 1))
+    return images, radii
 
 
 def fuses(values: Tensor, window: Geometry) -> bool:
@@ -99,15 +131,19 @@ def _run(kernel: Callable[..., None], images: Tensor, *arguments: Any) -> None:
     if not images.numel():
         return
     given = (_address(each) if isinstance(each, Tensor) else each for each in arguments)
+    kernel(*given, images.shape[:-2].numel(), team(images.numel()))
+
+
+def team(pixels: int) -> Team:
+    """What works on so many pixels."""
     threads, openmp = torch.get_num_threads(), _openmp(os.getpid())
-    parts = max(1, min(threads, images.numel() // _PIXELS_A_THREAD)) if all(openmp) else 1
-    kernel(*given, images.shape[:-2].numel(), Team(parts, threads, *openmp))
+    return Team(max(1, min(threads, pixels // _PIXELS_A_THREAD)) if all(openmp) else 1, threads, *openmp)
 
 
-def _addresses(arguments: tuple[Any, ...]) -> Any:
+def addresses(arguments: tuple[Any, ...]) -> Any:
     """A kernel's named tuples with addresses in place of contiguous tensors, which have to outlive the call."""
     made = [
-        _address(each) if isinstance(each, Tensor) else _addresses(each) if isinstance(each, tuple) else each
+        _address(each) if isinstance(each, Tensor) else addresses(each) if isinstance(each, tuple) else each
         for each in arguments
     ]
     return tuple.__new__(type(arguments), made)

@@ -9,6 +9,7 @@ from numba import typeof
 from numpy.typing import NDArray
 
 from percep.kernels.cpu import strided, symmetric
+from percep.kernels.cpu.multilevel import Transfers
 from percep.kernels.cpu.simd import ROWS
 from percep.kernels.cpu.strided import GROUP, Across, Down
 from percep.kernels.cpu.symmetric import Passes
@@ -72,11 +73,11 @@ class Planned:
     arguments of the same types, as numbers, addresses and flat arrays of float32 have.
 
     Args:
-        kernel: of `symmetric`, `update` or `strided`.
+        kernel: of `symmetric`, `update`, `strided` or `cg`.
         tables: its last arguments before the number of planes and the team.
     """
 
-    def __init__(self, kernel: Any, *tables: Passes | Down | Across) -> None:
+    def __init__(self, kernel: Any, *tables: Passes | Down | Across | Transfers) -> None:
         self._kernel, self._tables = kernel, tables
         self._machine_code: Callable[..., None] | None = None
 

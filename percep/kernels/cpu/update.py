@@ -86,7 +86,7 @@ def _update(given, sums, extremes, channels, parts, passes, start, stop):
         if block == start or row == 0:
             copied = max(row - half, 0)
         until = min(row + half + ROWS, height)
-        _copy_products(moved, squares, products, images, origin, copied, until, parts.floor, passes)
+        copy_products(moved, squares, products, images, origin, copied, until, parts.floor, passes)
         copied = until
         pass_down(of_mean, moved, row, passes)
         pass_down(of_square, squares, row, passes)
@@ -132,7 +132,7 @@ def _update(given, sums, extremes, channels, parts, passes, start, stop):
 
 
 @inlined
-def _copy_products(moved, squares, products, images, origin, start, stop, floored, passes):
+def copy_products(moved, squares, products, images, origin, start, stop, floored, passes):
     """Copies rows of delta, its square and, where `floored`, its product with the reference into ring buffers."""
     for row in range(start, stop):
         to, at = row % passes.ring_rows * passes.pitch, origin + row * passes.width

@@ -1,6 +1,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
+# Compiled modules are kept: every further Python that a test starts, and pytest for its asserts, would compile them anew.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: demo test test-fast test-gpu lint docs bench study example examples clean
 
 # The main job: imperceptible adversarial versions of twenty ImageNet photographs, into outputs/demo.

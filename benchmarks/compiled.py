@@ -48,11 +48,21 @@ _KERNELS: dict[str, tuple[Any, Callable[[Window, int, int, int], tiling.Tiling],
 _TYPES = {torch.float32: "fp32", torch.float64: "fp64"}
 
 
-def usage(name: str, window: Window, dtype: torch.dtype, architecture: int) -> dict[str, int]:
+def usage(
+    name: str, window: Window, dtype: torch.dtype, architecture: int, *, tap_by_tap: bool = launch.TAP_BY_TAP
+) -> dict[str, int]:
     """Registers per thread, shared memory and spilled local memory in bytes, of one kernel."""
     kernel, cut, own = _KERNELS[name]
-    constants = {"C": tiling.constants(window, cut(window, _SIDE, _SIDE, dtype.itemsize))} | own
+    cuts = cut(window, _SIDE, _SIDE, dtype.itemsize)
+    constants = {"C": tiling.constants(window, cuts, tap_by_tap=tap_by_tap)} | own
     signature = _signature(kernel.arg_names, f"*{_TYPES[dtype]}")
+    return resources(kernel, signature, constants, architecture, launch.WARPS)
+
+
+def resources(
+    kernel: Any, signature: dict[str, Any], constants: dict[str, Any], architecture: int, warps: int
+) -> dict[str, int]:
+    """`usage` of any kernel, with the types of its arguments and the constants it is compiled for."""
     source = ASTSource(
         fn=kernel,
         signature=signature,
@@ -60,7 +70,7 @@ def usage(name: str, window: Window, dtype: torch.dtype, architecture: int) -> d
         attrs={path: [["tt.divisibility", 16]] for path in _pointers(tuple(signature.values()))},
     )
     target = GPUTarget("cuda", architecture, 32)
-    compiled = triton.compile(source, target=target, options={"num_warps": launch.WARPS})
+    compiled = triton.compile(source, target=target, options={"num_warps": warps})
     found = _resources(compiled.asm["cubin"])
     return {"registers": found["REG"], "spilled": found["STACK"] + found["LOCAL"], "shared": compiled.metadata.shared}
 
@@ -101,7 +111,7 @@ def _resources(binary: bytes) -> dict[str, int]:
     return {name: int(value) for name, value in re.findall(r"(REG|STACK|LOCAL):(\d+)", text)}
 
 
-def rows() -> list[dict[str, Any]]:
+def rows(*, tap_by_tap: bool = launch.TAP_BY_TAP) -> list[dict[str, Any]]:
     """`usage` of every kernel; in float64 and for other windows than the default, on one architecture."""
     cases = [
         (name, title, dtype, architecture)
@@ -113,7 +123,7 @@ def rows() -> list[dict[str, Any]]:
     ]
     return [
         {"kernel": name, "window": title, "dtype": _TYPES[dtype], "architecture": f"sm_{architecture}"}
-        | usage(name, WINDOWS[title], dtype, architecture)
+        | usage(name, WINDOWS[title], dtype, architecture, tap_by_tap=tap_by_tap)
         for name, title, dtype, architecture in cases
     ]
 

@@ -12,11 +12,9 @@ second as well.
 
 import json
 import os
-import subprocess
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from unittest.mock import patch
 
 import hydra
@@ -25,29 +23,16 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
+from benchmarks.device_timing import bandwidth, described, seconds_on
 from benchmarks.machine import describe
+from benchmarks.operations import Operation, floor_operations, mean_operations, strided_operations
 from benchmarks.passes import ways
 from benchmarks.timing import clock, quartiles
-from percep import Program, SSIMBall, Window, kernels
+from percep import Window, kernels
 from percep.kernels import CHOICE
-from percep.solvers.dual import Dual, _State
-from percep.solvers.lagrangian import NormalEquations, feasible_multipliers
 
 _CONSOLE = Console(stderr=True)
-_COPIED = 2**24
 _CHANNELS = 3
-STRIDED = {
-    "8 taps": Window.uniform(8),
-    "8 taps, stride 4, valid": Window.uniform(8, stride=4, padding="valid"),
-}
-"""Windows that the CPU's kernels for any window average over."""
-
-
-class _Operation(NamedTuple):
-    """An operation of the inner loop, and how many floats it must move at least."""
-
-    action: Callable[[], object]
-    floats: int
 
 
 def run(settings: DictConfig) -> dict[str, Any]:
@@ -67,7 +52,7 @@ def run(settings: DictConfig) -> dict[str, Any]:
     torch.set_num_threads(1)
     result: dict[str, Any] = {
         "machine": describe(settings.seed) | {"load": os.getloadavg()},
-        "device": _described(device),
+        "device": described(device),
         "settings": OmegaConf.to_container(settings, resolve=True),
         "rows": rows,
         "tried": tried,
@@ -82,7 +67,7 @@ def inner_loop(side: int, device: torch.device, settings: DictConfig) -> list[di
 
     In rounds, each of which measures the copy as well: its speed differs by half from one minute to the next.
     """
-    operations = _operations(side, device, settings)
+    operations = _operations_at(side, device, settings)
     copies: list[float] = []
     sizes = {name: 4 * operation.floats for name, operation in operations.items()}
     found: dict[str, dict[str, list[float]]] = {
@@ -92,10 +77,10 @@ def inner_loop(side: int, device: torch.device, settings: DictConfig) -> list[di
         copies.append(bandwidth(device))
         for name, (action, _) in operations.items():
             with patch.object(kernels, "largest_side_for_torch", lambda window: 0):
-                seconds = _seconds(action, device, settings.repeats)
+                seconds = seconds_on(action, device, settings.repeats)
             found[name]["seconds"].append(seconds)
             with patch.dict(os.environ, {CHOICE: "torch"}):
-                found[name]["torch_seconds"].append(_seconds(action, device, settings.repeats // 5))
+                found[name]["torch_seconds"].append(seconds_on(action, device, settings.repeats // 5))
             found[name]["ratio"].append(seconds * copies[-1] / sizes[name])
     copied = float(np.median(copies))
     return [
@@ -107,67 +92,24 @@ def inner_loop(side: int, device: torch.device, settings: DictConfig) -> list[di
     ]  # fmt: skip
 
 
-def bandwidth(device: torch.device) -> float:
-    """Bytes read and written per second by a copy of 64 MiB of float32; the best of 10."""
-    source = torch.rand(_COPIED, device=device)
-    target = torch.empty_like(source)
-    return 2 * source.nbytes / min(_times(lambda: target.copy_(source), device, 10))
-
-
-def _operations(side: int, device: torch.device, settings: DictConfig) -> dict[str, _Operation]:
+def _operations_at(side: int, device: torch.device, settings: DictConfig) -> dict[str, Operation]:
     generator = torch.Generator().manual_seed(settings.seed)
     coarse = torch.rand(1, _CHANNELS, side // 8, side // 8, generator=generator)
     reference = torch.nn.functional.interpolate(coarse, size=(side, side), mode="bilinear").to(device)
     linear = torch.randn(reference.shape, generator=generator).to(device)
-    states = {}
-    for name in ("floor", "mean"):
-        program, _ = Program(SSIMBall(reference, **{name: settings[name]}), linear).normalized()
-        states[name] = _State(program, feasible_multipliers(program), torch.zeros_like(linear))
-        states[name].delta = 1e-3 * linear
-    equations = NormalEquations(states["floor"].program, states["floor"].multipliers)
-    solver, window, pixels = Dual(), Window.gaussian(), linear.numel()
-    operations = {
-        # v, a, b, M v.
-        "product": _Operation(lambda: equations.curved(linear), 4 * pixels),
-        # d, x, two statistics of x, R1, R2, and l1, l2 and their steps read and written.
-        "update": _Operation(lambda: states["floor"].update(solver.eta, solver.momentum), 14 * pixels),
-        # d and two weights; d is scaled too, which is torch's work.
-        "update of a mean": _Operation(lambda: states["mean"].update(solver.eta, solver.momentum), 3 * pixels),
-        "mean": _Operation(lambda: window.mean(linear), 2 * pixels),
-        "adjoint": _Operation(lambda: window.adjoint(linear, side, side), 2 * pixels),
-    }
-    for name, strided in STRIDED.items():
-        maps = strided.mean(linear)
-        floats = pixels + maps.numel()
-        operations[f"mean, {name}"] = _Operation(partial(strided.mean, linear), floats)
-        operations[f"adjoint, {name}"] = _Operation(partial(strided.adjoint, maps, side, side), floats)
-    return operations
+    return (
+        floor_operations(reference, linear, settings.floor)
+        | mean_operations(reference, linear, settings.mean)
+        | strided_operations(linear)
+    )
 
 
 def _tried(side: int, repeats: int) -> list[dict[str, Any]]:
     values = torch.randn(1, _CHANNELS, side, side)
     rows = []
     for name, way in ways(Window.gaussian()).items():
-        rows.append({"way": name, "seconds": _seconds(partial(way, values), values.device, repeats)})
+        rows.append({"way": name, "seconds": seconds_on(partial(way, values), values.device, repeats)})
     return rows
-
-
-def _seconds(action: Callable[[], object], device: torch.device, repeats: int) -> float:
-    """The lower quartile; an action slower than 50 ms is not repeated so often."""
-    first = _times(action, device, 2)[-1]
-    return float(np.quantile(_times(action, device, max(5, repeats if first < 0.05 else repeats // 10)), 0.25))
-
-
-def _times(action: Callable[[], object], device: torch.device, repeats: int) -> list[float]:
-    if device.type != "cuda":
-        return [clock(action) for _ in range(repeats)]
-    events = [[torch.cuda.Event(enable_timing=True) for _ in range(2)] for _ in range(repeats)]
-    for start, stop in events:
-        start.record()
-        action()
-        stop.record()
-    torch.cuda.synchronize(device)
-    return [start.elapsed_time(stop) / 1e3 for start, stop in events]
 
 
 def _attacks(settings: DictConfig, device: torch.device) -> list[dict[str, Any]]:
@@ -194,14 +136,6 @@ def _attacks(settings: DictConfig, device: torch.device) -> list[dict[str, Any]]
             else:
                 rows.append({"attack": name, "batch": batch, "images_per_s": batch / seconds})
     return rows
-
-
-def _described(device: torch.device) -> dict[str, Any]:
-    if device.type != "cuda":
-        return {"type": device.type}
-    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    driver = subprocess.run(query, capture_output=True, text=True, check=False).stdout.strip()
-    return {"type": "cuda", "name": torch.cuda.get_device_name(device), "driver": driver, "cuda": torch.version.cuda}
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="device")

@@ -12,6 +12,10 @@ import torch
 
 _PACKAGES = (
     "torch",
+    "torchvision",
+    "timm",
+    "triton",
+    "numba",
     "numpy",
     "scipy",
     "cvxpy",

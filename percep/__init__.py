@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from percep.layer.module import SSIMBallLayer
     from percep.program import Multipliers, Program, Solution, Status
     from percep.solvers import solve
+    from percep.solvers.projection import Projection, project
     from percep.windows import Window
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Multipliers",
     "PercepError",
     "Program",
+    "Projection",
     "SSIMBall",
     "SSIMBallLayer",
     "Solution",
@@ -34,6 +36,7 @@ __all__ = [
     "data",
     "explain",
     "models",
+    "project",
     "solve",
     "solvers",
 ]
@@ -44,12 +47,14 @@ _HOMES = {
     "Certificate": "certificate",
     "Multipliers": "program",
     "Program": "program",
+    "Projection": "solvers.projection",
     "SSIMBall": "ball",
     "SSIMBallLayer": "layer",
     "Solution": "program",
     "Status": "program",
     "Window": "windows",
     "certify": "certificate",
+    "project": "solvers.projection",
     "solve": "solvers",
 }
 

@@ -32,15 +32,24 @@ class Status(StrEnum):
 
 
 @dataclass(frozen=True, repr=False)
-class Program:
+class _Fields:
+    """The fields of a `Program`."""
+
+    ball: SSIMBall
+    linear: Tensor
+    proximal: float | Tensor
+    anchor: Tensor | None
+
+
+class Program(_Fields):
     """Maximise `<g, d> - (rho / 2) |d - a|^2` over the ball, for each image on its own.
 
     `rho = 0` is the paper's program: the best first-order perturbation in the ball. `g = 0, rho = 1` projects
-    `a` onto the ball.
+    `a` onto the ball; `percep.project` projects onto the true set, which is larger.
 
     Attributes:
         ball: the feasible set of the batch.
-        linear: g, `(B, C, H, W)`, the gradient to follow; any scale.
+        linear: g, `(B, C, H, W)`, the gradient to follow, at any scale; 0 where None is given.
         proximal: rho >= 0, a number or one per image `(B,)`.
         anchor: a, `(B, C, H, W)`; None is 0. It need not be feasible.
 
@@ -48,12 +57,14 @@ class Program:
         InputError: a shape or dtype that does not match the ball's reference, or a negative rho.
     """
 
-    ball: SSIMBall
-    linear: Tensor
-    proximal: float | Tensor = 0.0
-    anchor: Tensor | None = None
-
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        ball: SSIMBall,
+        linear: Tensor | None = None,
+        proximal: float | Tensor = 0.0,
+        anchor: Tensor | None = None,
+    ) -> None:
+        super().__init__(ball, torch.zeros_like(ball.reference) if linear is None else linear, proximal, anchor)
         shape, dtype = self.ball.reference.shape, self.ball.reference.dtype
         for name, value in (("linear", self.linear), ("anchor", self.anchor)):
             if value is None and name == "anchor":
@@ -264,7 +275,9 @@ class Solution:
         delta: `(B, C, H, W)`, in the reference's dtype, strictly inside the ball's convex set.
         objective: `(B,)` float64, at `delta`.
         bound: `(B,)` float64, a rigorous upper bound on the optimum by weak duality.
-        gap: `(B,)` float64, `(bound - objective) / |bound|`.
+        gap: `(B,)` float64, the share of the possible gain that may be missing, `(bound - objective) / (bound - zero)`,
+            with the objective `zero = -(rho / 2) |a|^2` of no perturbation; without an anchor `1 - objective / bound`.
+            So `|d - d*|^2 <= gap / (1 - gap) |a|^2` for a projection of `a`, whose nearest point is d*.
         status: one `Status` per image.
         iterations: `(B,)` int64, outer iterations used.
         multipliers: the dual variables behind `bound`; pass the `Solution` back to warm-start a solver.

@@ -24,6 +24,8 @@ from percep.windows import Window
 
 # Batches with more values than this are certified channel by channel.
 _MAX_VALUES_AT_ONCE = 2**20
+# Of a floor that is split window by window: no factor is held to 1, and one of 0 or less has no logarithm.
+_LEAST_SHARE, _LEAST_FACTOR = 0.01, 1e-6
 
 
 @dataclass
@@ -59,6 +61,7 @@ class _Fields:
     finite: Tensor
     num_windows: int
     _expansion: Tensor | None = None
+    _split: Tensor | None = None
     _cache: _Cache = field(default_factory=_Cache)
 
 
@@ -195,12 +198,30 @@ class SSIMBall(_Fields):
         """The exact balls `S1 >= t1` and `S2 >= t2` of every window, or None without a floor."""
         if self.floor is not None and self._cache.floor_sets is None:
             mean, variance = self.reference_moments
-            share, dtype = self.luminance_share, self.reference.dtype
+            dtype, (luminance, contrast) = self.reference.dtype, self.floor_factors
             self._cache.floor_sets = FloorSets(
-                LocalBall.of_level(self.floor**share, mean**2, C1, dtype),
-                LocalBall.of_level(self.floor ** (1 - share), variance, C2, dtype),
+                LocalBall.of_level(luminance, mean**2, C1, dtype),
+                LocalBall.of_level(contrast, variance, C2, dtype),
             )
         return self._cache.floor_sets
+
+    @property
+    def floor_shares(self) -> tuple[Tensor, Tensor]:
+        """The exponents of the floor that are the floors of S1 and of S2: float64, broadcasting to `(B, C, h, w)`."""
+        if self._split is None:
+            share = torch.full((1, 1, 1, 1), self.luminance_share, dtype=torch.float64, device=self.reference.device)
+        else:
+            share = self._split
+        return share, 1 - share
+
+    @property
+    def floor_factors(self) -> tuple[Tensor, Tensor]:
+        """The floors of S1 and of S2, whose product is the floor: float64, broadcasting to `(B, C, h, w)`.
+
+        Raises `InputError` without a floor.
+        """
+        floor, (luminance, contrast) = self._require_floor(), self.floor_shares
+        return floor**luminance, floor**contrast
 
     @property
     def ellipsoid(self) -> MeanBall | None:
@@ -225,6 +246,20 @@ class SSIMBall(_Fields):
         """
         self._require_like(delta, "delta")
         return self._derived(_Cache(self._cache.moments), _expansion=delta.detach().to(self.reference.dtype))
+
+    def split_at(self, delta: Tensor) -> "SSIMBall":
+        """This ball with the floor of each window split where `delta`, `(B, C, H, W)`, needs it.
+
+        If S1 S2 is larger than the floor at `delta`, both factors get the same share of what is left, in logarithms. So
+        a `delta` that keeps the floor, however it is split, lies inside, unless almost all of its loss is of one
+        factor. Raises `InputError` for another shape than the reference's, or a ball without a floor.
+        """
+        self._require_like(delta, "delta")
+        floor, exact = self._require_floor(), self.double
+        losses = exact.view.losses(exact.reference + delta.detach().double())
+        first, second = (torch.log1p(-each.clamp_max(1 - _LEAST_FACTOR)) for each in losses)
+        share = (1 + (first - second) / floor.log()) / 2
+        return self._derived(_Cache(self._cache.moments), _split=share.clamp(_LEAST_SHARE, 1 - _LEAST_SHARE))
 
     def with_reference_moments(self, mean: Tensor, variance: Tensor) -> "SSIMBall":
         """This ball with its `reference_moments` given instead of computed; they must be those of its reference."""
@@ -255,6 +290,7 @@ class SSIMBall(_Fields):
             floor=None if self.floor is None else of_images(self.floor, images),
             mean=None if self.mean is None else of_images(self.mean, images),
             _expansion=None if self._expansion is None else self._expansion[images],
+            _split=None if self._split is None else self._split[images],
         )
 
     def _channel(self, channel: int) -> "SSIMBall":
@@ -265,12 +301,18 @@ class SSIMBall(_Fields):
             reference=self.reference[:, part].double(),
             floor=self.floor[:, part] if self.floor is not None and self.floor.shape[1] > 1 else self.floor,
             _expansion=None if self._expansion is None else self._expansion[:, part].double(),
+            _split=None if self._split is None else self._split[:, part],
         )
 
     def _derived(self, cache: _Cache, **changes: Any) -> "SSIMBall":
         """This ball with some fields changed and with another cache; not validated again."""
         values = {each.name: getattr(self, each.name) for each in fields(self)}
         return _DerivedBall(**(values | changes | {"_cache": cache}))
+
+    def _require_floor(self) -> Tensor:
+        if self.floor is None:
+            raise InputError("a ball without a floor has no split of it")
+        return self.floor
 
     def _require_like(self, values: Tensor, name: str) -> None:
         reference = self.reference

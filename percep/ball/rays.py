@@ -27,7 +27,9 @@ def scale(ball: "SSIMBall", delta: Tensor) -> Tensor:
         values, finite_part = finite_images(delta[:, channels].double())
         finite = finite & finite_part
         limit = torch.where(values > 0, part.highest, part.reference) / values.abs().clamp_min(_TINY)
-        result = torch.minimum(result, torch.where(values == 0, torch.inf, limit).flatten(1).amin(1))
+        # A pixel at the end of its range is inside, exactly.
+        limit = torch.where((values == 0) | (limit >= 1), torch.inf, limit)
+        result = torch.minimum(result, limit.flatten(1).amin(1))
         moments = part.view.moments(values)
         if (sets := part.floor_sets) is not None:
             result = torch.minimum(result, _scale_into_floor(sets, moments).flatten(1).amin(1))

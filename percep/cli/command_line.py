@@ -52,6 +52,7 @@ class CommandLine:
         sweeps: each combination of values is a run of its own.
         runs: something is run, not only shown.
         checked: keys and choices are those of `conf/`.
+        plain: a run of the command's own settings, of which none concerns hydra.
     """
 
     arguments: tuple[str, ...]
@@ -61,6 +62,10 @@ class CommandLine:
     sweeps: bool
     runs: bool
     checked: bool
+
+    @property
+    def plain(self) -> bool:
+        return self.runs and self.checked and self.arguments == self.settings and "hydra" not in "".join(self.settings)
 
 
 def read(arguments: Sequence[str]) -> CommandLine:

@@ -1,16 +1,19 @@
 """What hydra composes of `conf/` and a command line: the schemas it starts from, and the check of what comes out."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, fields, is_dataclass
 from typing import get_type_hints
 
 from hydra import compose, initialize_config_dir
+from hydra._internal.callbacks import Callbacks
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import run_job
 from hydra.errors import HydraException, OverrideParseException
-from hydra.types import RunMode
+from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, open_dict
 from omegaconf.errors import (
     ConfigAttributeError,
@@ -26,6 +29,22 @@ from percep.runs.config import Config
 from percep.runs.settings import validated
 
 
+def run_composed(settings: Sequence[str], job: Callable[[DictConfig], None]) -> None:
+    """Composes what a command line asks for, and runs it as hydra's main function does, which composes it twice.
+
+    Args:
+        settings: `key=value` as hydra's grammar reads it, none of them about hydra itself.
+        job: it is given the configuration without hydra's own, which is validated there.
+
+    Raises:
+        HydraException, OmegaConfBaseException: what hydra cannot compose; and whatever `job` raises.
+    """
+    with _initialised():
+        composed = compose("config", list(settings), return_hydra_config=True)
+        context = HydraContext(GlobalHydra.instance().config_loader(), Callbacks(composed))
+        _ = run_job(job, composed, "hydra.run.dir", None, context).return_value  # raises what the job has raised
+
+
 def check(settings: Sequence[str], *, sweeps: bool) -> None:
     """Composes and validates what a command line asks for, in a sweep every run of it, before anything is run.
 
@@ -37,14 +56,20 @@ def check(settings: Sequence[str], *, sweeps: bool) -> None:
         InputError: a value out of range; in a sweep what is wrong with its first wrong run.
         HydraException, OmegaConfBaseException: what hydra cannot compose, unless in a sweep.
     """
+    with _initialised():
+        if sweeps:
+            _check_sweep(list(settings))
+        else:
+            _validated(compose("config", list(settings), return_hydra_config=True))
+
+
+@contextmanager
+def _initialised() -> Iterator[None]:
+    """Hydra knows `conf/`, and afterwards what it knew before."""
     before = HydraConfig.instance().cfg
     try:
         with initialize_config_dir(str(CONFIGURATION), job_name="percep", version_base="1.3"):
-            if sweeps:
-                _check_sweep(list(settings))
-            else:
-                composed = compose("config", list(settings), return_hydra_config=True)
-                _validated(composed)
+            yield
     finally:
         HydraConfig.instance().cfg = before
 

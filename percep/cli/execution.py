@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from percep.cli.command_line import CONFIGURATION, CommandLine
-from percep.cli.composition import check, explained
+from percep.cli.composition import check, explained, run_composed
 from percep.cli.launchers import check_launcher, job_failures, local_jobs_ended, reason
 from percep.cli.printing import is_unread, leave_unread
 from percep.errors import PercepError
@@ -29,6 +29,9 @@ def run(line: CommandLine) -> int:
     """
     try:
         check_launcher(line.arguments)
+        if line.plain:
+            run_composed(line.settings, _perform)
+            return 0
         if line.runs and line.checked:
             check(line.settings, sweeps=line.sweeps)
         with _hydra_command(line.arguments), local_jobs_ended():
@@ -48,6 +51,10 @@ def run(line: CommandLine) -> int:
 
 @hydra.main(version_base="1.3", config_path=str(CONFIGURATION), config_name="config")
 def _job(composed: DictConfig) -> None:
+    _perform(composed)
+
+
+def _perform(composed: DictConfig) -> None:
     try:
         config = validated(composed)
         from percep.cli.tasks import perform  # noqa: PLC0415  torch, and all else that takes seconds

@@ -82,11 +82,35 @@ class _DenseMultipliers(NamedTuple):
     pixels: Tensor
 
 
+class _Balls(NamedTuple):
+    """One of the floor's two sets: the k of every window's centre and its squared radius, `(B, windows)`."""
+
+    k: Tensor
+    squared_radius: Tensor
+
+
+class _Ellipsoid(NamedTuple):
+    """The mean's: weights `(B, windows)` and what they may add up to, `(B, 1)`."""
+
+    luminance: Tensor
+    contrast: Tensor
+    budget: Tensor
+
+
 class _DenseProgram:
     """A program in the graph, its images `(B, pixels)`, its maps `(B, windows)` and its local mean a dense matrix."""
 
     def __init__(self, ball: SSIMBall, linear_term: Tensor, rho: Tensor) -> None:
-        self.ball, self.sets, self.ellipsoid = ball, ball.floor_sets, ball.ellipsoid
+        self.ball = ball
+        self.sets = self.ellipsoid = None
+        if (sets := ball.floor_sets) is not None:
+            self.sets = tuple(
+                _Balls(self._map(each.k), each.radius.flatten(1) ** 2) for each in (sets.luminance, sets.contrast)
+            )
+        if (mean := ball.ellipsoid) is not None:
+            self.ellipsoid = _Ellipsoid(
+                self._map(mean.luminance), self._map(mean.contrast), mean.budget.flatten()[:, None]
+            )
         self.linear_term, self.rho = linear_term.flatten(1), rho.reshape(-1, 1)
         shape = linear_term.shape[1:]
         identity = torch.eye(shape.numel(), dtype=linear_term.dtype, device=linear_term.device)
@@ -100,14 +124,13 @@ class _DenseProgram:
         of_mean = of_variance = torch.zeros_like(self.mean_x)
         rhs = self.linear_term + 2 * multipliers.pixels * self.centre
         if (pair := paired(self.sets, multipliers.floor)) is not None:
-            sets, (of_mean, of_variance) = pair
-            mean_term = self._map(sets.luminance.k) * of_mean
-            variance_term = self._map(sets.contrast.k) * of_variance
+            (luminance, contrast), (of_mean, of_variance) = pair
+            mean_term, variance_term = luminance.k * of_mean, contrast.k * of_variance
             rhs = rhs + 2 * self.x * (variance_term @ self.average)
             rhs = rhs + 2 * ((mean_term - variance_term) * self.mean_x) @ self.average
         if self.ellipsoid is not None:
-            of_mean = of_mean + multipliers.mean * self._map(self.ellipsoid.luminance)
-            of_variance = of_variance + multipliers.mean * self._map(self.ellipsoid.contrast)
+            of_mean = of_mean + multipliers.mean * self.ellipsoid.luminance
+            of_variance = of_variance + multipliers.mean * self.ellipsoid.contrast
         matrix = 2 * self.average.mT @ ((of_mean - of_variance)[:, :, None] * self.average)
         matrix = matrix + torch.diag_embed(2 * of_variance @ self.average + self.rho + 2 * multipliers.pixels)
         maximiser: Tensor = torch.linalg.solve(matrix, rhs)
@@ -120,18 +143,17 @@ class _DenseProgram:
         variance = ((delta * delta) @ self.average.mT - mean**2).clamp_min(0)
         pixels = pixels * (4 * (delta - self.centre) ** 2) ** _EXPONENT
         if (pair := paired(self.sets, floor)) is not None:
-            sets, floor = pair
+            (luminance, contrast), floor = pair
             covariance = (delta * self.x) @ self.average.mT - mean * self.mean_x
-            squared_mean = (mean - self._map(sets.luminance.k) * self.mean_x) ** 2
-            shifted = shifted_variance(variance, covariance, self._map(sets.contrast.k), self.var_x)
+            squared_mean = (mean - luminance.k * self.mean_x) ** 2
+            shifted = shifted_variance(variance, covariance, contrast.k, self.var_x)
             floor = FloorMultipliers(
-                floor.luminance * (squared_mean / sets.luminance.radius.flatten(1) ** 2) ** _EXPONENT,
-                floor.contrast * (shifted / sets.contrast.radius.flatten(1) ** 2) ** _EXPONENT,
+                floor.luminance * (squared_mean / luminance.squared_radius) ** _EXPONENT,
+                floor.contrast * (shifted / contrast.squared_radius) ** _EXPONENT,
             )
-        if self.ellipsoid is not None:
-            squared_norm = self._map(self.ellipsoid.luminance) * mean**2 + self._map(self.ellipsoid.contrast) * variance
-            budget = self.ellipsoid.budget.flatten()[:, None]
-            of_mean = of_mean * (squared_norm.sum(1, keepdim=True) / budget) ** _EXPONENT
+        if (ellipsoid := self.ellipsoid) is not None:
+            squared_norm = ellipsoid.luminance * mean**2 + ellipsoid.contrast * variance
+            of_mean = of_mean * (squared_norm.sum(1, keepdim=True) / ellipsoid.budget) ** _EXPONENT
         return _DenseMultipliers(floor, of_mean, pixels)
 
     def _map(self, values: Tensor) -> Tensor:

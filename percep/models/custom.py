@@ -4,8 +4,6 @@ import os
 import sys
 from collections.abc import Mapping
 
-from hydra.errors import InstantiationException
-from hydra.utils import get_object, instantiate
 from torch import nn
 
 from percep.errors import InputError, one_line
@@ -21,6 +19,8 @@ def build(call: Mapping[str, object]) -> nn.Module:
     Raises:
         InputError: the network cannot be built.
     """
+    from hydra.utils import instantiate  # noqa: PLC0415  models that are not built so need no hydra
+
     target = call["_target_"]
     if call.get("_partial_"):
         raise InputError(f"network {target} is not built with _partial_: true: leave _partial_ out")
@@ -43,6 +43,8 @@ def find(path: str) -> object:
 
     Modules of the working folder are found as `python -m` finds them, whatever started this process.
     """
+    from hydra.utils import get_object  # noqa: PLC0415  as above
+
     folder = os.getcwd()
     if not {"", folder} & set(sys.path):
         sys.path.insert(0, folder)
@@ -60,5 +62,7 @@ def _alone(module: nn.Module, call: Mapping[str, object]) -> nn.Module:
 
 
 def _reason(error: BaseException) -> str:
+    from hydra.errors import InstantiationException  # noqa: PLC0415  as above
+
     cause = error.__cause__ if isinstance(error, InstantiationException) and error.__cause__ else error
     return f"{type(cause).__name__}: {one_line(cause)}"

@@ -33,7 +33,7 @@ def solve(
         solver: a name in `SOLVERS`, or an instance from `percep.solvers` with its own settings. "auto" is `ADMM`
             where windows do not overlap and `Dual` elsewhere: at a gap of 1e-3 on photographs of 32 to 224 pixels,
             ADMM was 1 to 40 times faster on tiles, and Dual 1 to 6 times on all but the smallest strided windows.
-        tol: relative gap, `(bound - objective) / |bound|`, at which an image is `solved`.
+        tol: relative gap, as in `Solution.gap`, at which an image is `solved`.
         warm_start: the solution of a program with the same shapes and kinds of level, such as the previous step of an
             attack. Images that it has no answer for start anew.
 

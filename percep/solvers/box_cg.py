@@ -21,7 +21,7 @@ def maximise(
     equations: NormalEquations,
     delta: Tensor,
     max_steps: int,
-    tolerance: float,
+    tolerance: float | Tensor,
     reduction: float = 0.0,
 ) -> Tensor:
     """The d that maximises a Lagrangian over the pixel range: conjugate gradients with an active set of pixels.
@@ -36,7 +36,7 @@ def maximise(
         equations: `M d = b` of its Lagrangian.
         delta: the first d, `(B, C, H, W)`; pixels that no window covers keep it.
         max_steps: steps after which everything is returned as it is.
-        tolerance: of the right-hand side.
+        tolerance: of the right-hand side, for all images or `(B, 1, 1, 1)`.
         reduction: of the initial value.
     """
     iterate = iterate_of(program, equations, delta)

@@ -27,6 +27,9 @@ _STALLED = 0.9999
 _RECORDED_STEPS = 8
 # Cosine with the earlier solution above which its multipliers are a better starting point than a cold start's.
 _SIMILAR = 0.75
+# Of the secant of a violation over the logarithm of the mean's multiplier: the least step it is taken over, as linear
+# solves are inexact, and the flattest slope it may have.
+_LEAST_MOVE, _LEAST_SLOPE = 1e-3, 1e-2
 
 
 @dataclass(frozen=True)
@@ -111,8 +114,9 @@ class _Iterate(Iterate):
             state.solve_linear(settings.linear_steps, 1e-3, 0.1)
             state.solve_linear(settings.certificate_steps, 0.05 * self.tol)
         else:
-            # The residual enters the objective and the bound squared, so one solve is almost always accurate enough.
-            state.solve_linear(settings.certificate_steps, 0.2 * self.tol**0.5)
+            # The residual enters the objective and the bound squared, so one solve is almost always accurate enough;
+            # with rho > 0 the constraint is then met to that accuracy only, and a gap that stalls asks for more.
+            state.solve_linear(settings.certificate_steps, 0.2 * self.tol**0.5 * state.acceleration)
             state.update(settings.eta, settings.momentum)
         state.include_in_average(self.averaging_weight)
 
@@ -167,6 +171,8 @@ class _State:
 
     Attributes:
         covered: 1 at pixels that a window covers, 0 elsewhere; there d keeps its best value.
+        last_mean: without a floor, the logarithm of the mean's multiplier before its last step and its violation there,
+            `(B, 1, 1, 1)` each; None before the first step.
         acceleration: `(B, 1, 1, 1)` in (0, 1], the applied share of `eta - 1/2` and of the momentum.
         last_step: of the logarithms of the multipliers.
     """
@@ -181,6 +187,7 @@ class _State:
         self.average = self.delta
         self.acceleration = torch.ones_like(program.rho)
         self.last_step = multipliers.map(torch.zeros_like)
+        self.last_mean: tuple[Tensor, Tensor] | None = None
 
     def select(self, images: Tensor) -> "_State":
         chosen = _State(
@@ -191,6 +198,8 @@ class _State:
         chosen.average = self.average[images]
         chosen.acceleration = self.acceleration[images]
         chosen.last_step = self.last_step.select(images)
+        if self.last_mean is not None:
+            chosen.last_mean = (self.last_mean[0][images], self.last_mean[1][images])
         return chosen
 
     def tensors(self) -> list[Tensor]:
@@ -205,7 +214,7 @@ class _State:
         other.last_step = self.last_step.map(lambda _: next(rest))
         return other
 
-    def solve_linear(self, steps: int, tolerance: float, reduction: float = 0.0) -> None:
+    def solve_linear(self, steps: int, tolerance: float | Tensor, reduction: float = 0.0) -> None:
         """Maximises the Lagrangian over the pixel range, from the current d: see `box_cg.maximise`."""
         equations = NormalEquations(self.program, self.multipliers)
         self.delta = maximise(self.program, equations, self.delta, steps, tolerance, reduction)
@@ -244,7 +253,8 @@ class _State:
     def update(self, eta: float, momentum: float) -> None:
         """One multiplicative step. The ellipsoid's single multiplier takes the exact exponent 1/2.
 
-        Without a floor and with rho = 0 that only rescales d, which is done here.
+        Without a floor and with rho = 0 that only rescales d, which is done here. With rho > 0 the exponent falls as
+        rho outweighs the multiplier, and that of the secant is taken.
         """
         exponent, repeated = 0.5 + (eta - 0.5) * self.acceleration, momentum * self.acceleration
         if launch := kernels.fused_launcher(self.delta, self.program.ball.window):
@@ -252,10 +262,23 @@ class _State:
         else:
             steps, updated = self._step(exponent, repeated)
         self.last_step, self.multipliers = steps, updated
-        if steps.floor is None and steps.mean is not None:
+        if steps.floor is None and steps.mean is not None and updated.mean is not None:
+            self.multipliers = Multipliers(None, self._secant(steps.mean, updated.mean))
             factor = torch.where((self.program.rho > 0) | (self.covered == 0), 1.0, (-steps.mean).exp())
             self.delta = self.delta * factor
             self.delta = self.delta.clamp(self.program.ball.lowest, self.program.ball.highest)
+
+    def _secant(self, step: Tensor, updated: Tensor) -> Tensor:
+        """The mean's multiplier by a secant where rho > 0, from its step with the exponent 1/2 and what that gives."""
+        violation, place = 2 * step, updated.clamp_min(_TINY).log() - step
+        if self.last_mean is not None:
+            moved, changed = place - self.last_mean[0], violation - self.last_mean[1]
+            slope = torch.where(moved.abs() > _LEAST_MOVE, changed / moved, -2.0).clamp(-2.0, -_LEAST_SLOPE)
+            farthest = (2 * moved.abs()).clamp(_LEAST_MOVE, 3)
+            secant = torch.minimum(torch.maximum(-violation / slope, -farthest), farthest)
+            updated = torch.where(self.program.rho > 0, (place + secant).exp(), updated)
+        self.last_mean = place, violation
+        return updated
 
     def _step(self, exponent: Tensor, repeated: Tensor) -> tuple[Multipliers, Multipliers]:
         """Steps of the logarithms of the multipliers, and the updated multipliers."""

@@ -16,7 +16,8 @@ class Incumbents:
     def __init__(self, program: Program) -> None:
         reference = program.ball.reference
         self._delta = torch.zeros_like(reference)
-        self._objective = program.objective(self._delta)
+        self._base = program.objective(self._delta)
+        self._objective = self._base.clone()
         self._bound = torch.full_like(self._objective, torch.inf)
         self._iterations = torch.zeros_like(self._objective, dtype=torch.int64)
         self._multipliers = Multipliers.zeros(program.ball)
@@ -55,16 +56,24 @@ class Incumbents:
         self._bound[images[tighter]] = bound[tighter]
         self._iterations[images] = iteration
         self._multipliers.update(images[tighter], multipliers.select(tighter))
-        return relative_gap(self._objective[images], self._bound[images])
+        return relative_gap(self._objective[images], self._bound[images], self._base[images])
 
     def solution(self, tol: float) -> Solution:
         """The solutions so far; an image is solved if its certified gap is at most `tol`."""
-        gap = relative_gap(self._objective, self._bound)
+        gap = relative_gap(self._objective, self._bound, self._base)
         status = tuple(Status.SOLVED if value <= tol else Status.ITERATION_LIMIT for value in gap.tolist())
         return Solution(self._delta, self._objective, self._bound, gap, status, self._iterations, self._multipliers)
 
 
-def relative_gap(objective: Tensor, bound: Tensor) -> Tensor:
-    """`(bound - objective) / |bound|`, 0 where both are 0; never negative beyond rounding."""
+def relative_gap(objective: Tensor, bound: Tensor, base: Tensor) -> Tensor:
+    """The share of what a perturbation can gain, `(bound - objective) / (bound - base)`, `(B,)`: see `Solution.gap`.
+
+    0 where the bound is reached; never negative beyond rounding.
+
+    Args:
+        objective, bound: `(B,)` float64, and likewise:
+        base: the objective of no perturbation.
+    """
     difference = bound - objective
-    return torch.where(difference == 0, 0.0, difference / bound.abs().clamp_min(torch.finfo(bound.dtype).tiny))
+    possible = (bound - base).abs().clamp_min(torch.finfo(bound.dtype).tiny)
+    return torch.where(difference == 0, 0.0, difference / possible)

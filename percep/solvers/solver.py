@@ -100,7 +100,7 @@ def _unconstrained(program: Program, best: Tensor, tol: float) -> Solution:
 
 def _without_solver(program: Program, delta: Tensor, objective: Tensor, bound: Tensor, tol: float) -> Solution:
     """A solution with multipliers of 0, after no iteration."""
-    gap = relative_gap(objective, bound)
+    gap = relative_gap(objective, bound, program.objective(torch.zeros_like(delta)))
     status = tuple(
         (Status.SOLVED if value <= tol else Status.ITERATION_LIMIT) if finite else Status.NOT_FINITE
         for value, finite in zip(gap.tolist(), program.finite.tolist(), strict=True)

@@ -222,7 +222,7 @@ def _excess(spent: Tensor, budget: Tensor) -> Tensor:
 
 def _tiled(ball: SSIMBall) -> SSIMBall:
     """The ball of tiles from the image's upper left corner: uniform windows with the second moment of the ball's."""
-    if ball.floor is not None and ball.floor.shape[1:] != (1, 1, 1):
+    if ball.floor is not None and any(level.shape[1:] != (1, 1, 1) for level in ball.floor_factors):
         raise InputError("Tiles approximates overlapping windows only where the floor is the same in all of them")
     size = max(2, round(math.sqrt(12 * ball.window.second_moment + 1)))
     floor = None if ball.floor is None else ball.floor.flatten().expand(ball.batch)

@@ -258,7 +258,7 @@ def test_descent_never_rises():
 
 
 @pytest.mark.slow("a thousand images, each measured by two other libraries")
-@pytest.mark.parametrize("size", [12, 16, 23, 32, 40])
+@pytest.mark.parametrize("size", [12, 14, 17, 20, 24])
 def test_no_certified_image_of_a_thousand_violates_its_ball(size):
     """200 random images of each size, half with a floor and half with a mean, measured by kornia and scikit-image."""
     kinds = [reference(KINDS[i % len(KINDS)], size, channels=1, seed=i) for i in range(200)]
@@ -268,8 +268,9 @@ def test_no_certified_image_of_a_thousand_violates_its_ball(size):
     for part, level in ((slice(0, 100), {"floor": 0.97}), (slice(100, 200), {"mean": 0.999})):
         result = FrankWolfe(model, steps=2, **level)(x[part], labels[part])
         assert bool(result.certified.all())
-        for reference_image, image in zip(x[part].double(), result.images.double(), strict=True):
-            maps = kornia.metrics.ssim(reference_image[None], image[None], 11, eps=0)
+        references, images = x[part].double(), result.images.double()
+        every_map = kornia.metrics.ssim(references, images, 11, eps=0)
+        for reference_image, image, maps in zip(references, images, every_map, strict=True):
             inner = structural_similarity(
                 reference_image[0].numpy(), image[0].numpy(), data_range=1, gaussian_weights=True, sigma=1.5,
                 use_sample_covariance=False, full=True,

@@ -81,11 +81,11 @@ def wrapped(model: nn.Module = MODEL, bounds: tuple[float, float] = (0, 1)) -> f
 @pytest.mark.parametrize("measure", ["mean", "floor"])
 def test_foolbox_epsilons_are_budgets(measure):
     epsilons = [0.0, 1e-4, 1e-2]
-    attack = FoolboxFrankWolfe(measure=measure)
+    attack = FoolboxFrankWolfe(measure=measure, steps=5)
     raw, clipped, success = attack(wrapped(), X, foolbox.Misclassification(LABELS), epsilons=epsilons)
     assert torch.equal(raw[0], X) and torch.equal(clipped[0], X) and success[0].tolist() == [False] * 3
     for epsilon, images, cut, flags in zip(epsilons[1:], raw[1:], clipped[1:], success[1:], strict=True):
-        native = FrankWolfe(MODEL, **{measure: 1 - epsilon})(X, LABELS)
+        native = FrankWolfe(MODEL, steps=5, **{measure: 1 - epsilon})(X, LABELS)
         same(images, native)
         torch.testing.assert_close(cut, images, rtol=0, atol=0)
         assert flags.tolist() == native.success.tolist()

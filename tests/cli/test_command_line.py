@@ -11,14 +11,17 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from omegaconf import DictConfig
 
 from percep.cli.command_line import CONFIGURATION, DEFAULT_TASK, PATHS, choices, chosen, groups, quoted, read
 from percep.cli.composition import check, explained
 from percep.cli.main import main
 from percep.errors import InputError
 from percep.runs import TASKS
+from percep.runs.config import Config
 from percep.runs.settings import validated
 
 NAMES = [
@@ -60,6 +63,24 @@ def composed(*arguments: str) -> dict:
 @pytest.mark.parametrize("key", ["data.path", "model.checkpoint", "output"])
 def test_a_path_is_taken_as_it_is(name: str, key: str) -> None:
     assert composed("data=folder", "data.path=x", f"{key}={name}")[key] == name
+
+
+def test_a_plain_run_is_composed_once_and_what_concerns_hydra_is_left_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[object] = []
+    performed: list[tuple[Config, DictConfig]] = []
+    load = ConfigLoaderImpl.load_configuration
+
+    def counted(*given: object, **named: object) -> DictConfig:
+        loaded.append(named)
+        return load(*given, **named)
+
+    monkeypatch.setattr(ConfigLoaderImpl, "load_configuration", counted)
+    monkeypatch.setattr("percep.cli.tasks.perform", lambda *given: performed.append(given))
+    assert main(["seed=5", "output=out"]) == 0
+    assert len(loaded) == len(performed) == 1
+    assert main(["seed=5", "output=out", "hydra.job.name=own"]) == 0
+    assert len(loaded) > 2 and performed[1] == performed[0]
+    assert performed[0][0].seed == 5 and "hydra" not in performed[0][1]
 
 
 @pytest.mark.slow("every example composes a configuration, which takes a tenth of a second")

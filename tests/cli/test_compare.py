@@ -26,16 +26,17 @@ def _run(*overrides: str, output: str = "out") -> pd.DataFrame:
     return pd.read_csv(f"{output}/compare.csv")
 
 
-@pytest.mark.slow("the real network, on whole photographs")
+@pytest.mark.slow("the real network, on photographs of half its side")
 def test_photographs_under_two_attacks(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["task=compare", "data.limit=2", "compare.gradients=20", "output=out"]
+    arguments += ["model.resize=128", "model.crop=112"]
     assert main([*arguments, "compare.attacks=[pgd_l2,percep]"]) == 0
     table = pd.read_csv("out/compare.csv")
     assert list(table.attack) == ["pgd_l2", "percep"] * 2
     assert set(table.status) == {"attacked"}
     assert list(table.groupby("name", sort=False).label.first()) == [243, 559]
     assert list(table.gradient_calls) == [20] * 4
-    model = models.load("efficientnet_lite0")
+    model = models.load("efficientnet_lite0", resize=128, crop=112)
     assert model.preprocessing is not None
     photograph = next(iter(data.samples(model.preprocessing)))
     image = photograph.image[None]

@@ -22,12 +22,28 @@ from tests.support.command import complaint, small_classifier
 
 pytestmark = pytest.mark.usefixtures("one_thread", "elsewhere")
 
-QUICK = ("task=explain", "study=quick", "study.block=8", "data=folder", "data.path=photos", "ball.mean=0.7")
+QUICK = (
+    "task=explain",
+    "study=quick",
+    "study.block=8",
+    "study.steps=2",
+    "study.integration=1",
+    "study.resamples=99",
+    "data=folder",
+    "data.path=photos",
+    "ball.mean=0.7",
+)
 
 
 def _run(*overrides: str, output: str = "out") -> dict[str, object]:
     assert main([*QUICK, f"output={output}", *overrides]) == 0
     return json.loads(Path(output, "summary.json").read_text())
+
+
+@pytest.fixture
+def no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the page: to draw them is half of the time."""
+    monkeypatch.setattr("percep.report.study.page.study_plots", lambda findings: [])
 
 
 @pytest.fixture
@@ -83,7 +99,7 @@ def test_a_study_of_small_photographs(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 @pytest.mark.slow("runs a study")
-@pytest.mark.usefixtures("small_model")
+@pytest.mark.usefixtures("small_model", "no_plots")
 def test_the_criterion_is_what_the_tables_say() -> None:
     summary = _run("criteria.statistic=pearson", "criteria.control=sign_flipped", "criteria.region=random")
     association, control, causal = summary["variants"][0]["criteria"]
@@ -98,9 +114,8 @@ def test_the_criterion_is_what_the_tables_say() -> None:
 
 
 @pytest.mark.slow("runs a study twice")
-@pytest.mark.usefixtures("small_model")
-def test_the_same_command_gives_the_same_study(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("percep.report.study.page.study_plots", lambda findings: [])  # half of the time
+@pytest.mark.usefixtures("small_model", "no_plots")
+def test_the_same_command_gives_the_same_study() -> None:
     first, second = _run("study.sweep=[]"), _run("study.sweep=[]", "report.vector=true", output="again")
     assert first == second
     names = [f"{name}.csv" for name in STUDY_TABLES] + ["plots.png", "panels.png"]
@@ -116,7 +131,7 @@ def test_the_same_command_gives_the_same_study(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.slow("runs a study")
-@pytest.mark.usefixtures("small_model")
+@pytest.mark.usefixtures("small_model", "no_plots")
 def test_a_targeted_study_judges_its_target() -> None:
     summary = _run("attack.target=2", "study.sweep=[]", "ball.mean=0.05")
     assert summary["photographs"]["fooled"] >= 2
@@ -180,7 +195,7 @@ def own_maps(elsewhere: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
 
 
 @pytest.mark.slow("runs a study")
-@pytest.mark.usefixtures("small_model", "own_maps")
+@pytest.mark.usefixtures("small_model", "own_maps", "no_plots")
 def test_an_attribution_of_ones_own_by_its_import_path(capsys: pytest.CaptureFixture[str]) -> None:
     command = ("study.sweep=[]", "study.attributions=[integrated_gradients,own_maps.plain_gradient]")
     _run(*command)
@@ -221,9 +236,11 @@ def test_an_attribution_that_will_not_do_is_told_before_anything_is_computed(
     assert not Path("out/parts").exists() and not Path("out/run.json").exists()
 
 
-@pytest.mark.slow("the real networks, on whole photographs")
+@pytest.mark.slow("the real networks, on photographs of half their side")
+@pytest.mark.usefixtures("no_plots")
 def test_the_quick_study_of_sample_photographs() -> None:
-    arguments = ["task=explain", "study=quick", "study.block=56", "study.steps=2", "study.integration=1"]
+    arguments = ["task=explain", "study=quick", "study.block=28", "study.steps=2", "study.integration=1"]
+    arguments += ["study.resamples=99", "model.resize=128", "model.crop=112"]
     assert main([*arguments, "study.sweep=[{model: efficientnet_lite1}]", "data.limit=2", "output=s"]) == 0
     summary = json.loads(Path("s/summary.json").read_text())
     assert summary["photographs"] == {"fooled": 2}

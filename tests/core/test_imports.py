@@ -130,3 +130,23 @@ print(len(text.getvalue()) > 1000, [name for name in (*HEAVY, "hydra", "omegacon
 
 def test_help_needs_neither_hydra_nor_torch() -> None:
     assert _output(f"HEAVY = {HEAVY!r}{HELP}") == "True []"
+
+
+BARE = """
+import sys
+class Refused:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ABSENT:
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Refused())
+import percep.attacks, percep.data, percep.models
+import benchmarks.gpu.__main__, benchmarks.gpu.parts
+import tests.kernels.test_device
+print(percep.attacks.FrankWolfe.__name__, percep.SSIMBallLayer.__name__, percep.models.Classifier.__name__)
+"""
+
+
+@pytest.mark.slow("a fresh Python imports torch, timm and hypothesis")
+def test_a_machine_with_little_more_than_torch_imports_attacks_models_and_the_gpu_run() -> None:
+    absent = ("kornia", "captum", "hydra", "omegaconf", "foolbox", "efficientnet_lite_pytorch", "webdataset", "art")
+    assert _output(f"ABSENT = {absent!r}{BARE}").split() == ["FrankWolfe", "SSIMBallLayer", "Classifier"]

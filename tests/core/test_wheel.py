@@ -123,10 +123,13 @@ def test_completion_in_bash(environment: Path) -> None:
 
 @pytest.mark.slow("the real network, in a Python that has imported nothing yet")
 def test_the_command_attacks_a_photograph(environment: Path) -> None:
-    """By torch: to compile every kernel for an installed package takes half a minute, and `test_the_api` does one."""
+    """A small one, by torch: to compile every kernel for an installed package takes half a minute, and `test_the_api`
+    does one.
+    """
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     Image.fromarray(pixels).resize((256, 256), Image.Resampling.BICUBIC).save(environment / "photo.png")
     overrides = ("data=image", "data.path=photo.png", "ball.mean=0.99", "attack.steps=3", "output=out")
+    overrides += ("model.resize=96", "model.crop=96")
     _run(environment / "env/bin/percep", *overrides, cwd=environment, PERCEP_KERNELS="torch")
     (row,) = csv.DictReader((environment / "out/results.csv").open())
     assert (row["status"], row["certified"]) == ("adversarial", "True")

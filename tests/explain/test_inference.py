@@ -113,6 +113,7 @@ def test_zeros_and_ties_are_ranked_by_pratt_with_all_sign_patterns():
     assert test.p_value == pytest.approx(expected) and test.zeros == 2
 
 
+@pytest.mark.slow("hundreds of random samples are tested")
 def test_paired_tests_keep_their_rate_under_no_difference():
     random = np.random.default_rng(0)
     tests = paired_tests({str(k): (random.normal(size=20), random.normal(size=20)) for k in range(400)})
@@ -121,6 +122,7 @@ def test_paired_tests_keep_their_rate_under_no_difference():
     assert sum(test.adjusted <= 0.05 for test in tests.values()) <= 1
 
 
+@pytest.mark.slow("hundreds of random samples are tested")
 def test_an_exchange_of_centred_maps_keeps_its_rate_and_finds_what_is_an_images_own():
     rows = torch.arange(16) - 7.5
     centre = 2 * torch.exp(-(rows[:, None] ** 2 + rows**2) / 30)

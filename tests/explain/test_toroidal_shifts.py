@@ -81,6 +81,7 @@ def test_undefined_images_stay_undefined(shifts):
         assert np.isnan(per_image).tolist() == [False, True, False]
 
 
+@pytest.mark.slow("a thousand random maps are tested")
 @pytest.mark.parametrize("shifts", [pearson_shifts, spearman_shifts, partial(iou_shifts, share=0.2)])
 @pytest.mark.parametrize("deviation", [1.5, 3.0])
 def test_unrelated_smooth_maps_are_rejected_at_the_nominal_rate(shifts, deviation):
@@ -99,6 +100,7 @@ def test_the_p_value_of_a_correlation_over_pixels_is_not_nominal():
     assert np.mean(np.array(p_values) <= 0.05) > 0.4
 
 
+@pytest.mark.slow("a thousand random maps are tested")
 def test_maps_that_are_not_periodic_are_rejected_little_more_often():
     first, second = (smooth_fields(1000, 28, 1.5, seed, periodic=False) for seed in (0, 1))
     rejected = (shift_test(spearman_shifts(first, second), seed=0, draws=9).p_values <= 0.05).mean()
@@ -117,6 +119,7 @@ def test_a_planted_association_is_found_and_its_sign_kept():
     assert shift_test(spearman_shifts(first, -second), seed=0, alternative="less").p_value == pytest.approx(1e-4)
 
 
+@pytest.mark.slow("a thousand random maps are tested")
 def test_a_planted_confound_is_rejected_at_the_nominal_rate_once_it_is_taken_out():
     confound = smooth_fields(1000, 28, 1.5, 0)
     first, second = (confound + smooth_fields(1000, 28, 1.5, seed) for seed in (1, 2))

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from benchmarks.device import STRIDED
+from benchmarks.operations import STRIDED
 from percep import Window, kernels
 from percep.kernels.cpu import launch as cpu
 from tests.core.test_layout import ROOT

@@ -4,15 +4,17 @@ import itertools
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from importlib import import_module
+from unittest import mock
 
 import hypothesis.strategies as st
 import pytest
 import torch
-from hypothesis import Phase, given, settings
+from hypothesis import Phase, example, given, settings
+from hypothesis.strategies import SearchStrategy
 from torch import Tensor
 
+from benchmarks.gpu.interpreter import interpreted
 from benchmarks.traffic import product_bytes
 from percep import InputError, Program, SSIMBall, Window, kernels
 from percep.ball.batch import per_image
@@ -23,17 +25,24 @@ from percep.solvers import Dual, box_cg, dual
 from percep.solvers.lagrangian import NormalEquations, feasible_multipliers
 from tests.support.references import LEVELS, photograph, random_like
 
-WINDOWS = st.builds(
-    lambda gaussian, size, stride, padding: (
-        Window.gaussian(size, size / 6, min(stride, size), padding)
-        if gaussian
-        else Window.uniform(size, min(stride, size), padding)
-    ),
-    st.booleans(),
-    st.integers(1, 31),
-    st.integers(1, 31),
-    st.sampled_from(["reflect", "valid"]),
-)
+
+def windows_up_to(size: int) -> SearchStrategy[Window]:
+    """Windows of up to so many taps."""
+    return st.builds(
+        lambda gaussian, size, stride, padding: (
+            Window.gaussian(size, size / 6, min(stride, size), padding)
+            if gaussian
+            else Window.uniform(size, min(stride, size), padding)
+        ),
+        st.booleans(),
+        st.integers(1, size),
+        st.integers(1, size),
+        st.sampled_from(["reflect", "valid"]),
+    )
+
+
+# Triton's interpreter takes as long for a tap as for a block.
+WINDOWS = windows_up_to(12)
 DTYPES = st.sampled_from([torch.float32, torch.float64])
 PLANES = st.sampled_from([(2, 1), (1, 2)])
 # The interpreter is slow; to shrink an example would take minutes.
@@ -43,15 +52,11 @@ MOAT = 300
 
 
 @pytest.fixture(autouse=True)
-def interpreted(monkeypatch, one_thread):
-    """Tensors on a CPU go to the kernels; `tests/conftest.py` has Triton interpret them.
-
-    Without `debug`, the interpreter works out whether integers overflow and throws the answer away: most of its time.
-    """
-    monkeypatch.setenv(kernels.CHOICE, "triton")
+def kernels_are_interpreted(one_thread):
+    """`tests/conftest.py` asks for Triton's interpreter."""
     assert os.environ["TRITON_INTERPRET"] == "1"
-    builder = import_module("triton.runtime.interpreter").interpreter_builder
-    monkeypatch.setattr(builder, "options", replace(builder.options, sanitize_overflow=builder.options.debug))
+    with interpreted():
+        yield
 
 
 def poisoned(shape: tuple[int, ...], dtype: torch.dtype, seed: int) -> Tensor:
@@ -78,8 +83,9 @@ def by_torch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow("Triton's interpreter, over random shapes and windows")
 @SLOW
-@given(WINDOWS, st.integers(1, 64), st.integers(1, 100), PLANES, DTYPES, st.integers(0, 2**31))
-def test_means_adjoints_and_products_are_those_of_torch(window, height, width, planes, dtype, seed):
+@example(Window.gaussian(31, 5.0), 8, 4, (1, 1), torch.float32, 0, False)
+@given(WINDOWS, st.integers(1, 64), st.integers(1, 100), PLANES, DTYPES, st.integers(0, 2**31), st.booleans())
+def test_means_adjoints_and_products_are_those_of_torch(window, height, width, planes, dtype, seed, tap_by_tap):
     height, width = height + window.size - 1, width + window.size - 1
     rows, columns = window.grid(height, width)
     values = poisoned((*planes, height, width), dtype, seed)
@@ -87,18 +93,18 @@ def test_means_adjoints_and_products_are_those_of_torch(window, height, width, p
     diagonal = poisoned((*planes, height, width), dtype, seed + 2)
     result = poisoned((*planes, height, width), dtype, seed + 3)
     launch = kernels.launcher_for(values, window)
-    mean = launch.mean(values, window, window.taps)
-    spread = launch.adjoint(maps, window, window.taps, height, width)
-    product, curvature = launch.product(values, diagonal, maps, window, torch.ones(len(values), dtype=torch.bool))
-    active = torch.ones(len(values), dtype=torch.int32)
-    again = launch._product(SystemArguments(values, diagonal, maps), active, result, window)
-    assert torch.equal(product, result) and torch.equal(curvature, again) and bool(moat(result).isnan().all())
+    with mock.patch.object(launch, "TAP_BY_TAP", tap_by_tap):
+        mean = launch.mean(values, window, window.taps)
+        spread = launch.adjoint(maps, window, window.taps, height, width)
+        active = torch.ones(len(values), dtype=torch.int32)
+        curvature = launch._product(SystemArguments(values, diagonal, maps), active, result, window)
+    assert bool(moat(result).isnan().all())
     with pytest.MonkeyPatch.context() as patch:
         by_torch(patch)
         expected = diagonal * values + window.adjoint(maps * window.mean(values), height, width)
         close(mean, window.mean(values))
         close(spread, window.adjoint(maps, height, width))
-    close(product, expected)
+    close(result, expected)
     scale = float(per_image((values * expected).abs()).max())
     close(curvature / scale, per_image(values * expected) / scale)
 
@@ -110,26 +116,33 @@ MANY_TILES = pytest.mark.slow("Triton interprets the tiles one after the other")
 @pytest.mark.parametrize(
     ("window", "height", "width"),
     [
-        *((window, *sides) for window in SMALLER for sides in ((7, 6), (65, 40), (20, 129))),
-        *(pytest.param(window, 131, 250, marks=MANY_TILES) for window in SMALLER),
+        *((window, 7, 6) for window in SMALLER),
+        *(
+            pytest.param(window, *sides, marks=MANY_TILES)
+            for window in SMALLER
+            for sides in ((65, 40), (20, 129), (131, 250))
+        ),
         # Three tiles along either axis, of which the second meets no border.
         *(pytest.param(Window.gaussian(31, 5.0), *sides, marks=MANY_TILES) for sides in ((7, 6), (131, 31), (31, 250))),
     ],
 )
-def test_every_tile_is_met(window, height, width):
+@pytest.mark.parametrize("tap_by_tap", [False, True])
+def test_every_tile_is_met(monkeypatch, window, height, width, tap_by_tap):
+    monkeypatch.setattr(import_module("percep.kernels.gpu.launch"), "TAP_BY_TAP", tap_by_tap)
     height, width = max(height, window.size), max(width, window.size)
     values = poisoned((1, 1, height, width), torch.float32, 1)
-    actual = window.mean(values), window.adjoint(window.mean(values), height, width)
+    mean = window.mean(values)
+    adjoint = window.adjoint(mean, height, width)
     with pytest.MonkeyPatch.context() as patch:
         by_torch(patch)
-        close(actual[0], window.mean(values))
-        close(actual[1], window.adjoint(window.mean(values), height, width))
+        close(mean, window.mean(values))
+        close(adjoint, window.adjoint(window.mean(values), height, width))
 
 
 @pytest.mark.slow("Triton's interpreter, for every plane")
 def test_strided_and_expanded_tensors_are_read_as_they_are(monkeypatch):
-    window = Window.gaussian()
-    values = torch.randn(3, 30, 2, 41).permute(0, 2, 3, 1)  # (3, 2, 41, 30)
+    window = Window.gaussian(5)
+    values = torch.randn(2, 30, 2, 41).permute(0, 2, 3, 1)  # (2, 2, 41, 30)
     inner = torch.randn(1, 1, 41, 30)
     assert not values.is_contiguous()
     mean, spread = window.mean(values), window.adjoint(values, 41, 30)
@@ -143,7 +156,7 @@ def test_strided_and_expanded_tensors_are_read_as_they_are(monkeypatch):
 
 @pytest.mark.slow("Triton's interpreter, for three images together and alone")
 def test_images_that_are_not_active_are_neither_read_nor_written():
-    window = Window.gaussian()
+    window = Window.gaussian(5)
     values = poisoned((3, 1, 20, 25), torch.float32, 1)
     others = [values[i : i + 1].clone() for i in range(3)]
     values[1] = torch.nan
@@ -170,7 +183,7 @@ def test_empty_batches_are_empty():
 
 @pytest.mark.slow("Triton's interpreter, for programs together and alone")
 def test_sums_do_not_depend_on_how_many_programs_there_are(monkeypatch):
-    window = Window.gaussian()
+    window = Window.gaussian(3)
     values = poisoned((2, 1, 70, 150), torch.float32, 3)
     launch = kernels.launcher_for(values, window)
     few = launch.product(values, values, values, window)
@@ -181,10 +194,8 @@ def test_sums_do_not_depend_on_how_many_programs_there_are(monkeypatch):
 
 @pytest.mark.slow("Triton's interpreter, over random levels and windows")
 @SLOW
-@given(
-    WINDOWS.filter(lambda window: window.size <= 12), st.sampled_from([*LEVELS, "map"]), DTYPES, st.integers(0, 2**31)
-)
-def test_updates_are_those_of_torch(window, level, dtype, seed):
+@given(WINDOWS, st.sampled_from([*LEVELS, "map"]), DTYPES, st.integers(0, 2**31), st.booleans())
+def test_updates_are_those_of_torch(window, level, dtype, seed, tap_by_tap):
     x = torch.cat([photograph(seed % 5, 17), 0.5 * photograph(seed % 5 + 1, 17)]).to(dtype)[:, :1, :, :16]
     levels = LEVELS.get(level) or {"floor": torch.linspace(0.9, 0.97, x[0, 0].numel()).reshape(1, 1, 17, 16)}
     if level == "map" and window.grid(17, 16) != (17, 16):
@@ -194,7 +205,9 @@ def test_updates_are_those_of_torch(window, level, dtype, seed):
     state.acceleration = torch.tensor([1.0, 0.25], dtype=dtype).reshape(-1, 1, 1, 1)
     state.last_step = state.last_step.map(lambda v: 0.1 * random_like(v.clone(), seed + 2).to(dtype))
     exponent, repeated = 0.5 + 0.3 * state.acceleration, 0.8 * state.acceleration
-    fused = state._fused_step(import_module("percep.kernels.gpu.launch"), exponent, repeated)
+    launch = import_module("percep.kernels.gpu.launch")
+    with mock.patch.object(launch, "TAP_BY_TAP", tap_by_tap):
+        fused = state._fused_step(launch, exponent, repeated)
     with pytest.MonkeyPatch.context() as patch:
         by_torch(patch)
         defined = state._step(exponent, repeated)
@@ -216,7 +229,7 @@ def test_updates_are_those_of_torch(window, level, dtype, seed):
 @pytest.mark.slow("Triton's interpreter, for every product of an iteration")
 def test_an_iteration_through_the_kernels_is_that_of_torch(monkeypatch):
     x = photograph(3, 14)[:, :1]
-    program = Program(SSIMBall(x, floor=0.95), random_like(x, 1))
+    program = Program(SSIMBall(x, floor=0.95, window=Window.gaussian(5, 1.0)), random_like(x, 1))
     fused = dual._State(program, feasible_multipliers(program), torch.zeros_like(x))
     defined = fused.replaced(fused.tensors())
     dual._iterated(Dual(), 3, fused, 0.5)
@@ -363,7 +376,7 @@ def test_steps_without_questions_to_the_device_are_the_same_steps(monkeypatch):
 @pytest.mark.slow("Triton's interpreter, for every product")
 def test_the_system_s_product_and_its_inner_product_go_together():
     x = photograph(2, 20).float()[:, :1]
-    program = Program(SSIMBall(x, floor=0.9, mean=0.99), random_like(x, 1))
+    program = Program(SSIMBall(x, floor=0.9, mean=0.99, window=Window.gaussian(5, 1.0)), random_like(x, 1))
     equations = NormalEquations(program, feasible_multipliers(program))
     values = random_like(x, 2)
     product, curvature = equations.curved(values)

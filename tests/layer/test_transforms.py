@@ -50,6 +50,7 @@ def test_grad_and_vjp_are_those_of_autograd_in_every_input() -> None:
             torch.testing.assert_close(mine, wanted, msg=name)
 
 
+@pytest.mark.slow("a gradient for every pixel")
 def test_jacrev_is_the_jacobian_row_by_row() -> None:
     jacobian = torch.func.jacrev(of_linear)(G)
     assert jacobian.shape == (*X.shape, *X.shape)
@@ -60,6 +61,7 @@ def test_jacrev_is_the_jacobian_row_by_row() -> None:
         torch.testing.assert_close(jacobian[place], row)
 
 
+@pytest.mark.slow("each sample is solved to 1e-8 by itself too")
 @pytest.mark.parametrize("mapped", [0, 1])
 def test_vmap_is_the_loop_over_the_mapped_dimension(mapped: int) -> None:
     linears = torch.stack([G, -G, 2 * G], mapped)
@@ -67,6 +69,7 @@ def test_vmap_is_the_loop_over_the_mapped_dimension(mapped: int) -> None:
     torch.testing.assert_close(found, torch.stack([of_linear(linear) for linear in linears.unbind(mapped)]))
 
 
+@pytest.mark.slow("each sample is solved to 1e-8 by itself too")
 def test_vmap_over_levels_that_are_numbers() -> None:
     floors, rhos = torch.tensor([0.8, 0.9, 0.95]).double(), torch.tensor([1.0, 2.0, 3.0]).double()
     found = torch.vmap(lambda floor, rho: layer()(X, G, floor=floor, proximal=rho))(floors, rhos)
@@ -185,6 +188,7 @@ def test_an_empty_batch_goes_forward_and_back(mode: Mode, levels: dict[str, floa
     assert layer(mode=mode).solve(x.detach(), g.detach()).status == ()
 
 
+@pytest.mark.slow("whole solves to 1e-8")
 def test_inference_mode_and_tensors_made_under_it() -> None:
     with torch.inference_mode():
         inside = layer()(X, G)

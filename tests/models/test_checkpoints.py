@@ -195,6 +195,7 @@ def _scattered(state: dict[str, Tensor]) -> dict[str, Tensor]:
     )
 
 
+@pytest.mark.slow("large networks are built")
 @pytest.mark.parametrize(("name", "heads"), [("inception_v3", "AuxLogits."), ("googlenet", "aux")])
 def test_networks_that_transform_their_input(
     name: str, heads: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -215,6 +216,7 @@ def _dated(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {key: value for key, value in state.items() if "num_batches_tracked" not in key}
 
 
+@pytest.mark.slow("large networks are built")
 def test_names_of_densenets_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     state = _scattered(RECIPES["torchvision"]("densenet121").build(False).state_dict())
     dated = _dated({re.sub(r"(denselayer\d+\.(?:norm|conv))([12]\.)", r"\1.\2", key): state[key] for key in state})
@@ -245,6 +247,7 @@ def test_a_network_that_asks_for_its_version(ending: str, tmp_path: Path) -> Non
     assert _same(ours.network, {key.removeprefix("module."): value for key, value in state.items()})
 
 
+@pytest.mark.slow("large networks are built")
 @pytest.mark.parametrize("name", ["vit_h_14", "vit_b_16", "maxvit_t", "swin_v2_t", "inception_v3", "wide_resnet50_2"])
 def test_a_blank_network_is_what_the_weights_imply(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """vit_h_14's are of images of 518 pixels, and its builder's default is 224."""

@@ -72,7 +72,8 @@ def test_projections_are_the_nearest_points_and_supports_their_limits(level):
 @pytest.mark.parametrize("level", LEVELS)
 def test_the_bound_holds_for_any_dual_copies(level, rho):
     program, exact = task("gaussian", level, rho), oracle("gaussian", level, rho)
-    shape = (*program.ball.map_shape[:2], 11, 11, *program.ball.map_shape[2:])
+    side = program.ball.window.size
+    shape = (*program.ball.map_shape[:2], side, side, *program.ball.map_shape[2:])
     for seed, size in enumerate((0.0, 1e-2, 1.0)):
         duals = [size * random_like(torch.ones(shape, dtype=torch.float64), seed) for _ in blocks_of(program.ball)]
         bound, _ = copies_bound(program, duals)

@@ -15,12 +15,18 @@ from tests.support.references import KINDS, LEVELS
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 ITERATIVE = {name: solver() for name, solver in SOLVERS.items() if issubclass(solver, IterativeSolver)}
+# Of images so small a certificate takes as long as several iterations; Dual's certificates also set its step sizes.
+RARELY_CERTIFIED = {
+    name: solver if name == "dual" else replace(solver, check_every=60) for name, solver in ITERATIVE.items()
+}
 ASKED = {torch.float64: 1e-4, torch.float32: 1e-3}
 # A small window, a stride, channels, an oblong image and reflection, with a floor of its own for every window.
 MAPS = [("oblong", "map"), ("strided", "map")]
+# The conic solver takes seconds for the default window.
+DEFAULT = [("default", "both")]
 CASES = [
     (name, window, level, rho)
-    for (window, level), rho, name in product([*product(WINDOWS, LEVELS), *MAPS], (0.0, 1.0), ITERATIVE)
+    for (window, level), rho, name in product([*product(WINDOWS, LEVELS), *MAPS, *DEFAULT], (0.0, 1.0), ITERATIVE)
     if rho > 0 or name != "projected_gradient"
 ]
 # The gap that 300 iterations reach where they do not reach the one asked for: crowded floors, and for Dual the black
@@ -39,7 +45,7 @@ SHORT = {
 @pytest.mark.parametrize("dtype", ASKED)
 @pytest.mark.parametrize(("name", "window", "level", "rho"), CASES)
 def test_agrees_with_the_conic_solver(name, window, level, rho, dtype):
-    program, exact, solver = task(window, level, rho), oracle(window, level, rho), ITERATIVE[name]
+    program, exact, solver = task(window, level, rho), oracle(window, level, rho), RARELY_CERTIFIED[name]
     if dtype == torch.float32:
         program = in_single(program)
     asked = tol = ASKED[dtype]
@@ -54,7 +60,8 @@ def test_agrees_with_the_conic_solver(name, window, level, rho, dtype):
     slack = ROUNDING * exact.objective.abs()
     assert bool((answer.bound >= exact.objective - slack).all())
     assert bool((answer.objective <= exact.bound + slack).all())
-    torch.testing.assert_close(answer.objective, exact.objective, rtol=tol, atol=0)
+    gain = exact.bound - program.objective(torch.zeros_like(answer.delta))
+    assert bool(((answer.objective - exact.objective).abs() <= tol * gain).all())
 
 
 @pytest.mark.parametrize("iterations", [1, 30])

@@ -13,6 +13,7 @@ from percep.solvers.lagrangian import NormalEquations, dual_bound, feasible_mult
 from tests.support.references import KINDS, LEVELS, photograph, random_like, reference
 
 SEEDS = st.integers(0, 2**31)
+TILED = Window.uniform(4, stride=4, padding="valid")
 
 
 def program(kind: str, seed: int, rho: float, ball: dict, size: int = 24, dtype=torch.float64, channels=1) -> Program:
@@ -28,14 +29,16 @@ def program(kind: str, seed: int, rho: float, ball: dict, size: int = 24, dtype=
 @pytest.mark.parametrize("rho", [0.0, 1.0])
 @pytest.mark.parametrize("level", LEVELS)
 def test_dual_agrees_with_the_conic_solver_on_random_programs(level, rho):
+    ball = LEVELS[level] | {"window": Window.gaussian(7, 1.0)}
     for seed, kind in enumerate(KINDS):
-        task = program(kind, seed, rho, LEVELS[level], size=16)
+        task = program(kind, seed, rho, ball, size=12)
         exact = solve(task, Oracle(), tol=1e-4)
         answer = solve(task, Dual(), tol=1e-3)
         best, bound = float(exact.objective), float(answer.bound)
+        gain = best - float(task.objective(torch.zeros_like(answer.delta)))
         assert exact.status == (Status.SOLVED,), f"{kind} {seed}: oracle gap {float(exact.gap):.1e}"
         assert answer.status == (Status.SOLVED,) and float(answer.gap) < 2e-3
-        assert float(answer.objective) == pytest.approx(best, rel=1e-3)
+        assert float(answer.objective) == pytest.approx(best, abs=1e-3 * gain)
         assert bound >= best - 1e-9 * abs(best)
         assert bool(task.ball.contains(task.ball.reference + answer.delta))
 
@@ -55,7 +58,8 @@ def test_dual_agrees_with_the_conic_solver_for_other_windows(window, level, rho)
     task = program("photograph", 1, rho, {**LEVELS[level], "window": window}, channels=3, size=18)
     exact, answer = solve(task, Oracle(), tol=1e-4), solve(task, Dual(), tol=1e-3)
     assert answer.status == (Status.SOLVED,)
-    assert float(answer.objective) == pytest.approx(float(exact.objective), rel=1e-3)
+    gain = float(exact.objective - task.objective(torch.zeros_like(answer.delta)))
+    assert float(answer.objective) == pytest.approx(float(exact.objective), abs=1e-3 * gain)
     assert float(answer.bound) >= float(exact.objective) - 1e-9 * abs(float(exact.objective))
 
 
@@ -70,6 +74,7 @@ def test_tiles_are_exact_away_from_the_pixel_range(level, rho):
     assert float(answer.objective) == pytest.approx(float(exact.objective), rel=1e-6)
 
 
+@pytest.mark.slow("every program is solved by a conic solver too")
 @pytest.mark.parametrize("rho", [0.0, 1.0])
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("kind", ["photograph", "black", "saturated"])
@@ -95,11 +100,11 @@ def test_gaussian_tiles_are_exact_at_the_pixel_range():
 def test_tiles_find_multipliers_that_only_the_pixel_range_makes_scarce(levels):
     """Clipping can take a tile out of its floor that would be inside it without the range."""
     seeds = torch.Generator().manual_seed(0)
-    x = (torch.rand(100, 1, 16, 16, generator=seeds, dtype=torch.float64) * 1.6 - 0.3).clamp(0, 1)
+    x = (torch.rand(100, 1, 8, 8, generator=seeds, dtype=torch.float64) * 1.6 - 0.3).clamp(0, 1)
     tiles = torch.rand(100, 1, 2, 2, generator=seeds, dtype=torch.float64)
     noise = torch.randn(x.shape, generator=seeds, dtype=torch.float64)
-    pull = (x * noise[:, :, :1, :1].sign() + 0.1 * noise) * F.interpolate(10 ** (-3 * tiles), scale_factor=8)
-    ball = SSIMBall(x, window=Window.uniform(8, stride=8, padding="valid"), **levels)
+    pull = (x * noise[:, :, :1, :1].sign() + 0.1 * noise) * F.interpolate(10 ** (-3 * tiles), scale_factor=4)
+    ball = SSIMBall(x, window=TILED, **levels)
     answer = solve(Program(ball, pull), Tiles(), tol=1e-6)
     assert float(answer.gap.max()) <= 1e-6
 
@@ -229,6 +234,7 @@ def test_images_of_a_batch_do_not_meet():
         torch.testing.assert_close(alone.delta[0], together.delta[i], rtol=0, atol=1e-9)
 
 
+@pytest.mark.slow("whole solves")
 def test_a_bad_image_gets_a_status_and_the_others_their_answer():
     x = torch.cat([photograph(3, 16)] * 4)
     linear = random_like(x, 1)
@@ -262,7 +268,7 @@ def test_projection_of_a_feasible_point_is_that_point():
 
 
 def test_a_warm_start_with_the_answer_certifies_at_the_first_check():
-    task = program("flat", 1, 0.0, LEVELS["floor"])
+    task = program("flat", 1, 0.0, LEVELS["floor"], size=16)
     cold = solve(task, tol=2e-3)
     warm = solve(Program(task.ball, 3 * task.linear), tol=2e-3, warm_start=cold)
     assert int(cold.iterations) > int(warm.iterations)
@@ -287,14 +293,12 @@ def test_bad_programs_are_refused():
         solve(Program(SSIMBall(large, floor=0.9), large + 1), Oracle())
 
 
-TILED = Window.uniform(4, stride=4, padding="valid")
-
-
 def tiled(rho: float = 1.0) -> Program:
     x = torch.cat([photograph(i, 8, channels=1) for i in (3, 4, 5)])
     return Program(SSIMBall(x, floor=0.9, mean=0.95, window=TILED), random_like(x, 1), rho)
 
 
+@pytest.mark.slow("whole solves")
 @pytest.mark.parametrize("solver", [solver() for solver in SOLVERS.values()], ids=SOLVERS)
 def test_a_solvers_own_verb_is_percep_solve(solver):
     """Terms of any size, an image that is not finite, one that nothing pulls: the others are answered as ever."""

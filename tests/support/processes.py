@@ -14,6 +14,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from hydra.core.plugins import Plugins
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 import percep
 from percep.cli.main import main
@@ -44,6 +45,16 @@ def start(world: int, *arguments: str, before: Callable[[int], None] | None = No
     for process in processes:
         process.start()
     return processes
+
+
+def torchrun(world: int, *arguments: str, restarts: int, before: Callable[[int], None]) -> int | None:
+    """The exit code of the command under the agent that `torchrun --standalone` starts, which forks its processes;
+    `before` is called in each with its rank.
+    """
+    _import_all()
+    agent = FORK.Process(target=_agent, args=(world, restarts, arguments, before))
+    agent.start()
+    return finish([agent])[0]
 
 
 def finish(processes: list[BaseProcess]) -> list[int | None]:
@@ -128,6 +139,17 @@ def _free_port() -> int:
     held.bind(("127.0.0.1", 0))
     _HELD.append(held)
     return held.getsockname()[1]
+
+
+def _agent(world: int, restarts: int, arguments: tuple[str, ...], before: Callable[[int], None]) -> None:
+    def entry() -> None:
+        before(int(os.environ["RANK"]))
+        if code := main(arguments):
+            raise SystemExit(code)
+
+    rendezvous = {"rdzv_backend": "c10d", "rdzv_endpoint": "localhost:0"}
+    launched = LaunchConfig(1, 1, world, run_id=uuid4().hex, **rendezvous, max_restarts=restarts, start_method="fork")
+    elastic_launch(launched, entry)()
 
 
 def _child(rank: int, world: int, port: int, arguments: tuple[str, ...], before: Callable[[int], None] | None) -> None:

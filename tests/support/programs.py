@@ -11,7 +11,8 @@ from tests.support.references import KINDS, LEVELS, random_like, reference
 
 # Channels, height and width of the references, and the window.
 SHAPES = {
-    "gaussian": ((1, 12, 12), Window.gaussian()),
+    "default": ((1, 12, 12), Window.gaussian()),
+    "gaussian": ((1, 10, 10), Window.gaussian(7, 1.0)),
     "strided": ((1, 16, 16), Window.uniform(8, stride=4, padding="valid")),
     "tiles": ((1, 18, 18), Window.uniform(6, stride=6, padding="valid")),
     "oblong": ((3, 10, 13), Window.gaussian(4, stride=3)),

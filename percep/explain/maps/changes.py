@@ -56,8 +56,7 @@ def multiplier_maps(ball: SSIMBall, multipliers: Multipliers, delta: Tensor) -> 
     total = torch.zeros(ball.map_shape, dtype=torch.float64, device=delta.device)
     if ball.floor is not None and multipliers.floor is not None:
         denominators = ball.double.view.denominators(ball.reference.double() + delta.double())
-        shares = (ball.luminance_share, 1 - ball.luminance_share)
-        for multiplier, denominator, share in zip(multipliers.floor, denominators, shares, strict=True):
+        for multiplier, denominator, share in zip(multipliers.floor, denominators, ball.floor_shares, strict=True):
             # |stat(d - k x)|^2 - radius^2 is (|stat d|^2 - e denominator) / (1 - e) with 1 / (1 - e) = 1 + k, and e
             # falls by share t^share / t per unit of t, 1 - e being t^share.
             total += multiplier.double() * denominator * share / ball.floor.double()

@@ -23,6 +23,8 @@ from percep.kernels.gpu.tiling import Sizes, Tiling, constants, of_moments, of_p
 _PROGRAMS = 4
 WARPS = 16
 _TINY = 1e-30
+# Whether passes take a tap at a time, instead of computing the weight of every element: `benchmarks.gpu` measures both.
+TAP_BY_TAP = False
 
 
 def mean(values: Tensor, window: Geometry, taps: tuple[float, ...]) -> Tensor:
@@ -115,7 +117,7 @@ class _Work:
         self.programs = (programs,)
         self.scratch = images.new_empty(programs * blocks * tiling.block[0] * tiling.block[1])
         self.sizes = Sizes(planes, *sides(images), *window.grid(*sides(images)), across, tiles, programs)
-        self.constants = constants(window, tiling)
+        self.constants = constants(window, tiling, tap_by_tap=TAP_BY_TAP)
 
     def sums(self, images: Tensor) -> Tensor:
         """Zeros for the sum of every tile of an image, `(B, C * tiles)`."""

@@ -48,6 +48,7 @@ class Constants(NamedTuple):
         BEFORE: pixels that are mirrored before a line.
         SIZE: how many taps there are.
         MIRRORED: whether the padding is "reflect".
+        TAP_BY_TAP: whether passes take a tap at a time, instead of computing the weight of every element.
     """
 
     TILE_ROWS: int
@@ -60,15 +61,15 @@ class Constants(NamedTuple):
     BEFORE: int
     SIZE: int
     MIRRORED: bool
+    TAP_BY_TAP: bool
 
 
-def constants(window: Geometry, tiling: Tiling) -> Constants:
+def constants(window: Geometry, tiling: Tiling, *, tap_by_tap: bool) -> Constants:
     """Those of a window on images that are cut so."""
     seen = pixels_seen(window), windows_seen(window)
     before, _ = window.margins
-    return Constants(
-        *tiling.tile, *tiling.block, *seen, window.stride, before, window.size, window.padding == "reflect"
-    )
+    mirrored = window.padding == "reflect"
+    return Constants(*tiling.tile, *tiling.block, *seen, window.stride, before, window.size, mirrored, tap_by_tap)
 
 
 def pixels_seen(window: Geometry) -> int:

@@ -3,7 +3,9 @@
 A one-dimensional pass of a window is a banded matrix, mirrored borders included: the weight of pixel p in window i is
 `taps[p - s]` plus that of its mirror images, `taps[-p - s]` and `taps[2 (n - 1) - p - s]`, where the window starts at
 `s = STRIDE i - BEFORE`. `_pass` multiplies by it or by its transpose, so that borders, strides and even sizes are no
-cases of their own. Two passes make a local mean or an adjoint, four the system's product.
+cases of their own. Two passes make a local mean or an adjoint, four the system's product. With `TAP_BY_TAP` a pass
+looks mirrored pixels up where they are mirrored from, so that every element of a block has the same weight, and border
+tiles of an adjoint take up to two further sums.
 
 Between passes a block goes through a scratch of `ROWS x COLUMNS` values that belongs to the program: Triton does not
 let a program address its shared memory. A scratch is rewritten for every tile of a program and stays in the caches. The
@@ -56,19 +58,82 @@ def _meets(window, pixel, C: tl.constexpr):
 
 
 @triton.jit
+def _seen_pixel(window, shift, pixels, C: tl.constexpr):
+    """The pixel under a tap of windows, where it lies beyond a border its mirror image."""
+    pixel = window * C.STRIDE - C.BEFORE + shift
+    if C.MIRRORED:
+        pixel = tl.abs(pixel)
+        pixel = tl.where(pixel < pixels, pixel, 2 * (pixels - 1) - pixel)
+    return pixel
+
+
+@triton.jit
+def _line(pointer, place, seen, across, across_inside, AXIS: tl.constexpr):
+    """What lies at places along an axis and at all offsets of the other."""
+    if AXIS == 0:
+        mask = seen[:, None] & across_inside[None, :]
+        values = tl.load(pointer + place[:, None] + across[None, :], mask=mask, other=0.0)
+    else:
+        mask = across_inside[:, None] & seen[None, :]
+        values = tl.load(pointer + across[:, None] + place[None, :], mask=mask, other=0.0)
+    return values
+
+
+@triton.jit
+def _pass_tap_by_tap(source, own, across, lengths, taps, FORWARD: tl.constexpr, AXIS: tl.constexpr, C: tl.constexpr):
+    """`_pass` with one weight for a whole block at a time; what lies beyond a border is taken from its mirror image."""
+    pointer, step, origin = source
+    own, own_inside, first = own
+    across, across_inside = across
+    windows, pixels = lengths
+    total = tl.zeros((C.ROWS, C.COLUMNS), dtype=pointer.dtype.element_ty)
+    if FORWARD:
+        for shift in range(C.SIZE):
+            place = (_seen_pixel(own, shift, pixels, C) - origin) * step
+            total += tl.load(taps + shift) * _line(pointer, place, own_inside, across, across_inside, AXIS)
+    else:
+        for image in tl.static_range(3 if C.MIRRORED else 1):
+            virtual, met, inside = own, True, own_inside
+            if image == 1:
+                virtual, met, inside = -own, first <= C.BEFORE, own_inside & (own >= 1)
+            elif image == 2:
+                block: tl.constexpr = C.ROWS if AXIS == 0 else C.COLUMNS
+                virtual, met = 2 * (pixels - 1) - own, first + block + C.SIZE > pixels
+                inside = own_inside & (own <= pixels - 2)
+            if met:
+                for shift in range(C.SIZE):
+                    start = virtual + C.BEFORE - shift
+                    window = start // C.STRIDE
+                    seen = inside & (start >= 0) & (window * C.STRIDE == start) & (window < windows)
+                    values = _line(pointer, (window - origin) * step, seen, across, across_inside, AXIS)
+                    total += tl.load(taps + shift) * values
+    return total
+
+
+@triton.jit
 def _pass(source, own, across, lengths, taps, FORWARD: tl.constexpr, AXIS: tl.constexpr, C: tl.constexpr):
     """One pass along `AXIS`, `(ROWS, COLUMNS)`: of windows from pixels if `FORWARD`, of pixels from windows if not.
 
     Args:
         source: a pointer, a step and an origin: element i along the axis lies at `step * (i - origin)`.
-        own: the result's elements along the axis, and whether each is needed.
+        own: the result's elements along the axis, whether each is needed, and the first.
         across: the offsets of the other coordinate, and whether each is needed.
         lengths: windows and pixels along the axis.
         taps: of the window.
         FORWARD, AXIS, C: as above.
     """
+    if C.TAP_BY_TAP:
+        total = _pass_tap_by_tap(source, own, across, lengths, taps, FORWARD, AXIS, C)
+    else:
+        total = _pass_by_weights(source, own, across, lengths, taps, FORWARD, AXIS, C)
+    return total
+
+
+@triton.jit
+def _pass_by_weights(source, own, across, lengths, taps, FORWARD: tl.constexpr, AXIS: tl.constexpr, C: tl.constexpr):
+    """`_pass` with a weight for every element, computed from the taps, mirror images included."""
     pointer, step, origin = source
-    own, own_inside = own
+    own, own_inside, _ = own
     across, across_inside = across
     windows, pixels = lengths
     if FORWARD:
@@ -85,13 +150,11 @@ def _pass(source, own, across, lengths, taps, FORWARD: tl.constexpr, AXIS: tl.co
         else:
             weights = _weights(taps, other, own, pixels, C)
             seen = own_inside & (other < windows) & (weights > 0)
-        place = (other - origin) * step
+        values = _line(pointer, (other - origin) * step, seen, across, across_inside, AXIS)
         if AXIS == 0:
-            mask = seen[:, None] & across_inside[None, :]
-            total += weights[:, None] * tl.load(pointer + place[:, None] + across[None, :], mask=mask, other=0.0)
+            total += weights[:, None] * values
         else:
-            mask = across_inside[:, None] & seen[None, :]
-            total += weights[None, :] * tl.load(pointer + across[:, None] + place[None, :], mask=mask, other=0.0)
+            total += weights[None, :] * values
     return total
 
 
@@ -117,14 +180,14 @@ def passes_kernel(values, result, scratch, taps, sizes, FORWARD: tl.constexpr, C
             first = _first_window(left, C)
         other = first + across
         tall = _pass(
-            (values + plane * given_rows * given_columns, given_columns, 0), (row, row_inside),
+            (values + plane * given_rows * given_columns, given_columns, 0), (row, row_inside, top),
             (other, other < given_columns), (sizes.rows, sizes.height), taps, FORWARD, 0, C,
         )  # fmt: skip
         tl.debug_barrier()
         tl.store(here, tall)
         tl.debug_barrier()
         made = _pass(
-            (scratch, 1, first), (column, column_inside), (down * C.COLUMNS, row_inside),
+            (scratch, 1, first), (column, column_inside, left), (down * C.COLUMNS, row_inside),
             (sizes.columns, sizes.width), taps, FORWARD, 1, C,
         )  # fmt: skip
         place = plane * made_rows * made_columns + row[:, None] * made_columns + column[None, :]
@@ -148,7 +211,7 @@ def product_kernel(system, active, result, sums, scratch, taps, channels, sizes,
             first_pixel = _first_pixel(first_column, C)
             pixel = first_pixel + across
             tall = _pass(
-                (system.vector + plane * height * width, width, 0), (window_row, window_row < rows),
+                (system.vector + plane * height * width, width, 0), (window_row, window_row < rows, first_row),
                 (pixel, pixel < width), (rows, height), taps, True, 0, C,
             )  # fmt: skip
             tl.debug_barrier()
@@ -158,8 +221,8 @@ def product_kernel(system, active, result, sums, scratch, taps, channels, sizes,
             met = _meets(window_column, left + C.TILE_COLUMNS - 1, C)
             met &= window_column < columns
             mean = _pass(
-                (first_scratch, 1, first_pixel), (window_column, met), (down * C.COLUMNS, window_row < rows),
-                (columns, width), taps, True, 1, C,
+                (first_scratch, 1, first_pixel), (window_column, met, first_column),
+                (down * C.COLUMNS, window_row < rows), (columns, width), taps, True, 1, C,
             )  # fmt: skip
             place = plane * rows * columns + window_row[:, None] * columns + window_column[None, :]
             mask = (window_row < rows)[:, None] & met[None, :]
@@ -169,13 +232,13 @@ def product_kernel(system, active, result, sums, scratch, taps, channels, sizes,
             row_inside = (down < C.TILE_ROWS) & (row < height)
             column_inside = (across < C.TILE_COLUMNS) & (column < width)
             tall = _pass(
-                (second_scratch, C.COLUMNS, first_row), (row, row_inside), (across, met), (rows, height), taps,
+                (second_scratch, C.COLUMNS, first_row), (row, row_inside, top), (across, met), (rows, height), taps,
                 False, 0, C,
             )  # fmt: skip
             tl.store(first_scratch + block, tall)
             tl.debug_barrier()
             adjoint = _pass(
-                (first_scratch, 1, first_column), (column, column_inside), (down * C.COLUMNS, row_inside),
+                (first_scratch, 1, first_column), (column, column_inside, left), (down * C.COLUMNS, row_inside),
                 (columns, width), taps, False, 1, C,
             )  # fmt: skip
             place = plane * height * width + row[:, None] * width + column[None, :]
@@ -253,23 +316,38 @@ def update_kernel(
         first_moment = tl.zeros((C.ROWS, C.COLUMNS), dtype=images.delta.dtype.element_ty)
         second_moment = tl.zeros((C.ROWS, C.COLUMNS), dtype=images.delta.dtype.element_ty)
         mixed_moment = tl.zeros((C.ROWS, C.COLUMNS), dtype=images.delta.dtype.element_ty)
-        for shift in range(C.PIXELS_SEEN):
-            other = lowest + shift
-            weights = _weights(taps, row, other, height, C)
-            mask = (row_inside & (other < height) & (weights > 0))[:, None] & pixel_inside[None, :]
-            place = plane * height * width + other[:, None] * width + pixel[None, :]
-            values = tl.load(images.delta + place, mask=mask, other=0.0)
-            first_moment += weights[:, None] * values
-            second_moment += weights[:, None] * (values * values)
-            if FLOOR:
-                mixed_moment += weights[:, None] * (values * tl.load(images.reference + place, mask=mask, other=0.0))
+        if C.TAP_BY_TAP:
+            for shift in range(C.SIZE):
+                mask = row_inside[:, None] & pixel_inside[None, :]
+                other = _seen_pixel(row, shift, height, C)
+                place = plane * height * width + other[:, None] * width + pixel[None, :]
+                values = tl.load(images.delta + place, mask=mask, other=0.0)
+                first_moment += tl.load(taps + shift) * values
+                second_moment += tl.load(taps + shift) * (values * values)
+                if FLOOR:
+                    mixed_moment += tl.load(taps + shift) * (
+                        values * tl.load(images.reference + place, mask=mask, other=0.0)
+                    )
+        else:
+            for shift in range(C.PIXELS_SEEN):
+                other = lowest + shift
+                weights = _weights(taps, row, other, height, C)
+                mask = (row_inside & (other < height) & (weights > 0))[:, None] & pixel_inside[None, :]
+                place = plane * height * width + other[:, None] * width + pixel[None, :]
+                values = tl.load(images.delta + place, mask=mask, other=0.0)
+                first_moment += weights[:, None] * values
+                second_moment += weights[:, None] * (values * values)
+                if FLOOR:
+                    mixed_moment += weights[:, None] * (
+                        values * tl.load(images.reference + place, mask=mask, other=0.0)
+                    )
         tl.debug_barrier()
         tl.store(scratch + block, first_moment)
         tl.store(scratch + C.ROWS * C.COLUMNS + block, second_moment)
         if FLOOR:
             tl.store(scratch + 2 * C.ROWS * C.COLUMNS + block, mixed_moment)
         tl.debug_barrier()
-        own, other_rows, lengths = (column, column_inside), (down * C.COLUMNS, row_inside), (columns, width)
+        own, other_rows, lengths = (column, column_inside, left), (down * C.COLUMNS, row_inside), (columns, width)
         mean = _pass((scratch, 1, first), own, other_rows, lengths, taps, True, 1, C)
         second = _pass((scratch + C.ROWS * C.COLUMNS, 1, first), own, other_rows, lengths, taps, True, 1, C)
         variance = second - mean * mean

@@ -36,7 +36,7 @@ class CGIterate(Protocol):
     """What conjugate gradients hold of a `BoxSystem`, and their operations.
 
     A pixel is free if it is inside the range, or its gradient points inwards. Numbers of images, and masks that choose
-    some of them, are `(B, 1, 1, 1)`. Of images that are not chosen results are of no use.
+    some of them, are `(B, 1, 1, 1)`; on a CPU at least one is chosen. Of the others, results are of no use.
     """
 
     def rhs_weight(self) -> Tensor:

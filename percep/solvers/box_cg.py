@@ -41,26 +41,26 @@ def maximise(
     """
     iterate = iterate_of(program, equations, delta)
     target = tolerance**2 * iterate.rhs_weight()
-    done = torch.zeros_like(target, dtype=torch.bool)
-    iterate.restart(~done)
-    weight = iterate.precondition(~done)
+    running = torch.ones_like(target, dtype=torch.bool)
+    iterate.restart(running)
+    weight = iterate.precondition(running)
     target, beta = torch.maximum(target, reduction**2 * weight), torch.zeros_like(weight)
     for _ in range(max_steps):
-        stopped = ~done & (weight <= target)
+        stopped = running & (weight <= target)
         if any_set(stopped):
             changed = stopped & iterate.revise_free(stopped)
             if any_set(changed):
                 weight = torch.where(changed, iterate.precondition(changed), weight)
                 beta = torch.where(changed, 0.0, beta)
-            done = done | (stopped & (weight <= target))
-            if not any_set(~done):
+            running = running & ~(stopped & (weight <= target))
+            if not any_set(running):
                 break
-        curvature = iterate.multiply(beta, ~done)
-        alpha = torch.where(~done & (curvature > 0), weight / curvature.clamp_min(_TINY), 0.0)
-        clamped = ~done & (iterate.move(alpha, ~done) > _MAX_EXCURSION)
+        curvature = iterate.multiply(beta, running)
+        alpha = torch.where(running & (curvature > 0), weight / curvature.clamp_min(_TINY), 0.0)
+        clamped = running & (iterate.move(alpha, running) > _MAX_EXCURSION)
         if any_set(clamped):
             iterate.restart(clamped)
-        previous, weight = weight, torch.where(done, weight, iterate.precondition(~done))
+        previous, weight = weight, torch.where(running, iterate.precondition(running), weight)
         beta = torch.where(clamped, 0.0, weight / previous.clamp_min(_TINY))
     return iterate.solution()
 

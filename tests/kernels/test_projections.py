@@ -21,6 +21,17 @@ def case(count: int, height: int, width: int, window: Window, seed: int) -> tupl
     return _WindowProjections(ball.view, ball.floor_sets, 1e-3), delta
 
 
+def known(projections: _WindowProjections, delta: Tensor) -> Tensor:
+    """Pixels away from windows that are about at their radii, whose excess is 0 or a share of the radius."""
+    view, sets = projections.view, projections.sets
+    moments = view.moments(delta)
+    squares = moments.variance_from(sets.contrast.k), moments.mean_from(sets.luminance.k) ** 2
+    near = torch.zeros_like(delta)
+    for squared, ball in zip(squares, (sets.contrast, sets.luminance), strict=True):
+        near = near + ((squared / ball.radius**2 - 1).abs() < 1e-3).float()
+    return view.adjoint(view.mean(view.adjoint(near))) == 0
+
+
 @settings(max_examples=15, deadline=None)
 @given(
     st.sampled_from([Window.gaussian(), Window.gaussian(3, 0.7)]),
@@ -32,8 +43,8 @@ def test_rounds_are_those_of_torch(window, sides, seed):
     by_torch, _ = case(2, *sides, window, seed)
     for _ in range(2):
         expected = defined(by_torch.project, delta)
-        found = projections.project(delta)
-        same(found, expected)
+        found, compared = projections.project(delta), defined(known, projections, delta)
+        same(found * compared, expected * compared)
         assert bool((expected != delta).any())
         delta = expected
 
@@ -44,8 +55,9 @@ def test_excesses_are_those_of_torch():
     launch = kernels.cpu_launcher(delta, projections.view.window)
     found, expected = projections._excesses_by(launch, delta), defined(projections._excesses, delta)
     assert expected.exceeded.flatten().tolist() == [True, False] == found.exceeded.flatten().tolist()
-    for actual, wanted in zip(found, expected, strict=True):
-        same(actual.float(), wanted.float())
+    compared = defined(known, projections, delta)
+    for actual, wanted in zip(found[:3], expected[:3], strict=True):
+        same(actual * compared, wanted * compared)
     assert bool((expected.luminance != 0).any()) and bool((expected.contrast > 0).any())
     assert not bool((expected.luminance != 0).all()) and not bool((expected.contrast > 0).all())
 
@@ -71,7 +83,9 @@ def test_floors_of_images_are_their_own(floor_of):
             object.__setattr__(ball, "k", ball.k * scale)
         projections = _WindowProjections(projections.view, sets, 1e-3)
     by_torch = _WindowProjections(projections.view, projections.sets, 1e-3)
-    same(projections.project(delta), defined(by_torch.project, delta))
+    compared = defined(known, projections, delta)
+    assert float(compared.float().mean()) > 0.1
+    same(projections.project(delta) * compared, defined(by_torch.project, delta) * compared)
 
 
 def test_results_do_not_depend_on_the_number_of_threads():

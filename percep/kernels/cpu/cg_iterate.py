@@ -91,7 +91,9 @@ class CompiledIterate:
 
     def _run(self, kernel: plans.Planned, chosen: Tensor | None, *arguments: Any) -> None:
         """Calls a kernel for the chosen images, with addresses in place of tensors; None is all."""
-        images = self._images if chosen is None or bool(chosen.all()) else self._images[chosen.flatten().numpy()]
+        images = self._images
+        if chosen is not None and len(images) > 1 and not bool(chosen.all()):
+            images = images[chosen.flatten().numpy()]
         channels, height, width = self._vectors.delta.shape[1:]
         planes = len(images) * channels
         kernel(*addresses(arguments), images, channels, planes, team(planes * height * width))

@@ -67,7 +67,7 @@ class Program(_Fields):
         super().__init__(ball, torch.zeros_like(ball.reference) if linear is None else linear, proximal, anchor)
         shape, dtype = self.ball.reference.shape, self.ball.reference.dtype
         for name, value in (("linear", self.linear), ("anchor", self.anchor)):
-            if value is None and name == "anchor":
+            if value is None:
                 continue
             if not isinstance(value, Tensor):
                 raise InputError(f"{name} must be a torch.Tensor, got {type(value).__name__}")

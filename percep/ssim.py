@@ -93,6 +93,11 @@ class View:
         """`A'1`, `(1, 1, H, W)`: the total weight of a pixel over all windows, 0 where no window covers it."""
         return self.adjoint(self.reference.new_ones(1, 1, *self.reference_mean.shape[-2:]))
 
+    @cached_property
+    def covered(self) -> Tensor:
+        """`(1, 1, H, W)` bool: which pixels a window covers."""
+        return self.coverage > 0
+
     def mean(self, values: Tensor) -> Tensor:
         """The local mean of `(B, C, H, W)` values, `(B, C, h, w)`."""
         return self.window.mean(values)

@@ -75,7 +75,7 @@ def system_of(program: Program, equations: NormalEquations, delta: Tensor) -> Bo
     """What an iterate reads, with the first d."""
     ball, preconditioner = program.ball, equations.preconditioner
     return BoxSystem(
-        delta, ball.reference, equations.rhs, (ball.view.coverage > 0).to(delta.dtype), equations.diagonal,
+        delta, ball.reference, equations.rhs, ball.view.covered.to(delta.dtype), equations.diagonal,
         equations.inner, preconditioner.inverse_diagonal, preconditioner.inverse_energies, ball.window,
     )  # fmt: skip
 

@@ -170,7 +170,7 @@ class _State:
     """Perturbations, their running average, multipliers and their last steps, for the unsolved images.
 
     Attributes:
-        covered: 1 at pixels that a window covers, 0 elsewhere; there d keeps its best value.
+        delta: d; pixels that no window covers keep their best value.
         last_mean: without a floor, the logarithm of the mean's multiplier before its last step and its violation there,
             `(B, 1, 1, 1)` each; None before the first step.
         acceleration: `(B, 1, 1, 1)` in (0, 1], the applied share of `eta - 1/2` and of the momentum.
@@ -181,9 +181,7 @@ class _State:
         self.program = program
         self.multipliers = multipliers
         ball = program.ball
-        covered = ball.view.coverage > 0
-        self.covered = covered.to(delta.dtype)
-        self.delta = torch.where(covered, delta, best_uncovered(program))
+        self.delta = torch.where(ball.view.covered, delta, best_uncovered(program))
         self.average = self.delta
         self.acceleration = torch.ones_like(program.rho)
         self.last_step = multipliers.map(torch.zeros_like)
@@ -264,7 +262,7 @@ class _State:
         self.last_step, self.multipliers = steps, updated
         if steps.floor is None and steps.mean is not None and updated.mean is not None:
             self.multipliers = Multipliers(None, self._secant(steps.mean, updated.mean))
-            factor = torch.where((self.program.rho > 0) | (self.covered == 0), 1.0, (-steps.mean).exp())
+            factor = torch.where((self.program.rho > 0) | ~self.program.ball.view.covered, 1.0, (-steps.mean).exp())
             self.delta = self.delta * factor
             self.delta = self.delta.clamp(self.program.ball.lowest, self.program.ball.highest)
 

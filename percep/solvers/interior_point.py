@@ -91,7 +91,7 @@ class _State:
 
     def __init__(self, program: Program) -> None:
         ball = program.ball
-        covered = ball.view.coverage > 0
+        covered = ball.view.covered
         self.uncovered, self.best_uncovered = ~covered, best_uncovered(program)
         # The best value of a pixel that no window covers is known; at rho = 0 such pixels would slow down convergence.
         self.program = program = replace(program, linear=program.linear * covered)

@@ -50,7 +50,7 @@ class Tiles(Solver):
         ball = _tiled(program.ball) if window.overlaps else program.ball
         delta, multipliers = _Tiling(program, ball).solve()
         if window.overlaps:
-            inside = torch.where(ball.view.coverage > 0, delta, 0.0)
+            inside = torch.where(ball.view.covered, delta, 0.0)
             restored = restore_feasibility(program.ball, inside)
             incumbents.update(images, program, restored, inside, feasible_multipliers(program), 1)
         else:

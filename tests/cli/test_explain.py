@@ -18,17 +18,12 @@ from percep.cli.main import main
 from percep.errors import UnavailableError
 from percep.report.study.paper import PAPER_TABLES
 from percep.report.study.tables import STUDY_TABLES
-from tests.support.command import complaint, small_classifier
+from tests.support.command import SMALL_STUDY, complaint, small_classifier
 
 pytestmark = pytest.mark.usefixtures("one_thread", "elsewhere")
 
 QUICK = (
-    "task=explain",
-    "study=quick",
-    "study.block=8",
-    "study.steps=2",
-    "study.integration=1",
-    "study.resamples=99",
+    *SMALL_STUDY,
     "data=folder",
     "data.path=photos",
     "ball.mean=0.7",

@@ -18,9 +18,11 @@ from percep.solvers import Dual
 from percep.solvers.box_cg import TorchIterate, iterate_of, maximise, system_of
 from percep.solvers.lagrangian import NormalEquations, feasible_multipliers
 from percep.solvers.preconditioner import _interpolation
-from tests.kernels.test_cpu import defined, many_threads  # noqa: F401  a fixture
+from tests.kernels.test_cpu import defined
 from tests.kernels.test_gpu import moat, poisoned
 from tests.support.references import photograph, random_like
+
+pytestmark = pytest.mark.usefixtures("many_threads")
 
 WINDOWS = st.sampled_from([Window.gaussian(), Window.gaussian(3, 0.7)])
 ROUNDING = 1000 * torch.finfo(torch.float32).eps

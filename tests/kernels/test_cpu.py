@@ -41,20 +41,11 @@ from percep.solvers.quadratic import WindowQuadratic
 from tests.kernels.test_gpu import by_torch, close, moat, poisoned, windows_up_to
 from tests.support.references import LEVELS, photograph, random_like
 
+pytestmark = pytest.mark.usefixtures("many_threads")
+
 # Every number of taps is compiled for itself.
 OWN_ADJOINTS = st.builds(lambda half: Window.gaussian(2 * half + 1, (half + 1) / 3), st.sampled_from([0, 1, 5, 9, 15]))
 SIDES = st.tuples(st.integers(1, 70), st.integers(1, 150))
-
-
-@pytest.fixture(autouse=True)
-def many_threads(monkeypatch):
-    """Three of them, however small the images are, and kernels for those too."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(3)
-    monkeypatch.setattr(cpu, "_PIXELS_A_THREAD", 1)
-    monkeypatch.setattr(kernels, "largest_side_for_torch", lambda window: 0)
-    yield
-    torch.set_num_threads(before)
 
 
 def defined(function, *arguments):
@@ -130,8 +121,8 @@ def test_nothing_is_written_beside_the_results(window, sides, seed):
     both = plans.both(window, window.taps, height, width)
     values, diagonal, inner = (poisoned((2, height, width), torch.float32, seed + k) for k in range(3))
     result, curvature = poisoned((2, height, width), torch.float32, 0), poisoned((2,), torch.float32, 0)
-    system = cpu.addresses(SystemArguments(values, diagonal, inner))
-    cpu._run(symmetric.product, values, system, 1, result, curvature, both)
+    system, chosen = cpu.addresses(SystemArguments(values, diagonal, inner)), np.arange(2)
+    cpu._run(symmetric.product, values, system, result, curvature, chosen, 1, both)
     for written in (result, curvature):
         assert bool(torch.isfinite(written).all()) and bool(moat(written).isnan().all())
     for kernel, way in ((symmetric.mean, window.mean), (symmetric.adjoint, window.adjoint)):

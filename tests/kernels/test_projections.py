@@ -10,8 +10,10 @@ from percep import Window, kernels
 from percep.kernels.cpu.simd import LANES
 from percep.solvers.feasibility import _WindowProjections, restore_feasibility
 from tests.kernels.test_cg import masks, photographs, program_of, same
-from tests.kernels.test_cpu import defined, many_threads  # noqa: F401  a fixture
+from tests.kernels.test_cpu import defined
 from tests.support.references import random_like
+
+pytestmark = pytest.mark.usefixtures("many_threads")
 
 
 def case(count: int, height: int, width: int, window: Window, seed: int) -> tuple[_WindowProjections, Tensor]:

@@ -23,7 +23,7 @@ from percep.models import Classifier
 from percep.report.study import plots
 from percep.report.study.tables import STUDY_TABLES
 from percep.study import Findings
-from tests.support.command import complaint, enter, photograph, small_classifier, use_small_model
+from tests.support.command import SMALL_STUDY, complaint, enter, photograph, small_classifier, use_small_model
 from tests.support.processes import die_while_writing, finish, run, start
 
 pytestmark = [
@@ -33,12 +33,7 @@ pytestmark = [
 ]
 
 ARGUMENTS = (
-    "task=explain",
-    "study=quick",
-    "study.block=8",
-    "study.steps=2",
-    "study.integration=1",
-    "study.resamples=99",
+    *SMALL_STUDY,
     "study.sweep=[{mean: 0.9}]",
     "data=folder",
     "data.path=photos",

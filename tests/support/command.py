@@ -15,6 +15,15 @@ from percep.models import Classifier, Preprocessing
 SIDE = 32
 CLASSES = ("ant", "bee", "cat", "dog")
 PREPROCESSING = Preprocessing(resize=SIDE, crop=SIDE)
+SMALL_STUDY = (
+    "task=explain",
+    "study=quick",
+    "study.block=8",
+    "study.steps=2",
+    "study.integration=1",
+    "study.resamples=99",
+)
+"""A study of photographs of that size, but for its data and its ball."""
 
 
 class _Network(nn.Module):

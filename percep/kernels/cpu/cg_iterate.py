@@ -10,7 +10,7 @@ from torch import Tensor
 from percep.kernels.arguments import SystemArguments, contiguous, empty_like, sides, system_arguments
 from percep.kernels.cg import BoxSystem
 from percep.kernels.cpu import cg, plans, symmetric
-from percep.kernels.cpu.launch import addresses, team
+from percep.kernels.cpu.launch import addresses, run_chosen
 from percep.kernels.cpu.multilevel import transfers
 
 
@@ -31,7 +31,7 @@ class CompiledIterate:
         self._vectors = _vectors(system)
         self._at: cg.Vectors[int] = addresses(self._vectors)
         self._images = np.arange(len(delta))
-        self._product = plans.symmetric_kernel(symmetric.product_of_chosen, *size)
+        self._product = plans.symmetric_kernel(symmetric.product, *size)
         self._product_along = plans.symmetric_kernel(symmetric.product_along, *size)
         grids = sides(delta), *(sides(level) for level in system.levels)
         self._clamp, self._find_free, self._precondition, self._move = (
@@ -94,9 +94,7 @@ class CompiledIterate:
         images = self._images
         if chosen is not None and len(images) > 1 and not bool(chosen.all()):
             images = images[chosen.flatten().numpy()]
-        channels, height, width = self._vectors.delta.shape[1:]
-        planes = len(images) * channels
-        kernel(*addresses(arguments), images, channels, planes, team(planes * height * width))
+        run_chosen(kernel, self._vectors.delta, images, *arguments)
 
 
 def _vectors(system: BoxSystem) -> cg.Vectors[Tensor]:

@@ -10,7 +10,9 @@ from contextlib import suppress
 from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from percep.errors import InputError
@@ -64,14 +66,13 @@ def product(
 ) -> tuple[Tensor, Tensor]:
     """See `Launcher.product`; for a window that `fuses`."""
     given = system_arguments(vector, diagonal, inner, window)
-    chosen = None if active is None or bool(active.all()) else torch.nonzero(active.flatten()).flatten()
-    system = SystemArguments(*(contiguous(each if chosen is None else each[chosen]) for each in given))
-    result, curvature = empty_like(system.vector), vector.new_zeros(len(system.vector), 1, 1, 1)
+    system = SystemArguments(*(contiguous(each) for each in given))
+    images = np.arange(len(vector)) if active is None else np.flatnonzero(active.numpy())
+    result, curvature = empty_like(system.vector), vector.new_zeros(len(vector), 1, 1, 1)
+    if len(images) < len(vector):
+        result.zero_()
     kernel = plans.symmetric_kernel(symmetric.product, window, window.taps, *sides(vector))
-    _run(kernel, system.vector, addresses(system), vector.shape[1], result, curvature)
-    if chosen is not None:
-        result = empty_like(vector).zero_().index_copy_(0, chosen, result)
-        curvature = vector.new_zeros(len(vector), 1, 1, 1).index_copy_(0, chosen, curvature)
+    run_chosen(kernel, vector, images, system, result, curvature)
     return result, curvature
 
 
@@ -132,6 +133,14 @@ def _run(kernel: Callable[..., None], images: Tensor, *arguments: Any) -> None:
         return
     given = (_address(each) if isinstance(each, Tensor) else each for each in arguments)
     kernel(*given, images.shape[:-2].numel(), team(images.numel()))
+
+
+def run_chosen(kernel: Callable[..., None], images: Tensor, chosen: NDArray[np.int64], *arguments: Any) -> None:
+    """Calls a kernel for some of the `images`, `(B, C, H, W)`, with addresses in place of contiguous tensors."""
+    channels, height, width = images.shape[1:]
+    planes = len(chosen) * channels
+    if planes:
+        kernel(*addresses(arguments), chosen, channels, planes, team(planes * height * width))
 
 
 def team(pixels: int) -> Team:

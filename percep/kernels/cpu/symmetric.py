@@ -285,22 +285,18 @@ def adjoint(maps, out, passes, planes, team):
 
 
 @compiled
-def product(system, channels, out, curvature, passes, planes, team):
-    """`out = diagonal v + A' (inner A v)`, and `curvature = <v, out>` of each image, of so many `channels`."""
-    vector, images = system.vector, np.arange(planes // channels)
-    _product(system, Direction(vector, vector, vector), images, channels, out, curvature, PRODUCT, passes, planes, team)
+def product(system, out, curvature, images, channels, passes, planes, team):
+    """`out = diagonal v + A' (inner A v)`, and `curvature = <v, out>` of the chosen `images`, of so many `channels`.
 
-
-@compiled
-def product_of_chosen(system, out, curvature, images, channels, passes, planes, team):
-    """`product` of the chosen `images`, whose planes are counted; of others nothing is read or written."""
+    Their planes are counted; of other images nothing is read or written.
+    """
     vector = system.vector
     _product(system, Direction(vector, vector, vector), images, channels, out, curvature, PRODUCT, passes, planes, team)
 
 
 @compiled
 def product_along(system, direction, out, curvature, images, channels, passes, planes, team):
-    """`product_of_chosen` along a new direction, which is written to the system's vector."""
+    """`product` along a new direction, which is written to the system's vector."""
     _product(system, direction, images, channels, out, curvature, ALONG, passes, planes, team)
 
 

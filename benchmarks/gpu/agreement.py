@@ -16,6 +16,7 @@ from torch import Tensor
 from benchmarks.gpu.attempts import described_error
 from benchmarks.gpu.inputs import Run, images, linear_terms
 from benchmarks.gpu.interpreter import rehearse
+from benchmarks.gpu.rows import Row
 from percep import Program, SSIMBall, Window, kernels
 from percep.ball.batch import per_image
 from percep.program import Multipliers
@@ -27,7 +28,6 @@ LEVELS: dict[str, dict[str, Any]] = {
     "mean": {"mean": 0.99},
     "both": {"floor": 0.9, "mean": 0.99},
 }
-Row = dict[str, Any]
 _LIMIT = 90.0
 """Seconds of a case, its compilations included."""
 

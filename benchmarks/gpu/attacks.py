@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from functools import partial
 from importlib import import_module
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,9 +11,9 @@ from torch import Tensor, nn
 from benchmarks.gpu.attempts import attempt
 from benchmarks.gpu.clock import clocked
 from benchmarks.gpu.inputs import FLOOR, MEAN, SEED, Run, images
+from benchmarks.gpu.rows import Row
 from percep.attacks import AttackResult, FrankWolfe, MinimalPerturbation
 
-Row = dict[str, Any]
 _RADIUS = 8 / 255
 _BUDGET = 3
 """Gradients of the minimal attack for each of the others'."""

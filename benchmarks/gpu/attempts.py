@@ -1,13 +1,12 @@
 """A measurement that may fail without the rest of its part."""
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 
+from benchmarks.gpu.rows import Row
 from percep.errors import one_line
 
-Row = dict[str, Any]
 OUT_OF_MEMORY = "out of memory"
 """The note of what does not fit on the device."""
 
@@ -16,11 +15,16 @@ def attempt(label: Row, measure: Callable[[], Row]) -> Row:
     """The label and what is measured; where that raises an error, the label and a note of it."""
     try:
         return label | measure()
-    except torch.OutOfMemoryError:
-        torch.cuda.empty_cache()
-        return label | {"note": OUT_OF_MEMORY}
     except Exception as error:
-        return label | {"note": described_error(error)}
+        return label | {"note": note_of(error)}
+
+
+def note_of(error: Exception) -> str:
+    """What stands in place of figures; memory that was asked for in vain is given back."""
+    if isinstance(error, torch.OutOfMemoryError):
+        torch.cuda.empty_cache()
+        return OUT_OF_MEMORY
+    return described_error(error)
 
 
 def described_error(error: Exception) -> str:

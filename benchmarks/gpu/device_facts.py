@@ -1,15 +1,13 @@
 """What the device is, and how fast it copies."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 
 from benchmarks.device_timing import bandwidth, described
 from benchmarks.gpu.inputs import Run
+from benchmarks.gpu.rows import Row
 from percep import kernels
-
-Row = dict[str, Any]
 
 
 def rows(run: Run) -> Iterator[Row]:

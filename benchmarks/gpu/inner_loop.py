@@ -5,21 +5,20 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from importlib import import_module
-from typing import Any
 from unittest.mock import patch
 
 import torch
 from torch import Tensor
 
 from benchmarks.device_timing import bandwidth
-from benchmarks.gpu.attempts import OUT_OF_MEMORY, attempt, described_error
+from benchmarks.gpu.attempts import attempt, note_of
 from benchmarks.gpu.clock import timed
 from benchmarks.gpu.inputs import FLOOR, MEAN, Run, images, linear_terms
 from benchmarks.gpu.interpreter import rehearse
+from benchmarks.gpu.rows import Row
 from benchmarks.operations import Operation, floor_operations, mean_operations
 from percep import kernels, windows
 
-Row = dict[str, Any]
 Way = Callable[[], AbstractContextManager[object]]
 _MANTISSA = -(1 << 13)
 """Keeps of a float32 the bits that TF32 has."""
@@ -36,8 +35,7 @@ def rows(run: Run) -> Iterator[Row]:
                 try:
                     operations = build(run, side, batch)
                 except Exception as error:
-                    memory = isinstance(error, torch.OutOfMemoryError)
-                    yield label | {"note": OUT_OF_MEMORY if memory else described_error(error)}
+                    yield label | {"note": note_of(error)}
                     continue
                 yield from _timed(run, operations, label, copied)
                 del operations

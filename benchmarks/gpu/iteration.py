@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
 from unittest.mock import patch
 
 import torch
@@ -10,12 +9,12 @@ from torch import Tensor
 
 from benchmarks.gpu.clock import profiled, timed_with_host
 from benchmarks.gpu.inputs import FLOOR, Run, images, linear_terms
+from benchmarks.gpu.rows import Row
 from percep import Program, SSIMBall
 from percep.solvers import Dual, box_cg, dual
 from percep.solvers.dual import _Graph, _iterated, _State
 from percep.solvers.lagrangian import feasible_multipliers
 
-Row = dict[str, Any]
 _WEIGHT = 0.5
 
 

@@ -9,10 +9,10 @@ import torch
 from benchmarks.gpu.attempts import attempt
 from benchmarks.gpu.clock import clocked
 from benchmarks.gpu.inputs import FLOOR, MEAN, Run, images, linear_terms
+from benchmarks.gpu.rows import Row
 from benchmarks.timing import quartiles
 from percep import SSIMBallLayer
 
-Row = dict[str, Any]
 SETTINGS: dict[str, dict[str, Any]] = {
     "floor, rho 0.5": {"floor": FLOOR, "proximal": 0.5},
     "mean, rho 0.5": {"mean": MEAN, "proximal": 0.5},

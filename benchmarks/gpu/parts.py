@@ -5,14 +5,14 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
 from benchmarks.gpu import agreement, attacks, device_facts, inner_loop, iteration, layers, solves
 from benchmarks.gpu.inputs import Run
+from benchmarks.gpu.rows import Row
 
-Row = dict[str, Any]
 _SPENT = 0.85
 """Share of a part's time after which it starts no further row."""
 

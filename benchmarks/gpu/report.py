@@ -3,13 +3,12 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from benchmarks.gpu.attempts import OUT_OF_MEMORY
 from benchmarks.gpu.parts import PARTS, path_of
 from benchmarks.gpu.processes import COMPLETE, Outcome
+from benchmarks.gpu.rows import Row
 
-Row = dict[str, Any]
 _COSTS = 3
 
 

@@ -9,10 +9,10 @@ import torch
 from benchmarks.gpu.attempts import attempt
 from benchmarks.gpu.clock import profiled, timed_with_host
 from benchmarks.gpu.inputs import FLOOR, MEAN, Run, images, linear_terms
+from benchmarks.gpu.rows import Row
 from percep import Program, Solution, SSIMBall, solve
 from percep.solvers import Dual
 
-Row = dict[str, Any]
 LEVELS: dict[str, dict[str, Any]] = {"floor": {"floor": FLOOR}, "mean": {"mean": MEAN}}
 
 

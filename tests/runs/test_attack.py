@@ -9,7 +9,7 @@ import signal
 import subprocess
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -53,12 +53,16 @@ def more_photographs(elsewhere: None) -> None:
 @pytest.fixture(scope="module")
 def undisturbed(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run on the same photographs; not to be written to."""
-    folder = tmp_path_factory.mktemp("undisturbed")
+    return run_apart(tmp_path_factory.mktemp("undisturbed"), make_photographs, *ARGUMENTS)
+
+
+def run_apart(folder: Path, prepare: Callable[[], None], *arguments: str) -> Path:
+    """The folder of a run by one process inside another folder, in which `prepare` leaves the photographs."""
     with pytest.MonkeyPatch.context() as patch:
         enter(folder, patch)
-        make_photographs()
+        prepare()
         use_small_model(patch)
-        run(1, *ARGUMENTS, "output=out")
+        run(1, *arguments, "output=out")
     return folder / "out"
 
 
@@ -316,14 +320,12 @@ ARCHIVES = ("data=webdataset", "data.path=tars", *ARGUMENTS[2:-1], "pictures=6")
 @pytest.fixture(scope="module")
 def undisturbed_archives(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run on the same archives; not to be written to."""
-    folder = tmp_path_factory.mktemp("undisturbed_archives")
-    with pytest.MonkeyPatch.context() as patch:
-        enter(folder, patch)
+
+    def prepare() -> None:
         make_photographs()
         archives("tars")
-        use_small_model(patch)
-        run(1, *ARCHIVES, "output=out")
-    return folder / "out"
+
+    return run_apart(tmp_path_factory.mktemp("undisturbed_archives"), prepare, *ARCHIVES)
 
 
 @pytest.mark.parametrize("world", [1, 3])
